@@ -1,0 +1,132 @@
+r"""Point sources in an infinite homogeneous medium: the closed forms behind everything.
+
+    isotropic     phi = I / (4 pi sigma |d|)                                     [V]
+    anisotropic   phi = I / (4 pi sqrt(det sigma) sqrt(d^T sigma^-1 d))          [V]
+
+with d = r - r_s in metres and I in amperes. (Plonsey and Barr, Bioelectricity, 3rd ed. 2007, eq. 2.19; for
+the tensor: Nicholson, Exp. Neurol. 84 (1984) 386, eq. 3.) `softening` replaces |d| by sqrt(|d|^2 + eps^2).
+
+The current through a rectangular voxel face is known exactly, too. In coordinates stretched by
+1/sqrt(sigma_a) the medium is isotropic and the face stays a rectangle, so that the current is I Omega / (4 pi)
+with Omega the solid angle of the stretched face, a sum of four arctangents over its corners
+(Van Oosterom and Strackee, IEEE TBME 30 (1983) 125; for rectangles Mathar 2015). Currents through the six
+faces of any box round the source then add up to I to rounding: this is what makes the discretisation conserve charge.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from physics_hybrid.potential.conductor import face_positions, offsets_from
+
+
+@dataclass(frozen=True)
+class PointSource:
+    """Point electrodes, one for each sample of a batch.
+
+    point : Tensor (B, 3), metres from the outer corner of voxel (0, 0, 0).
+    current : Tensor (B,), amperes.
+    """
+
+    point: Tensor
+    current: Tensor
+
+    def __post_init__(self):
+        if self.point.ndim != 2 or self.point.shape[1] != 3 or self.current.shape != self.point.shape[:1]:
+            raise ValueError(
+                f"a source needs point (B, 3) and current (B,); got {tuple(self.point.shape)} and {tuple(self.current.shape)}"
+            )
+        if not bool(torch.isfinite(self.point).all() & torch.isfinite(self.current).all()):
+            raise ValueError("source point (m) and current (A) must be finite")
+
+    def to(self, dtype: torch.dtype) -> "PointSource":
+        return PointSource(self.point.to(dtype), self.current.to(dtype))
+
+
+def potential(offsets: list[Tensor], current: Tensor, sigma: Tensor, softening: Tensor | float = 0.0, clamp: Tensor | float = 0.0) -> Tensor:
+    """Potential in volts of a point source in an infinite medium.
+
+    Parameters
+    ----------
+    offsets : three tensors broadcastable to (B, D, H, W)
+        Components of d = r - r_s in metres.
+    current : Tensor (B,)
+        Amperes.
+    sigma : Tensor (B, C)
+        S/m; C = 1 scalar, 3 diagonal, 6 symmetric (DD, HH, WW, DH, DW, HW).
+    softening, clamp : Tensor (B,) or float
+        Length in metres: |d| becomes sqrt(|d|^2 + softening^2), and never falls below `clamp`. In a tensor
+        medium lengths are measured as (det sigma)^(1/6) sqrt(d^T sigma^-1 d), which is |d| in an isotropic one.
+
+    Returns
+    -------
+    Tensor (B, D, H, W)
+    """
+    column = lambda value: torch.as_tensor(value, dtype=sigma.dtype, device=sigma.device).reshape(-1, 1, 1, 1)
+    components = sigma.shape[1]
+    if components == 1:
+        mean = sigma[:, 0]
+        square = sum(d**2 for d in offsets)
+    elif components == 3:
+        determinant = sigma.prod(dim=1)
+        mean = determinant ** (1 / 3)
+        square = sum(d**2 * column(mean / sigma[:, a]) for a, d in enumerate(offsets))
+    else:
+        DD, HH, WW, DH, DW, HW = sigma.unbind(dim=1)
+        matrix = torch.stack([DD, DH, DW, DH, HH, HW, DW, HW, WW], dim=1).reshape(-1, 3, 3)
+        mean = torch.linalg.det(matrix) ** (1 / 3)
+        inverse = torch.linalg.inv(matrix) * mean[:, None, None]
+        square = sum(column(inverse[:, a, b]) * offsets[a] * offsets[b] for a in range(3) for b in range(3))
+    length = torch.sqrt(square + column(softening) ** 2).clamp_min(torch.finfo(sigma.dtype).tiny)
+    length = torch.maximum(length, column(clamp))
+    return column(current) / (4 * math.pi * column(mean) * length)
+
+
+def face_current_density(shape: tuple[int, int, int], spacing: Tensor, source: PointSource, sigma: Tensor) -> list[Tensor]:
+    """Mean normal current density J_a = -sigma_a d phi_inf / d a over every voxel face, exact. [A/m^2]
+
+    A point in the plane of a face (within 1e-6 voxel) belongs to the voxel above it, as in `Conductor.voxel_of`.
+
+    Parameters
+    ----------
+    shape : grid (D, H, W)
+    spacing : Tensor (B, 3), metres
+    source : PointSource
+    sigma : Tensor (B, 1 or 3), conductivity of the infinite medium, S/m
+
+    Returns
+    -------
+    Three tensors, (B, D+1, H, W), (B, D, H+1, W), (B, D, H, W+1): positive along the positive axis.
+    """
+    stretch = sigma.expand(-1, 3).rsqrt()
+    corner = []
+    for axis in range(3):
+        position = face_positions(shape[axis], spacing[:, axis]) - source.point[:, axis, None]
+        nudge = 1e-6 * spacing[:, axis, None]
+        position = torch.where(position.abs() < nudge, -nudge, position) * stretch[:, axis, None]
+        view = [len(spacing), 1, 1, 1]
+        view[axis + 1] = shape[axis] + 1
+        corner.append(position.view(view))
+    radius = torch.sqrt(corner[0] ** 2 + corner[1] ** 2 + corner[2] ** 2)
+    out = []
+    for axis in range(3):
+        u, v = (corner[a] for a in range(3) if a != axis)
+        angle = torch.atan(u * v / (corner[axis] * radius))
+        others = [a + 1 for a in range(3) if a != axis]
+        solid_angle = torch.diff(torch.diff(angle, dim=others[0]), dim=others[1])
+        area = spacing.prod(dim=1) / spacing[:, axis]
+        out.append((source.current / (4 * math.pi * area)).view(-1, 1, 1, 1) * solid_angle)
+    return out
+
+
+def infinite_medium(shape: tuple[int, int, int], spacing: Tensor, source: PointSource, sigma: Tensor, clamp: float = 0.1) -> Tensor:
+    """Potential (B, D, H, W) of the source at voxel centres; within `clamp` voxels of the source it is the value there.
+
+    The infinite value at the electrode itself is thereby the potential on a small sphere, radius 0.1 voxel.
+    """
+    smallest = spacing.min(dim=1).values
+    return potential(offsets_from(source.point, shape, spacing), source.current, sigma, clamp=clamp * smallest)
