@@ -1,0 +1,109 @@
+"""Fourier neural operators: PhysicsNeMo's own, and a residual one on PhysicsNeMo's spectral convolution."""
+
+from __future__ import annotations
+
+import torch
+from physicsnemo.core.module import Module
+from physicsnemo.models.fno import FNO as PhysicsNeMoFNO
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from physics_hybrid.models.blocks import Float32SpectralConv3d, check_modes, crop, proportional_padding, zero_
+
+
+class PlainFNO(Module):
+    """PhysicsNeMo's FNO (Li et al., ICLR 2021) for volumes, usable on any grid and under autocast.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    width : int
+        Latent channels.
+    depth : int
+        Spectral layers.
+    modes : list of 3 int
+        Fourier modes kept along D, H, W.
+    padding : float
+        Zeros after each axis as a fraction of its length; 0 for none.
+    decoder_layers, decoder_width : int
+        Pointwise decoder.
+
+    Forward: x (B, in_channels, D, H, W) -> (B, out_channels, D, H, W).
+
+    Raises
+    ------
+    ValueError
+        Where the grid holds fewer modes than `modes`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int = 1, width: int = 24, depth: int = 4, modes: list[int] = [8, 6, 6],
+        padding: float = 0.0, decoder_layers: int = 1, decoder_width: int = 32,
+    ):
+        super().__init__()
+        self.modes, self.padding = list(modes), padding
+        self.net = PhysicsNeMoFNO(
+            in_channels, out_channels, decoder_layers=decoder_layers, decoder_layer_size=decoder_width, dimension=3,
+            latent_channels=width, num_fno_layers=depth, num_fno_modes=self.modes, padding=0, coord_features=False,
+        )
+        layers = self.net.spec_encoder.spconv_layers
+        for i in range(len(layers)):
+            layers[i] = Float32SpectralConv3d(width, width, *self.modes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = tuple(x.shape[-3:])
+        x = proportional_padding(x, self.padding)
+        check_modes(self.modes, x.shape[-3:])
+        return crop(self.net(x), grid)
+
+
+class SpectralBlock(nn.Module):
+    """x + V GELU(K x + W x): K a spectral convolution, W and V pointwise, V zero at the start.
+
+    The block is the identity at step 0, so that depth costs no stability (Zhang, Dauphin and Ma, Fixup, ICLR 2019).
+    """
+
+    def __init__(self, width: int, modes: list[int]):
+        super().__init__()
+        self.spectral = Float32SpectralConv3d(width, width, *modes)
+        self.pointwise = nn.Conv3d(width, width, 1)
+        self.activation = nn.GELU()
+        self.out = zero_(nn.Conv3d(width, width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.out(self.activation(self.spectral(x) + self.pointwise(x)))
+
+
+class ResidualFNO(Module):
+    """FNO of zero-initialised residual blocks on PhysicsNeMo's SpectralConv3d; output zero at the start.
+
+    Parameters as `PlainFNO`; activation_checkpointing trades a second forward pass for the memory of all blocks but one.
+
+    Forward: x (B, in_channels, D, H, W) -> (B, out_channels, D, H, W).
+
+    Raises
+    ------
+    ValueError
+        Where the grid holds fewer modes than `modes`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int = 1, width: int = 24, depth: int = 4, modes: list[int] = [8, 6, 6],
+        padding: float = 0.0, activation_checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.modes, self.padding, self.activation_checkpointing = list(modes), padding, activation_checkpointing
+        self.lift = nn.Sequential(nn.Conv3d(in_channels, 2 * width, 1), nn.GELU(), nn.Conv3d(2 * width, width, 1))
+        self.blocks = nn.ModuleList(SpectralBlock(width, self.modes) for _ in range(depth))
+        self.head = nn.Sequential(nn.Conv3d(width, 2 * width, 1), nn.GELU(), zero_(nn.Conv3d(2 * width, out_channels, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = tuple(x.shape[-3:])
+        x = proportional_padding(self.lift(x), self.padding)
+        check_modes(self.modes, x.shape[-3:])
+        for block in self.blocks:
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return self.head(crop(x, grid))

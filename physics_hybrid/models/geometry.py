@@ -1,0 +1,71 @@
+"""What every backbone shares: an encoder of the conductivity, and conditioning on the spacing."""
+
+from __future__ import annotations
+
+import torch
+from physicsnemo.core.module import Module
+from torch import Tensor, nn
+
+
+class GeometryEncoder(Module):
+    """Convolutional encoder from conductivity to a feature volume on the same grid.
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the normalised conductivity (its components and the tissue indicator).
+    channels : int
+        Features given to the backbone.
+    depth : int
+        Residual convolutions after the first.
+    kernel_size : int
+        Odd. 1 is pointwise: the same map at every resolution. Larger kernels see a fixed number of voxels, which is
+        half the distance on a grid twice as fine.
+
+    Forward
+    -------
+    x : Tensor (B, in_channels, D, H, W)
+
+    Outputs
+    -------
+    Tensor (B, channels, D, H, W)
+    """
+
+    def __init__(self, in_channels: int = 4, channels: int = 8, depth: int = 1, kernel_size: int = 3):
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"model.geometry.kernel_size must be odd; got {kernel_size}")
+        self.in_channels, self.channels = in_channels, channels
+        self.first = nn.Conv3d(in_channels, channels, kernel_size, padding=kernel_size // 2)
+        self.rest = nn.ModuleList(
+            nn.Conv3d(channels, channels, kernel_size, padding=kernel_size // 2) for _ in range(depth)
+        )
+        self.activation = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for layer in self.rest:
+            x = x + layer(self.activation(x))
+        return x
+
+
+class SpacingModulation(nn.Module):
+    """Multiply every channel by 1 + m(spacing), m learned and zero at the start.
+
+    The ratio of two potentials does not change when all lengths are scaled, and coordinates are normalised to the box;
+    so what remains of (dD, dH, dW) is the shape of the box, log(N_a d_a / geometric mean). It is the same
+    on every grid: a network conditioned on it can be used at another resolution.
+
+    Forward: x (B, C, D, H, W), spacing (B, 3) in metres -> (B, C, D, H, W).
+    """
+
+    def __init__(self, channels: int, hidden: int = 16):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, hidden), nn.GELU(), nn.Linear(hidden, channels))
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+
+    def forward(self, x: Tensor, spacing: Tensor) -> Tensor:
+        edges = torch.log(spacing * torch.tensor(x.shape[-3:], device=x.device))
+        shape = edges - edges.mean(dim=1, keepdim=True)
+        return x * (1 + self.net(shape))[:, :, None, None, None]

@@ -1,0 +1,98 @@
+"""A 3D residual U-Net for any grid size (Ronneberger et al., MICCAI 2015; residual blocks as in He et al., ECCV 2016)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from physicsnemo.core.module import Module
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from physics_hybrid.models.blocks import zero_
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(act(norm(conv(act(norm(x)))))), group normalisation, the last convolution zero at the start."""
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(_groups(groups, in_channels), in_channels), nn.SiLU(), nn.Conv3d(in_channels, out_channels, 3, padding=1),
+            nn.GroupNorm(_groups(groups, out_channels), out_channels), nn.SiLU(), zero_(nn.Conv3d(out_channels, out_channels, 3, padding=1)),
+        )
+        self.skip = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.skip(x) + self.body(x)
+
+
+def _groups(wanted: int, channels: int) -> int:
+    while channels % wanted:
+        wanted -= 1
+    return wanted
+
+
+class UNet3D(Module):
+    """Residual U-Net whose levels halve the grid (rounded up) and double the channels.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    width : int
+        Channels at full resolution.
+    levels : int
+        How often the grid is halved.
+    blocks : int
+        Residual blocks per level and side.
+    groups : int
+        Groups of the normalisation (lowered to a divisor of the channels).
+    activation_checkpointing : bool
+        Recompute blocks in the backward pass: memory for time.
+
+    Forward: x (B, in_channels, D, H, W) -> (B, out_channels, D, H, W), any D, H, W > 2^levels.
+
+    Raises
+    ------
+    ValueError
+        Where a side of the grid is too small to be halved `levels` times.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int = 1, width: int = 16, levels: int = 3, blocks: int = 1, groups: int = 8,
+        activation_checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.levels, self.activation_checkpointing = levels, activation_checkpointing
+        widths = [width * 2**i for i in range(levels + 1)]
+        stage = lambda first, rest: nn.Sequential(ResidualBlock(first, rest, groups), *(ResidualBlock(rest, rest, groups) for _ in range(blocks - 1)))
+        self.lift = nn.Conv3d(in_channels, width, 3, padding=1)
+        self.down = nn.ModuleList(stage(widths[i], widths[i]) for i in range(levels))
+        self.shrink = nn.ModuleList(nn.Conv3d(widths[i], widths[i + 1], 3, stride=2, padding=1) for i in range(levels))
+        self.bottom = stage(widths[-1], widths[-1])
+        self.grow = nn.ModuleList(nn.Conv3d(widths[i + 1], widths[i], 1) for i in range(levels))
+        self.up = nn.ModuleList(stage(2 * widths[i], widths[i]) for i in range(levels))
+        self.head = nn.Sequential(nn.GroupNorm(_groups(groups, width), width), nn.SiLU(), zero_(nn.Conv3d(width, out_channels, 1)))
+
+    def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(stage, x, use_reentrant=False)
+        return stage(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        smallest = min(x.shape[-3:])
+        if smallest <= 2**self.levels:
+            raise ValueError(
+                f"grid {tuple(x.shape[-3:])} is too small to be halved {self.levels} times (each side needs more than "
+                f"{2**self.levels} voxels): lower model.backbone.levels or use a finer grid"
+            )
+        x = self.lift(x)
+        skips = []
+        for stage, shrink in zip(self.down, self.shrink):
+            x = self._run(stage, x)
+            skips.append(x)
+            x = shrink(x)
+        x = self._run(self.bottom, x)
+        for i in reversed(range(self.levels)):
+            x = F.interpolate(self.grow[i](x), size=skips[i].shape[-3:], mode="trilinear", align_corners=False)
+            x = self._run(self.up[i], torch.cat([x, skips[i]], dim=1))
+        return self.head(x)

@@ -1,0 +1,101 @@
+"""A batch of solved samples as tensors: what loaders give and losses, metrics and figures take."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from physics_hybrid.potential.conductor import Conductor
+from physics_hybrid.potential.point_source import PointSource
+from physics_hybrid.potential.samples import Sample
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples on one grid.
+
+    sigma (B, C, D, H, W) S/m; source (B, D, H, W) A/m^3; u (B, D, H, W) V, the truth, 0 in air; spacing (B, 3) m;
+    source_point (B, 3) m; current (B,) A; labels (B, D, H, W) uint8, or None where a sample has none; names (B).
+    """
+
+    sigma: Tensor
+    source: Tensor
+    u: Tensor
+    spacing: Tensor
+    source_point: Tensor
+    current: Tensor
+    labels: Tensor | None
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return tuple(self.u.shape[1:])
+
+    @property
+    def tissue(self) -> Tensor:
+        """True where sigma > 0. (B, D, H, W)"""
+        return self.sigma[:, 0] > 0
+
+    def to(self, device: torch.device) -> "Batch":
+        move = lambda value: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        return Batch(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def pin_memory(self) -> "Batch":
+        pin = lambda value: value.pin_memory() if isinstance(value, Tensor) else value
+        return Batch(**{f.name: pin(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def conductor(self, ends: str) -> Conductor:
+        return Conductor(self.sigma, self.spacing, ends)
+
+    def point_source(self) -> PointSource:
+        return PointSource(self.source_point, self.current)
+
+
+def components(sigma: np.ndarray, wanted: int, where: str) -> np.ndarray:
+    """sigma (C, D, H, W) with the `wanted` number of components (1, 3 or 6).
+
+    Raises
+    ------
+    ValueError
+        Where the tensor holds more than `wanted` components can say (data.sigma_components).
+    """
+    have = len(sigma)
+    if have == wanted:
+        return sigma
+    if have < wanted:
+        out = np.repeat(sigma, 3, axis=0) if have == 1 else sigma
+        return out if wanted == 3 else np.concatenate([out, np.zeros_like(out)])
+    off = sigma[3:] if have == 6 else sigma[:0]
+    uneven = wanted == 1 and (np.ptp(sigma[:3], axis=0) > 0).any()
+    if off.any() or uneven:
+        raise ValueError(
+            f"{where}: sigma has {have} components that {wanted} cannot represent; set data.sigma_components={have if off.any() else 3}"
+        )
+    return sigma[:wanted]
+
+
+def collate(samples: Sequence[Sample], sigma_components: int) -> Batch:
+    """Stack samples of one grid into a float32 batch (ValueError where grids differ)."""
+    shapes = {s.shape for s in samples}
+    if len(shapes) > 1:
+        raise ValueError(f"samples of different grids cannot share a batch: {sorted(shapes)}")
+    stack = lambda values: torch.from_numpy(np.stack([np.asarray(v, dtype=np.float32) for v in values]))
+    labels = [s.labels for s in samples]
+    return Batch(
+        sigma=stack([components(s.sigma, sigma_components, s.name) for s in samples]),
+        source=stack([s.source for s in samples]),
+        u=stack([s.u for s in samples]),
+        spacing=stack([s.spacing for s in samples]),
+        source_point=stack([s.source_point for s in samples]),
+        current=stack([s.current for s in samples]),
+        labels=None if any(label is None for label in labels) else torch.from_numpy(np.stack(labels)),
+        names=tuple(s.name for s in samples),
+    )

@@ -1,0 +1,258 @@
+"""Where samples come from: limbs solved while training, limbs solved into files, or a user's own files.
+
+All three give the same things: training batches as a function of (seed, epoch, position), a validation split, a
+test split on any of their grids, and the statistics of sigma over the training split.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from physics_hybrid.potential.batch import Batch, collate, components
+from physics_hybrid.potential.generate import dataset_path, generate
+from physics_hybrid.potential.phantom import LimbDistribution
+from physics_hybrid.potential.samples import Address, Conventions, Sample, SampleError, find, split_by_phantom
+from physics_hybrid.potential.stream import LimbStream, Solver
+
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a scan keeps of a sample: where it lies, its grid, its phantom."""
+
+    address: Address
+    shape: Grid
+    phantom: str
+
+
+def scan(addresses: list[Address], conventions: Conventions, sigma_components: int, on_error: str = "raise") -> list[Entry]:
+    """Read and check every sample once, before anything is trained on it.
+
+    Raises
+    ------
+    SampleError
+        At the first broken sample, unless on_error is 'skip': then each is reported on standard error and left out.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"data.on_error must be raise or skip; got {on_error!r}")
+    entries, skipped = [], 0
+    for address in tqdm(addresses, desc="checking samples", unit="sample", disable=len(addresses) < 50):
+        try:
+            sample = address.read(conventions)
+            try:
+                components(sample.sigma, sigma_components, sample.name)
+            except ValueError as error:
+                raise SampleError(str(address), "sigma", str(error).removeprefix(f"{sample.name}: ")) from error
+            entries.append(Entry(address, sample.shape, sample.phantom))
+        except SampleError as error:
+            if on_error == "raise":
+                raise
+            skipped += 1
+            print(f"skipped: {error}", file=sys.stderr, flush=True)
+    if skipped:
+        print(f"data: {skipped} of {len(addresses)} samples skipped (data.on_error=skip)", file=sys.stderr, flush=True)
+    if not entries:
+        raise SampleError(str(addresses[0].path.parent), None, "no sample is left after the checks")
+    return entries
+
+
+class _Batches(Dataset):
+    """One item is one batch: the list of rows is fixed beforehand. Holds no open file, so it survives `spawn`."""
+
+    def __init__(self, rows: list[list[Address]], conventions: Conventions, sigma_components: int):
+        self.rows, self.conventions, self.sigma_components = rows, conventions, sigma_components
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Batch:
+        return collate([a.read(self.conventions) for a in self.rows[index]], self.sigma_components)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Samples on disk, read in batches of one grid each."""
+
+    entries: list[Entry]
+    batch_size: int
+    device: torch.device
+    workers: int = 0
+    conventions: Conventions = Conventions()
+    sigma_components: int = 3
+
+    def rows(self, shuffle_key: tuple[int, ...] | None = None) -> list[list[Address]]:
+        """Batches as lists of addresses; shuffled by a key, or in file order. A batch never mixes grids."""
+        groups: dict[Grid, list[Address]] = defaultdict(list)
+        for entry in self.entries:
+            groups[entry.shape].append(entry.address)
+        random = np.random.default_rng(list(shuffle_key)) if shuffle_key is not None else None
+        batches = []
+        for shape in sorted(groups):
+            addresses = groups[shape]
+            order = random.permutation(len(addresses)) if random is not None else range(len(addresses))
+            batches += [[addresses[i] for i in order[k : k + self.batch_size]] for k in range(0, len(addresses), self.batch_size)]
+        if random is not None:
+            batches = [batches[i] for i in random.permutation(len(batches))]
+        return batches
+
+    def batches(self, shuffle_key: tuple[int, ...] | None = None, start: int = 0) -> Iterator[Batch]:
+        rows = self.rows(shuffle_key)[start:]
+        pin = self.device.type == "cuda"
+        # the loader draws a seed for its workers from the global state, which must not depend on when a run was resumed
+        generator = torch.Generator().manual_seed(0)
+        loader = DataLoader(
+            _Batches(rows, self.conventions, self.sigma_components), batch_size=None, num_workers=min(self.workers, len(rows)),
+            pin_memory=pin, generator=generator,
+        )
+        for batch in loader:
+            yield batch.to(self.device)
+
+    def of_grid(self, grid: Grid, count: int | None = None) -> "Files":
+        chosen = [e for e in self.entries if e.shape == tuple(grid)][:count]
+        return Files(chosen, self.batch_size, self.device, self.workers, self.conventions, self.sigma_components)
+
+
+@dataclass
+class LimbData:
+    """Limbs of our own: streamed (train_samples null: every epoch has new ones) or stored.
+
+    grid : (D, H, W) that is trained on; batch_size; seed.
+    samples_per_epoch : limbs per epoch when streamed.
+    train_samples : limbs in the training file, or null to stream.
+    validation_samples, folder, workers : see conf/data.
+    """
+
+    limbs: LimbDistribution
+    solver: Solver
+    grid: Grid
+    batch_size: int
+    seed: int
+    device: torch.device
+    folder: str
+    samples_per_epoch: int
+    validation_samples: int
+    train_samples: int | None = None
+    workers: int = 0
+    sigma_components: int = 3
+    progress: bool = True
+    _cache: dict = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self):
+        self.grid = tuple(self.grid)
+        if len(self.grid) != 3 or min(self.grid) < 2:
+            raise ValueError(f"data.grid must be three sizes >= 2 (D, H, W); got {list(self.grid)}")
+        for name in ("batch_size", "samples_per_epoch", "validation_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
+
+    def stream(self, split: str, grid: Grid) -> LimbStream:
+        return LimbStream(self.limbs, tuple(grid), self.seed, split, self.solver, self.device, self.sigma_components)
+
+    def files(self, split: str, grid: Grid, count: int) -> Files:
+        """The stored limbs of a split on a grid; solved now where they are not there yet."""
+        key = (split, tuple(grid), count)
+        if key not in self._cache:
+            stream = self.stream(split, grid)
+            path = generate(dataset_path(self.folder, stream, count), stream, count, max(1, min(8, self.batch_size)), self.progress)
+            addresses = find(path)
+            if len(addresses) != count:
+                raise SampleError(str(path), None, f"holds {len(addresses)} samples, not {count}; delete it and it is solved again")
+            entries = [Entry(a, tuple(grid), stream.phantom(i)) for i, a in enumerate(addresses)]
+            self._cache[key] = Files(entries, self.batch_size, self.device, self.workers, Conventions(), self.sigma_components)
+        return self._cache[key]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-(self.train_samples or self.samples_per_epoch) // self.batch_size)
+
+    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        if self.train_samples:
+            yield from self.files("train", self.grid, self.train_samples).batches((self.seed, epoch), start)
+            return
+        stream, n = self.stream("train", self.grid), self.samples_per_epoch
+        for step in range(start, self.steps_per_epoch):
+            yield stream.batch(range(epoch * n + step * self.batch_size, epoch * n + min((step + 1) * self.batch_size, n)))
+
+    def validation(self) -> Files:
+        return self.files("validation", self.grid, self.validation_samples)
+
+    def test(self, grid: Grid, count: int) -> Files:
+        return self.files("test", grid, count)
+
+    def test_grids(self) -> list[Grid]:
+        return [self.grid]
+
+    def sample_train(self) -> Batch:
+        return self.stream("train", self.grid).batch([0])
+
+    def sigma_fields(self, count: int) -> Iterator[np.ndarray]:
+        """sigma (C, D, H, W) of training limbs, not solved."""
+        for number in range(count):
+            limb = self.limbs.draw(self.seed, 0, number).voxelise(self.grid)
+            yield components(limb.sigma, self.sigma_components, "limb")
+
+
+@dataclass
+class FileData:
+    """A user's own solved samples, split by phantom.
+
+    path : file or folder; splits : fractions of the phantoms for train, validation, test; conventions, on_error, seed.
+    """
+
+    path: str
+    batch_size: int
+    seed: int
+    device: torch.device
+    splits: dict[str, float]
+    conventions: Conventions = Conventions()
+    on_error: str = "raise"
+    workers: int = 0
+    sigma_components: int = 3
+    entries: dict[str, list[Entry]] = field(init=False, repr=False)
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise ValueError(f"data.batch_size must be at least 1; got {self.batch_size}")
+        found = scan(find(self.path), self.conventions, self.sigma_components, self.on_error)
+        parts = split_by_phantom([e.phantom for e in found], self.splits, self.seed)
+        self.entries = {name: [found[i] for i in rows] for name, rows in parts.items()}
+
+    def files(self, split: str) -> Files:
+        entries = self.entries.get(split, [])
+        if not entries:
+            raise ValueError(f"data.splits gives no sample to {split}: {self.splits}")
+        return Files(entries, self.batch_size, self.device, self.workers, self.conventions, self.sigma_components)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self.files("train").rows())
+
+    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        yield from self.files("train").batches((self.seed, epoch), start)
+
+    def validation(self) -> Files:
+        return self.files("validation")
+
+    def test(self, grid: Grid, count: int) -> Files:
+        return self.files("test").of_grid(grid, count)
+
+    def test_grids(self) -> list[Grid]:
+        return sorted({e.shape for e in self.files("test").entries})
+
+    def sample_train(self) -> Batch:
+        return next(Files(self.files("train").entries[:1], 1, self.device, 0, self.conventions, self.sigma_components).batches())
+
+    def sigma_fields(self, count: int) -> Iterator[np.ndarray]:
+        for entry in self.files("train").entries[:count]:
+            sample: Sample = entry.address.read(self.conventions)
+            yield components(sample.sigma, self.sigma_components, sample.name)

@@ -1,0 +1,142 @@
+"""Pictures of one sample: what is true, what is predicted, what the network adds, and where it is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from physics_hybrid.potential.batch import Batch
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+#: (axis that is cut, axes of the picture, name)
+SECTIONS = ((0, (1, 2), "axial"), (2, (0, 1), "sagittal"))
+
+
+def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, title: str) -> Path:
+    """Axial and sagittal section through the source of the first sample of a batch.
+
+    Columns: truth, prediction (one shared logarithmic scale, mV), correction phi / phi_a - 1, error (mV), and |error| (log scale).
+    phi, phi_a (B, D, H, W) in V. The tissue outline is drawn in black; the cross marks the source.
+    """
+    plt = _pyplot()
+    from matplotlib.colors import LogNorm
+
+    array = lambda t: t[0].detach().float().cpu().numpy()
+    tissue, truth, guess, base = (array(t) for t in (batch.tissue, batch.u, phi, phi_a))
+    tissue = tissue.astype(bool)
+    spacing, point = batch.spacing[0].cpu().numpy() * 1e3, batch.source_point[0].cpu().numpy() * 1e3
+    voxel = np.minimum((point / spacing).astype(int), np.array(tissue.shape) - 1)
+    hide = lambda field: np.ma.masked_where(~tissue, field)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correction = hide(guess / np.where(base == 0, np.nan, base) - 1)
+    error = hide((guess - truth) * 1e3)
+    top = float(np.percentile(truth[tissue], 99.9)) * 1e3
+    scale = LogNorm(vmin=max(float(np.percentile(truth[tissue], 2)) * 1e3, top * 1e-4), vmax=top)
+    span = float(np.ceil(np.percentile(np.abs(correction.compressed()), 99) * 10) / 10) or 0.1
+    wrong = max(float(np.percentile(np.abs(error.compressed()), 99)), 1e-9)
+    panels = (
+        (r"truth $\phi$", hide(truth * 1e3), dict(norm=scale, cmap="viridis"), "mV"),
+        (r"prediction $\hat\phi$", hide(guess * 1e3), dict(norm=scale, cmap="viridis"), "mV"),
+        (r"correction $\hat\phi/\phi_a - 1$", correction, dict(vmin=-span, vmax=span, cmap="RdBu_r"), "dimensionless"),
+        (r"error $\hat\phi - \phi$", error, dict(vmin=-wrong, vmax=wrong, cmap="RdBu_r"), "mV"),
+        (r"$|\hat\phi - \phi|$", np.ma.masked_less_equal(np.abs(error), 0), dict(norm=LogNorm(vmin=wrong * 1e-3, vmax=wrong), cmap="magma"), "mV"),
+    )
+    heights = [spacing[a[0]] * tissue.shape[a[0]] / (spacing[a[1]] * tissue.shape[a[1]]) for _, a, _ in SECTIONS]
+    figure, axes = plt.subplots(
+        2, 5, figsize=(16, 3.2 * sum(heights) * 0.86 + 0.9), gridspec_kw={"height_ratios": heights}, layout="constrained"
+    )
+    for row, (cut, (down, across), name) in enumerate(SECTIONS):
+        pick = lambda field: np.take(field, voxel[cut], axis=cut)
+        outline = np.take(tissue, voxel[cut], axis=cut).astype(float).repeat(8, axis=0).repeat(8, axis=1)  # follows voxel edges
+        extent = (0, spacing[across] * tissue.shape[across], spacing[down] * tissue.shape[down], 0)
+        centres = [(np.arange(8 * tissue.shape[a]) + 0.5) * spacing[a] / 8 for a in (across, down)]
+        for column, (label, field, style, unit) in enumerate(panels):
+            axis = axes[row, column]
+            picture = axis.imshow(_mask_take(field, voxel[cut], cut), extent=extent, interpolation="nearest", **style)
+            if outline.min() < outline.max():
+                axis.contour(*centres, outline, levels=[0.5], colors="black", linewidths=1.0)
+            axis.plot(point[across], point[down], "+", color="red", markersize=9, markeredgewidth=1.5)
+            axis.set_facecolor("0.9")
+            axis.set_xlabel(f"{'DHW'[across]} (mm)")
+            if column == 0:
+                axis.set_ylabel(f"{name} at {'DHW'[cut]} = {(voxel[cut] + 0.5) * spacing[cut]:.0f} mm\n{'DHW'[down]} (mm)")
+            if row == 0:
+                axis.set_title(label)
+            if row == 1:
+                figure.colorbar(picture, ax=axes[:, column], location="bottom", shrink=0.9, pad=0.02, label=unit, extend="both")
+    figure.suptitle(title)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def _mask_take(field, index: int, axis: int):
+    return np.ma.take(field, index, axis=axis) if np.ma.isMaskedArray(field) else np.take(field, index, axis=axis)
+
+
+def errors_by_distance(tables: dict[str, dict], path: Path) -> Path:
+    """Relative L2 in shells round the source for every grid: network and baseline, median and 95th percentile.
+
+    tables : grid -> aggregated metrics (`metrics.aggregate`), keys `relative_l2_<a>-<b>mm`.
+    """
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    labels: list[str] = []
+    for color, (grid, table) in zip(plt.rcParams["axes.prop_cycle"].by_key()["color"], tables.items()):
+        for prefix, marker, line, who in (("", "o", "-", "network"), ("baseline_", "s", "--", "analytical baseline")):
+            shells = {k.removeprefix(f"{prefix}relative_l2_"): v for k, v in table.items() if k.startswith(f"{prefix}relative_l2_") and k.endswith(("mm", "mm+"))}
+            labels = list(shells) or labels
+            middle = [100 * v["median"] for v in shells.values()]
+            high = [100 * (v["p95"] - v["median"]) for v in shells.values()]
+            axis.errorbar(range(len(shells)), middle, yerr=[np.zeros(len(high)), high], marker=marker, linestyle=line, color=color, capsize=3, label=f"{who}, {grid}")
+    axis.set_xticks(range(len(labels)), [l.removesuffix("mm").removesuffix("mm+") + ("+" if l.endswith("+") else "") for l in labels])
+    axis.set_yscale("log")
+    axis.set_xlabel("distance from the source (mm)")
+    axis.set_ylabel("relative L2 error (%), median to 95th percentile")
+    axis.grid(True, which="both", alpha=0.3)
+    axis.legend(fontsize=8)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def training_curve(records: list[dict], monitor: str, path: Path) -> Path | None:
+    """Loss terms and the validation metric over optimiser steps, from log.jsonl; None where there is nothing to draw."""
+    if not records:
+        return None
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    skip = {"train/gradient_norm", "train/parameter_norm", "train/learning_rate"}
+    names = [k for k in records[-1] if k.startswith("train/") and k not in skip]
+    for name in names:
+        points = [(r["step"], r[name]) for r in records if r.get(name, 0) > 0]
+        if points:
+            axis.plot(*zip(*points), marker=".", label=f"training {name.removeprefix('train/')}")
+    points = [(r["step"], r[f"validation/{monitor}"]) for r in records if f"validation/{monitor}" in r]
+    if points:
+        axis.plot(*zip(*points), marker="o", color="black", label=f"validation {monitor}")
+    axis.set_yscale("log")
+    axis.set_xlabel("optimiser step")
+    axis.set_ylabel("mean over the epoch (dimensionless)")
+    axis.grid(True, which="both", alpha=0.3)
+    axis.legend()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path

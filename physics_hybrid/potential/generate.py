@@ -1,0 +1,154 @@
+"""Solved limbs into an `.h5` file: with a progress bar, resumable, the same bits from the same settings.
+
+Each batch is written to a small file of its own and renamed into place; a run that is killed goes on from the
+last whole one. The parts are joined into the final file at the end, which appears under its name only when complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from physics_hybrid.potential.batch import Batch
+from physics_hybrid.potential.phantom import TISSUES
+from physics_hybrid.potential.samples import AXES, SCHEMA_VERSION, UNITS
+from physics_hybrid.potential.stream import LimbStream
+
+
+def settings(stream: LimbStream) -> dict:
+    """All that decides what the stream holds, as JSON-ready values."""
+    return {
+        "limbs": dataclasses.asdict(stream.limbs),
+        "grid": list(stream.grid), "seed": stream.seed, "split": stream.split, "solver": dataclasses.asdict(stream.solver),
+    }
+
+
+def dataset_path(folder: str | Path, stream: LimbStream, count: int) -> Path:
+    """data/limbs_test_96x48x48_32_1f0c.h5: other settings, other file."""
+    digest = hashlib.sha256(json.dumps(settings(stream), sort_keys=True).encode()).hexdigest()[:8]
+    return Path(folder) / f"limbs_{stream.split}_{'x'.join(map(str, stream.grid))}_{count}_{digest}.h5"
+
+
+def generate(path: Path, stream: LimbStream, count: int, batch_size: int, progress: bool = True) -> Path:
+    """Write `count` solved limbs to `path` unless it is there already; returns `path`.
+
+    Raises
+    ------
+    OSError
+        Folder not writable, disk full: what was finished stays and is used by the next run.
+    """
+    path = Path(path)
+    if path.exists():
+        return path
+    parts = path.with_name(path.name + ".parts")
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+        starts = list(range(0, count, batch_size))
+        have = sum((parts / f"{s:06d}.h5").exists() for s in starts)
+        note = f"{path} is not there: solving {count} limbs" + (f" ({have * batch_size} kept from an earlier run)" if have else "")
+        print(note, flush=True)
+        bar = tqdm(total=count, unit="limb", desc=path.stem, disable=not progress)
+        for start in starts:
+            part = parts / f"{start:06d}.h5"
+            numbers = range(start, min(start + batch_size, count))
+            if not part.exists():
+                _write(part, [stream.batch(numbers)], [stream.phantom(n) for n in numbers], stream)
+            bar.update(len(numbers))
+        bar.close()
+        _join(path, [parts / f"{s:06d}.h5" for s in starts])
+    except OSError as error:
+        raise OSError(f"writing {path} failed ({error}); finished parts stay in {parts} and the next run goes on from them") from error
+    shutil.rmtree(parts)
+    return path
+
+
+def _datasets(batch: Batch) -> dict[str, np.ndarray]:
+    array = lambda value: value.cpu().numpy()
+    return {
+        "sigma": np.moveaxis(array(batch.sigma), 1, -1), "source": array(batch.source), "u": array(batch.u),
+        "mask": array(batch.tissue).astype(np.uint8), "spacing": array(batch.spacing.double()),
+        "source_point": array(batch.source_point.double()), "labels": array(batch.labels),
+    }
+
+
+def _write(path: Path, batches: list[Batch], phantoms: list[str], stream: LimbStream) -> None:
+    columns = [_datasets(b) for b in batches]
+    with _Atomic(path) as file:
+        for key in columns[0]:
+            _dataset(file, key, np.concatenate([c[key] for c in columns]))
+        file.create_dataset("phantom", data=np.array(phantoms, dtype="S"), track_times=False)
+        file.attrs["schema_version"] = SCHEMA_VERSION
+        file.attrs["axes"] = AXES
+        file.attrs["ends"] = stream.solver.ends
+        file.attrs["tissues"] = json.dumps(TISSUES)
+        file.attrs["provenance"] = json.dumps({"program": f"physics_hybrid {_version()}", **settings(stream)}, sort_keys=True)
+
+
+def _dataset(file: h5py.File, key: str, values: np.ndarray) -> None:
+    data = file.create_dataset(
+        key, data=values, chunks=(1, *values.shape[1:]), compression="gzip", compression_opts=1, shuffle=True, track_times=False
+    )
+    data.attrs["units"] = UNITS[key]
+
+
+def _join(path: Path, parts: list[Path]) -> None:
+    """Concatenate part files, one sample in memory at a time."""
+    with _Atomic(path) as out:
+        sources = [h5py.File(p, "r") for p in parts]
+        try:
+            total = sum(len(s["u"]) for s in sources)
+            for name, value in sources[0].attrs.items():
+                out.attrs[name] = value
+            out.create_dataset("phantom", data=np.concatenate([s["phantom"][:] for s in sources]), track_times=False)
+            for key in UNITS:
+                first = sources[0][key]
+                data = out.create_dataset(
+                    key, shape=(total, *first.shape[1:]), dtype=first.dtype, chunks=(1, *first.shape[1:]),
+                    compression="gzip", compression_opts=1, shuffle=True, track_times=False,
+                )
+                data.attrs["units"] = UNITS[key]
+                row = 0
+                for source in sources:
+                    for i in range(len(source[key])):
+                        data[row] = source[key][i]
+                        row += 1
+        finally:
+            for source in sources:
+                source.close()
+
+
+class _Atomic:
+    """An h5py file that gets its name only when it is complete and on disk."""
+
+    def __init__(self, path: Path):
+        self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}")
+
+    def __enter__(self) -> h5py.File:
+        self.file = h5py.File(self.temporary, "w")
+        return self.file
+
+    def __exit__(self, kind, *_):
+        try:
+            self.file.close()
+            if kind is None:
+                with open(self.temporary, "rb+") as handle:
+                    os.fsync(handle.fileno())
+                os.replace(self.temporary, self.path)
+        finally:
+            self.temporary.unlink(missing_ok=True)
+
+
+def _version() -> str:
+    try:
+        return version("physics_hybrid")
+    except PackageNotFoundError:
+        return "from source"

@@ -1,0 +1,243 @@
+r"""What a prediction is held to: data, field, equation, charge.
+
+    L = w_mse MSE + w_gradient |E - E*|^2 + w_pde |residual|^2 + w_charge |D_total - S_total|^2
+
+Each is a module, zero on truth, positive off it, and has a gradient there. The PDE and charge losses use the
+operator and the subtraction that made the truth (`operator.py`): on a finite volume solution they vanish to
+rounding, which central differences of sigma grad phi do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from physics_hybrid.potential.batch import Batch
+from physics_hybrid.potential.conductor import outside_sphere
+from physics_hybrid.potential.operator import FluxOperator, Subtraction
+from physics_hybrid.potential.phantom import TISSUES
+
+NORMALISATIONS = ("relative", "absolute")
+
+
+def select(batch: Batch, where: str | list[str] = "conductive", exclude_radius: float = 3.0) -> Tensor:
+    """The voxels that count: True in the chosen tissues, outside a sphere of `exclude_radius` voxels round the source.
+
+    where : 'conductive' (all tissue), 'muscle', or a list of names in `phantom.TISSUES`. (B, D, H, W)
+
+    Raises
+    ------
+    ValueError
+        Unknown tissue, or tissues asked of samples that carry no labels.
+    """
+    if where == "conductive":
+        chosen = batch.tissue
+    else:
+        names = [where] if isinstance(where, str) else list(where)
+        unknown = [n for n in names if n not in TISSUES[1:]]
+        if unknown or not names:
+            raise ValueError(f"loss.mask must be conductive or name tissues out of {', '.join(TISSUES[1:])}; got {where!r}")
+        if batch.labels is None:
+            raise ValueError(f"loss.mask={where} needs tissue labels, and {batch.names[0]} has none (key 'labels'); use loss.mask=conductive")
+        chosen = torch.isin(batch.labels, torch.tensor([TISSUES.index(n) for n in names], device=batch.labels.device, dtype=batch.labels.dtype))
+    return chosen & outside_sphere(batch.source_point, batch.shape, batch.spacing, exclude_radius)
+
+
+def _sum(values: Tensor) -> Tensor:
+    return values.sum(dim=(1, 2, 3))
+
+
+class MaskedMSE(nn.Module):
+    """Mean square error over the mask, mean over the batch.
+
+    relative: |phi - phi*|^2 / |phi*|^2 in every sample; absolute: V^2, mean over voxels.
+    Forward: phi, truth (B, D, H, W) in V, mask (B, D, H, W) bool -> scalar. Voxels outside the mask get exactly zero gradient.
+    """
+
+    def __init__(self, normalise: str = "relative"):
+        super().__init__()
+        if normalise not in NORMALISATIONS:
+            raise ValueError(f"loss.mse.normalise must be one of {', '.join(NORMALISATIONS)}; got {normalise!r}")
+        self.normalise = normalise
+
+    def forward(self, phi: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+        square = _sum(torch.where(mask, phi - truth, 0.0) ** 2)
+        if self.normalise == "absolute":
+            return (square / _sum(mask).clamp_min(1)).mean()
+        return (square / _sum(torch.where(mask, truth, 0.0) ** 2)).mean()
+
+
+class GradientLoss(nn.Module):
+    """Square error of E = -grad phi over that of the truth, on the faces between two voxels of the mask.
+
+    Differences are taken across faces and over the physical spacing: exact for a linear field, and one-sided by
+    construction where tissue meets air. Forward: phi, truth (B, D, H, W) V, mask, spacing (B, 3) m -> scalar.
+    """
+
+    def forward(self, phi: Tensor, truth: Tensor, mask: Tensor, spacing: Tensor) -> Tensor:
+        error, size = field_squares(phi, truth, mask, spacing)
+        return (error / size).mean()
+
+
+def field_squares(phi: Tensor, truth: Tensor, mask: Tensor, spacing: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums of |E - E*|^2 and |E*|^2 over faces inside the mask, (V/m)^2. (B,), (B,)"""
+    phi = torch.where(mask, phi, 0.0)
+    truth = torch.where(mask, truth, 0.0)
+    error = size = 0.0
+    for axis in range(3):
+        n = mask.shape[axis + 1] - 1
+        both = mask.narrow(axis + 1, 0, n) & mask.narrow(axis + 1, 1, n)
+        h = spacing[:, axis].view(-1, 1, 1, 1)
+        E = torch.where(both, torch.diff(truth, dim=axis + 1), 0.0) / h
+        error = error + _sum((torch.where(both, torch.diff(phi, dim=axis + 1), 0.0) / h - E) ** 2)
+        size = size + _sum(E**2)
+    return error, size
+
+
+@dataclass(frozen=True)
+class Physics:
+    """The discrete problem of a batch, shared by the PDE and the charge loss."""
+
+    operator: FluxOperator
+    subtraction: Subtraction
+
+    @classmethod
+    def of(cls, batch: Batch, ends: str, dtype: torch.dtype | None = None) -> "Physics":
+        """Built in float64 (float32 on MPS) and rounded to `dtype` (default: that of batch.u)."""
+        conductor = batch.conductor(ends)
+        build = torch.float32 if batch.u.device.type == "mps" else torch.float64
+        operator = FluxOperator.of(conductor, build)
+        known = Subtraction.of(conductor, operator, batch.point_source())
+        dtype = dtype or batch.u.dtype
+        cast = lambda faces: tuple(f.to(dtype) for f in faces)
+        return cls(
+            FluxOperator(cast(operator.conductance), operator.spacing.to(dtype)),
+            Subtraction(known.phi_inf.to(dtype), cast(known.known), cast(known.total), known.rhs.to(dtype)),
+        )
+
+
+class PDELoss(nn.Module):
+    """Relative residual of -div(sigma grad phi) = f in the subtraction form, Jacobi-scaled to volts.
+
+        sum (r_i / a_ii)^2 / sum phi_i^2,    r = A (phi - phi_inf) - rhs,
+
+    over tissue with mean diagonal sigma > `sigma_threshold` (S/m) more than `exclude_radius` + 1 voxels from the source,
+    so that no voxel within `exclude_radius` gets a gradient. r_i / a_ii is what one Jacobi sweep would change: the loss
+    has the scale of a relative MSE. The denominator carries no gradient.
+    """
+
+    def __init__(self, sigma_threshold: float = 0.0, exclude_radius: float = 3.0):
+        super().__init__()
+        self.sigma_threshold, self.exclude_radius = sigma_threshold, exclude_radius
+
+    def forward(self, phi: Tensor, batch: Batch, physics: Physics) -> Tensor:
+        return self.per_sample(phi, batch, physics).mean()
+
+    def per_sample(self, phi: Tensor, batch: Batch, physics: Physics) -> Tensor:
+        A = physics.operator
+        mask = (batch.sigma[:, :3].mean(dim=1) > self.sigma_threshold) & (A.diagonal > 0)
+        mask = mask & outside_sphere(batch.source_point, batch.shape, batch.spacing, self.exclude_radius + 1)
+        phi = torch.where(batch.tissue, phi, 0.0)
+        residual = physics.subtraction.residual(A, phi)
+        volts = torch.where(mask, residual / A.diagonal.clamp_min(torch.finfo(phi.dtype).tiny), 0.0)
+        return _sum(volts**2) / _sum(torch.where(mask, phi.detach(), 0.0) ** 2).clamp_min(torch.finfo(phi.dtype).tiny)
+
+
+class ChargeLoss(nn.Module):
+    """Gauss's law: the current that leaves a closed surface equals the current injected inside.
+
+        mean over surfaces of (D / I - 1)^2,   D = sum over the surface of J . n dA
+
+    for the whole conductor, where D is what flows out through its grounded ends, and for `boxes` nested voxel boxes round the
+    source, evenly spaced between it and the far end. Air faces carry no current. Fluxes are those of `Subtraction`, whose closed
+    form passes exactly I through every surface: on truth the loss is zero to the solver's tolerance.
+    """
+
+    def __init__(self, boxes: int = 3):
+        super().__init__()
+        if boxes < 0:
+            raise ValueError(f"loss.charge.boxes must be >= 0; got {boxes}")
+        self.boxes = boxes
+
+    def forward(self, phi: Tensor, batch: Batch, physics: Physics) -> Tensor:
+        return self.per_sample(phi, batch, physics).mean()
+
+    def per_sample(self, phi: Tensor, batch: Batch, physics: Physics) -> Tensor:
+        phi = torch.where(batch.tissue, phi, 0.0)
+        J = physics.subtraction.current_density(physics.operator, phi)
+        defects = [
+            self.outflow(J, inside.to(phi.dtype), physics.operator.spacing) / batch.current.to(phi) - 1
+            for inside in self.surfaces(batch)
+        ]
+        return torch.stack(defects).pow(2).mean(dim=0)
+
+    def surfaces(self, batch: Batch) -> list[Tensor]:
+        """Insides of the surfaces, (B, D, H, W) bool: the whole grid, then boxes from small to large."""
+        whole = torch.ones_like(batch.tissue)
+        centre = (batch.source_point / batch.spacing).floor()
+        away = None
+        for axis in range(3):
+            view = [len(batch), 1, 1, 1]
+            view[axis + 1] = -1
+            steps = (torch.arange(batch.shape[axis], device=centre.device) - centre[:, axis, None]).abs().view(view)
+            away = steps if away is None else torch.maximum(away, steps)
+        reach = torch.maximum(centre[:, 0], batch.shape[0] - 1 - centre[:, 0])
+        boxes = [torch.floor(reach * j / (self.boxes + 1)).clamp_min(1) for j in range(1, self.boxes + 1)]
+        return [whole, *(away <= half.view(-1, 1, 1, 1) for half in boxes)]
+
+    @staticmethod
+    def outflow(J, inside: Tensor, spacing: Tensor) -> Tensor:
+        """Current in A out of the voxels marked 1, face by face: only faces where the mark changes count. (B,)"""
+        total = 0.0
+        volume = spacing.prod(dim=1)
+        for axis, j in enumerate(J):
+            widths = [0] * 6
+            widths[2 * (2 - axis)] = widths[2 * (2 - axis) + 1] = 1
+            step = torch.diff(nn.functional.pad(inside, widths), dim=axis + 1)
+            total = total - _sum(j * step) * volume / spacing[:, axis]
+        return total
+
+
+class PotentialLoss(nn.Module):
+    """The weighted sum. A term with weight 0 is not computed.
+
+    Forward: phi (B, D, H, W) V, batch -> (total, {name: unweighted term}).
+    """
+
+    def __init__(
+        self, weights: dict[str, float], mask: str | list[str] = "conductive", exclude_radius: float = 3.0, normalise: str = "relative",
+        sigma_threshold: float = 0.0, boxes: int = 3, ends: str = "grounded",
+    ):
+        super().__init__()
+        negative = {k: w for k, w in weights.items() if w < 0}
+        if negative:
+            raise ValueError(f"loss weights must be >= 0; got {negative}")
+        if not any(weights.values()):
+            raise ValueError("all loss weights are 0: nothing to train on")
+        if exclude_radius < 0:
+            raise ValueError(f"loss.exclude_radius must be >= 0 voxels; got {exclude_radius}")
+        self.weights, self.mask, self.exclude_radius, self.ends = dict(weights), mask, exclude_radius, ends
+        self.mse = MaskedMSE(normalise)
+        self.gradient = GradientLoss()
+        self.pde = PDELoss(sigma_threshold, exclude_radius)
+        self.charge = ChargeLoss(boxes)
+
+    def forward(self, phi: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        on = {name for name, weight in self.weights.items() if weight > 0}
+        terms: dict[str, Tensor] = {}
+        if on & {"mse", "gradient"}:
+            mask = select(batch, self.mask, self.exclude_radius)
+        if "mse" in on:
+            terms["mse"] = self.mse(phi, batch.u, mask)
+        if "gradient" in on:
+            terms["gradient"] = self.gradient(phi, batch.u, mask, batch.spacing)
+        if on & {"pde", "charge"}:
+            physics = Physics.of(batch, self.ends, phi.dtype)
+            if "pde" in on:
+                terms["pde"] = self.pde(phi, batch, physics)
+            if "charge" in on:
+                terms["charge"] = self.charge(phi, batch, physics)
+        total = sum(self.weights[name] * term for name, term in terms.items())
+        return total, {name: term.detach() for name, term in terms.items()}

@@ -1,0 +1,77 @@
+r"""How good a potential is, by the figures the field uses.
+
+    relative L2   RE  = |phi - phi*| / |phi*|
+    RDM           | phi / |phi| - phi* / |phi*| |       topography error, 0 to 2       (Meijs et al., IEEE TBME 36 (1989) 1038)
+    MAG           |phi| / |phi*|                        magnitude error, 1 is right
+
+over conductive voxels outside a sphere of `exclude_radius` voxels round the source. E is the field on faces inside
+that set. Both potentials are in volts and share their reference (phi = 0 on the ends), so no mean is removed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from physics_hybrid.potential.batch import Batch
+from physics_hybrid.potential.conductor import distance_from
+from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics, field_squares, select
+from physics_hybrid.potential.phantom import TISSUES
+
+STATISTICS = ("mean", "std", "median", "p95", "max")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """distance_bins: edges in metres of the shells round the source that errors are listed by; boxes: see ChargeLoss."""
+
+    exclude_radius: float = 3.0
+    distance_bins: tuple[float, ...] = (0.0, 0.02, 0.04, 0.08)
+    boxes: int = 3
+    ends: str = "grounded"
+
+    def __call__(self, phi: Tensor, batch: Batch) -> list[dict[str, float]]:
+        """One dict for each sample; phi (B, D, H, W) in volts. A tissue or shell that a sample lacks is left out."""
+        phi, truth = phi.double() if phi.device.type != "mps" else phi, batch.u.to(torch.float32 if phi.device.type == "mps" else torch.float64)
+        mask = select(batch, "conductive", self.exclude_radius)
+        norm = lambda field, where: torch.where(where, field, 0.0).flatten(1).norm(dim=1)
+        size, own = norm(truth, mask), norm(phi, mask)
+        error = phi - truth
+        columns: dict[str, Tensor] = {
+            "relative_l2": norm(error, mask) / size,
+            "mse": norm(error, mask) ** 2 / mask.sum(dim=(1, 2, 3)),
+            "max_error": torch.where(mask, error.abs(), 0.0).flatten(1).amax(dim=1),
+            "rdm": norm(phi / own.view(-1, 1, 1, 1) - truth / size.view(-1, 1, 1, 1), mask),
+            "mag": own / size,
+        }
+        wrong, field = field_squares(phi, truth, mask, batch.spacing.to(phi))
+        columns["field_error"] = (wrong / field).sqrt()
+        physics = Physics.of(batch, self.ends, phi.dtype)
+        columns["pde_residual"] = PDELoss(0.0, self.exclude_radius).per_sample(phi, batch, physics).sqrt()
+        columns["charge_defect"] = ChargeLoss(self.boxes).per_sample(phi, batch, physics).sqrt()
+        for label, tissue in enumerate(TISSUES[1:], start=1):
+            if batch.labels is not None:
+                inside = mask & (batch.labels == label)
+                columns[f"relative_l2_{tissue}"] = norm(error, inside) / norm(truth, inside)
+        r = distance_from(batch.source_point, batch.shape, batch.spacing)
+        edges = [*self.distance_bins, math.inf]
+        for low, high in zip(edges, edges[1:]):
+            shell = mask & (r >= low) & (r < high)
+            name = f"{low * 1e3:g}mm+" if math.isinf(high) else f"{low * 1e3:g}-{high * 1e3:g}mm"
+            columns[f"relative_l2_{name}"] = norm(error, shell) / norm(truth, shell)
+        values = {k: v.tolist() for k, v in columns.items()}
+        return [{k: v[i] for k, v in values.items() if not math.isnan(v[i])} for i in range(len(batch))]
+
+
+def aggregate(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """mean, std, median, p95 and max of every metric over samples that have it."""
+    names = list(dict.fromkeys(k for row in rows for k, v in row.items() if isinstance(v, float)))
+    out = {}
+    for name in names:
+        v = np.array([row[name] for row in rows if name in row])
+        out[name] = dict(zip(STATISTICS, (float(f) for f in (v.mean(), v.std(), np.median(v), np.percentile(v, 95), v.max()))))
+    return out

@@ -1,0 +1,203 @@
+r"""Limbs: layered elliptical cylinders with variety, on any grid.
+
+A limb is a set of lengths in metres (`Limb`), so that the same limb can be voxelised at any resolution. From
+outside in: air, skin, fat, muscle, one or two bones. A cross-section at height d is an ellipse with semi-axes
+(a, b) turned by an angle and scaled by the taper 1 + t (d / L - 1/2); bones are ellipses inside the muscle
+that taper along. A voxel has the tissue of its centre.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+TISSUES = ("air", "skin", "fat", "muscle", "bone")
+AIR, SKIN, FAT, MUSCLE, BONE = range(5)
+
+
+@dataclass(frozen=True)
+class LimbDistribution:
+    """From what limbs are drawn: `[low, high]` pairs are uniform. Lengths in metres, conductivities in S/m.
+
+    extent : (3,) size of the box in (D, H, W).
+    extent_jitter : each edge of the box is multiplied by a factor in [1 - jitter, 1 + jitter], so that spacings vary.
+    radius : outer semi-axis over half the smaller transverse edge of the box.
+    eccentricity : second semi-axis over the first.
+    taper : relative change of the radius along the limb.
+    skin, fat : thickness.
+    bone_radius : over the first semi-axis of the muscle. bones : how many, with equal chance (fewer where they do not fit side by side).
+    sigma : tissue -> (DD, HH, WW).
+    sigma_jitter : every tissue of every limb is multiplied by a factor in [1 - jitter, 1 + jitter].
+    source_on_skin : share of sources on the skin; the others lie in muscle.
+    source_margin : share of the length kept free of sources at each end.
+    current : injected current, A.
+    """
+
+    extent: tuple[float, float, float] = (0.192, 0.096, 0.096)
+    extent_jitter: float = 0.0
+    radius: tuple[float, float] = (0.75, 0.98)
+    eccentricity: tuple[float, float] = (0.8, 1.0)
+    taper: tuple[float, float] = (-0.15, 0.15)
+    skin: tuple[float, float] = (0.0015, 0.003)
+    fat: tuple[float, float] = (0.002, 0.008)
+    bone_radius: tuple[float, float] = (0.18, 0.32)
+    bones: tuple[int, ...] = (1, 2)
+    sigma: dict = field(default_factory=dict)
+    sigma_jitter: float = 0.2
+    source_on_skin: float = 0.2
+    source_margin: float = 0.15
+    current: float = 1e-3
+
+    def __post_init__(self):
+        missing = [t for t in TISSUES[1:] if t not in self.sigma]
+        if missing:
+            raise ValueError(f"data.phantom.sigma lacks {', '.join(missing)}; it needs {', '.join(TISSUES[1:])}")
+        for tissue, value in self.sigma.items():
+            if len(value) != 3 or not all(v > 0 for v in value):
+                raise ValueError(f"data.phantom.sigma.{tissue} must be three positive values (DD, HH, WW) in S/m; got {value}")
+        if not 0 <= self.sigma_jitter < 1 or not 0 <= self.extent_jitter < 1:
+            raise ValueError("data.phantom.sigma_jitter and extent_jitter must lie in [0, 1)")
+        for name in ("radius", "eccentricity", "taper", "skin", "fat", "bone_radius"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"data.phantom.{name} = [{low}, {high}]: the first value must not exceed the second")
+
+    def draw(self, *key: int) -> "Limb":
+        """The limb that belongs to `key` (any integers): the same key gives the same limb, always."""
+        random = np.random.default_rng(np.random.SeedSequence(entropy=list(key)))
+        span = lambda pair: float(random.uniform(*pair))
+        extent = tuple(e * (1 + random.uniform(-1, 1) * self.extent_jitter) for e in self.extent)
+        first = span(self.radius) * min(extent[1:]) / 2
+        second = first * span(self.eccentricity)
+        skin, fat = span(self.skin), span(self.fat)
+        angle, taper = random.uniform(0, np.pi), span(self.taper)
+        first, second = (s / (1 + abs(taper) / 2) for s in (first, second))
+        muscle = (first - skin - fat, second - skin - fat)
+        if min(muscle) <= 0:
+            raise ValueError("data.phantom: skin and fat are thicker than the limb; lower them or raise radius")
+        bones: list[tuple[float, float, float, float]] = []
+        wanted = int(random.choice(self.bones))
+        for _ in range(100):
+            if len(bones) == wanted:
+                break
+            radius = span(self.bone_radius) * muscle[0]
+            room = max(0.0, 0.88 - radius / min(muscle))
+            far, direction = room * random.uniform(0, 1) ** 0.5, random.uniform(0, 2 * np.pi)
+            centre = (far * muscle[0] * np.cos(direction), far * muscle[1] * np.sin(direction))
+            if all(np.hypot(centre[0] - y, centre[1] - x) > 1.1 * (radius + r) for y, x, r, _ in bones):
+                bones.append((*centre, radius, radius * random.uniform(0.75, 1.0)))
+        factor = {t: 1 + random.uniform(-1, 1) * self.sigma_jitter for t in TISSUES[1:]}
+        sigma = np.zeros((len(TISSUES), 3))
+        for label, tissue in enumerate(TISSUES[1:], start=1):
+            sigma[label] = np.asarray(self.sigma[tissue]) * factor[tissue]
+        limb = Limb(extent, (first, second), angle, taper, skin, fat, tuple(bones), sigma, (0.0, 0.0, 0.0), SKIN, self.current)
+        on_skin = random.uniform() < self.source_on_skin
+        height = extent[0] * random.uniform(self.source_margin, 1 - self.source_margin)
+        if on_skin:
+            return dataclasses.replace(limb, source=limb.on_skin(height, random.uniform(0, 2 * np.pi)))
+        for _ in range(1000):
+            point = (height, *(np.asarray(extent[1:]) * random.uniform(0, 1, 2)))
+            if limb.label(*(np.asarray([p]) for p in point))[0] == MUSCLE:
+                return dataclasses.replace(limb, source=point, source_tissue=MUSCLE)
+        raise ValueError("data.phantom: found no muscle to place a source in; bones leave no room")
+
+
+@dataclass(frozen=True)
+class Limb:
+    """One limb in metres. `bones` holds (h, w, semi-axis, semi-axis) in the turned frame of the section."""
+
+    extent: tuple[float, float, float]
+    axes: tuple[float, float]
+    angle: float
+    taper: float
+    skin: float
+    fat: float
+    bones: tuple[tuple[float, float, float, float], ...]
+    sigma: np.ndarray
+    source: tuple[float, float, float]
+    source_tissue: int
+    current: float
+
+    def _section(self, d, h, w):
+        scale = 1 + self.taper * (d / self.extent[0] - 0.5)
+        y, x = h - self.extent[1] / 2, w - self.extent[2] / 2
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        return scale, (y * cos + x * sin), (x * cos - y * sin)
+
+    def label(self, d, h, w) -> np.ndarray:
+        """Tissue labels (uint8, indices into TISSUES) at points in metres; broadcasts."""
+        scale, y, x = self._section(d, h, w)
+        inside = lambda thickness: (y / (self.axes[0] * scale - thickness)) ** 2 + (x / (self.axes[1] * scale - thickness)) ** 2 <= 1
+        out = np.zeros(np.broadcast(scale, y, x).shape, dtype=np.uint8)
+        out[inside(0.0)] = SKIN
+        out[inside(self.skin)] = FAT
+        muscle = inside(self.skin + self.fat)
+        out[muscle] = MUSCLE
+        for by, bx, ry, rx in self.bones:
+            out[muscle & (((y / scale - by) / ry) ** 2 + ((x / scale - bx) / rx) ** 2 <= 1)] = BONE
+        return out
+
+    def on_skin(self, d: float, direction: float) -> tuple[float, float, float]:
+        """A point in the middle of the skin at height d, `direction` round the limb."""
+        scale = 1 + self.taper * (d / self.extent[0] - 0.5)
+        y = (self.axes[0] * scale - self.skin / 2) * np.cos(direction)
+        x = (self.axes[1] * scale - self.skin / 2) * np.sin(direction)
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        return (d, y * cos - x * sin + self.extent[1] / 2, y * sin + x * cos + self.extent[2] / 2)
+
+    def voxelise(self, grid: tuple[int, int, int]) -> "VoxelLimb":
+        """Labels, conductivity and source on a grid (D, H, W)."""
+        spacing = np.asarray(self.extent) / grid
+        d, h, w = np.meshgrid(*((np.arange(n) + 0.5) * s for n, s in zip(grid, spacing)), indexing="ij", sparse=True)
+        labels = self.label(d, h, w)
+        if not (labels == MUSCLE).any():
+            raise ValueError(f"grid {tuple(grid)} is too coarse for this limb: no voxel centre lies in muscle")
+        sigma = self.sigma[labels].transpose(3, 0, 1, 2)
+        point = self._source_point(labels, spacing)
+        return VoxelLimb(labels, sigma, spacing, point, deposit(point, grid, spacing, self.current), self.current)
+
+    def _source_point(self, labels: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+        """The source where the grid can hold it: kept if the 8 voxels round it all carry its tissue, else moved to the
+        nearest voxel centre of muscle (or, for a source on the skin, of any tissue)."""
+        point = np.asarray(self.source)
+        home = labels == MUSCLE if self.source_tissue == MUSCLE else labels != AIR
+        index = np.floor(point / spacing - 0.5).astype(int)
+        corner = tuple(slice(max(i, 0), i + 2) for i in index)
+        if self.source_tissue == MUSCLE and home[corner].all() and home[corner].size == 8:
+            return point
+        nearest = distance_transform_edt(
+            ~home, sampling=spacing, return_distances=False, return_indices=True
+        )[(slice(None), *np.clip(np.floor(point / spacing).astype(int), 0, np.array(labels.shape) - 1))]
+        return (nearest + 0.5) * spacing
+
+
+@dataclass(frozen=True)
+class VoxelLimb:
+    """labels (D, H, W); sigma (3, D, H, W) S/m; spacing (3,) m; source_point (3,) m; source (D, H, W) A/m^3; current A."""
+
+    labels: np.ndarray
+    sigma: np.ndarray
+    spacing: np.ndarray
+    source_point: np.ndarray
+    source: np.ndarray
+    current: float
+
+
+def deposit(point: np.ndarray, grid: tuple[int, int, int], spacing: np.ndarray, current: float) -> np.ndarray:
+    """Current density (A/m^3) of a point source spread over the 8 voxels round it by trilinear weights.
+
+    Its sum times the voxel volume is `current`, its centre of mass is `point` (Hockney and Eastwood, Computer
+    Simulation Using Particles, 1988, ch. 5: cloud in cell). At a voxel centre one voxel holds it all.
+    """
+    f = np.zeros(grid)
+    position = np.asarray(point) / spacing - 0.5
+    low = np.floor(np.round(position, 9)).astype(int)
+    part = np.round(position - low, 9)
+    for corner in np.ndindex(2, 2, 2):
+        weight = np.prod(np.where(corner, part, 1 - part))
+        if weight > 0:
+            f[tuple(low + corner)] += weight
+    return f * current / np.prod(spacing)

@@ -1,0 +1,159 @@
+"""The potential in tissue as a learning problem: what the trainer and `evaluate.py` are given.
+
+Configuration enters here (`build`); below, everything takes plain arguments.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from physics_hybrid.potential.batch import Batch
+from physics_hybrid.potential.data import FileData, LimbData
+from physics_hybrid.potential.losses import PotentialLoss
+from physics_hybrid.potential.metrics import Metrics
+
+
+def coordinates(grid: tuple[int, int, int], kind: str, device: torch.device) -> Tensor:
+    """X, Y, Z in [-1, 1] on a grid, (3, D, H, W), indexing 'ij'.
+
+    cell : centres at (2 i + 1) / N - 1, which line grids of different resolution up; node : linspace(-1, 1, N).
+    """
+    if kind == "cell":
+        axes = [(2 * torch.arange(n, device=device) + 1) / n - 1 for n in grid]
+    elif kind == "node":
+        axes = [torch.linspace(-1, 1, n, device=device) for n in grid]
+    else:
+        raise ValueError(f"problem.coordinates must be cell or node; got {kind!r}")
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def model_inputs(batch: Batch, kind: str = "cell") -> Tensor:
+    """The channel stack (B, C + 4, D, H, W): sigma in S/m, source in A/m^3, X, Y, Z."""
+    grid = coordinates(batch.shape, kind, batch.sigma.device).expand(len(batch), -1, -1, -1, -1)
+    return torch.cat([batch.sigma, batch.source[:, None], grid], dim=1)
+
+
+@dataclass
+class PotentialProblem:
+    """Implements `training.trainer.Problem`."""
+
+    data: LimbData | FileData
+    criterion: PotentialLoss
+    metrics: Metrics
+    coordinates: str = "cell"
+    monitor: str = "relative_l2"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.data.steps_per_epoch
+
+    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        return self.data.train_batches(epoch, start)
+
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """phi (B, D, H, W) in volts."""
+        return model(model_inputs(batch, self.coordinates), batch.spacing)[:, 0]
+
+    def baseline(self, model: nn.Module, batch: Batch) -> Tensor:
+        """phi_a (B, D, H, W) in volts, 0 in air."""
+        return model.baseline(batch.sigma, batch.source_point, batch.current, batch.spacing)[:, 0] * batch.tissue
+
+    def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        phi = self.predict(model, batch)
+        with torch.autocast(phi.device.type, enabled=False):
+            return self.criterion(phi.float(), batch)
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        rows = [row for batch in self.data.validation().batches() for row in self.metrics(self.predict(model, batch), batch)]
+        return {name: float(np.mean([r[name] for r in rows])) for name in ("relative_l2", "rdm", "mag", "field_error", "pde_residual", "charge_defect")}
+
+    @torch.no_grad()
+    def draw(self, model: nn.Module, folder: Path, tag: str) -> dict[str, Path]:
+        """Sections through one fixed training and one fixed validation sample."""
+        from physics_hybrid.potential.figures import slices
+
+        model.eval()
+        out = {}
+        for split, batch in (("train", self.data.sample_train()), ("validation", next(self.data.validation().batches()))):
+            phi = self.predict(model, batch)
+            error = self.metrics(phi, batch)[0]["relative_l2"]
+            title = f"{split} sample {batch.names[0].rsplit('/', 1)[-1]}: relative L2 {error:.3f}"
+            out[f"figures/{split}"] = slices(batch, phi, self.baseline(model, batch), folder / f"{tag}_{split}.png", title)
+        return out
+
+
+def sigma_statistics(data: LimbData | FileData, kind: str, eps: float, samples: int) -> dict[str, list[float]]:
+    """Mean and standard deviation of the transformed sigma over all voxels of the first training samples."""
+    from physics_hybrid.models.hybrid import transform_sigma
+
+    total = square = 0.0
+    count = 0
+    for sigma in itertools.islice(data.sigma_fields(samples), samples):
+        values = transform_sigma(torch.as_tensor(sigma, dtype=torch.float64)[None], kind, eps)[0].flatten(1)
+        total, square, count = total + values.sum(dim=1), square + (values**2).sum(dim=1), count + values.shape[1]
+    mean = total / count
+    std = (square / count - mean**2).clamp_min(0).sqrt()
+    return {"sigma_mean": mean.tolist(), "sigma_std": torch.where(std > 1e-12, std, 1.0).tolist()}
+
+
+def build_data(config: Any, device: torch.device) -> LimbData | FileData:
+    """The data of `config` (the whole resolved configuration, a plain dict)."""
+    from physics_hybrid.potential.phantom import LimbDistribution
+    from physics_hybrid.potential.samples import Conventions
+    from physics_hybrid.potential.stream import Solver
+
+    data = dict(config["data"])
+    kind = data.pop("kind")
+    common = dict(batch_size=data["batch_size"], seed=config["seed"], device=device, workers=data["workers"], sigma_components=data["sigma_components"])
+    if kind == "files":
+        if not data["path"]:
+            raise ValueError("data=files needs data.path=FILE_OR_FOLDER: .npz, .h5, or folders of .npy (see README)")
+        conventions = Conventions(data["source_units"], data["source_point"])
+        return FileData(path=data["path"], splits=data["splits"], conventions=conventions, on_error=data["on_error"], **common)
+    phantom = {k: tuple(v) if isinstance(v, list) else v for k, v in data["phantom"].items()}
+    return LimbData(
+        limbs=LimbDistribution(**phantom), solver=Solver(ends=config["problem"]["ends"], **data["solver"]), grid=tuple(data["grid"]),
+        folder=data["folder"], samples_per_epoch=data["samples_per_epoch"], validation_samples=data["validation_samples"],
+        train_samples=data["train_samples"], **common,
+    )
+
+
+def build_problem(config: Any, data: LimbData | FileData) -> PotentialProblem:
+    ends = config["problem"]["ends"]
+    loss = config["loss"]
+    names = ("mse", "gradient", "pde", "charge")
+    criterion = PotentialLoss(
+        {name: loss[name]["weight"] for name in names}, mask=loss["mask"], exclude_radius=loss["exclude_radius"],
+        normalise=loss["mse"]["normalise"], sigma_threshold=loss["pde"]["sigma_threshold"], boxes=loss["charge"]["boxes"], ends=ends,
+    )
+    evaluation = config["evaluation"]
+    metrics = Metrics(evaluation["exclude_radius"], tuple(evaluation["distance_bins"]), evaluation["charge_boxes"], ends)
+    return PotentialProblem(data, criterion, metrics, config["problem"]["coordinates"])
+
+
+def build_model(config: Any, normalisation: dict[str, list[float]]) -> nn.Module:
+    """HybridWrapper of the configuration, with the statistics of the training split."""
+    from hydra.utils import instantiate
+
+    from physics_hybrid.models.geometry import GeometryEncoder
+    from physics_hybrid.models.hybrid import HybridWrapper, feature_channels
+    from physics_hybrid.potential.baseline import PointSourceBaseline
+
+    model = config["model"]
+    components = config["data"]["sigma_components"]
+    if components not in (1, 3, 6):
+        raise ValueError(f"data.sigma_components must be 1, 3 or 6; got {components}")
+    encoder = GeometryEncoder(components + 1, **model["geometry"])
+    channels = feature_channels(components, encoder.channels)
+    return HybridWrapper(
+        instantiate(model["backbone"], in_channels=channels, out_channels=1, _convert_="all"), encoder, PointSourceBaseline(**model["baseline"]),
+        composition=model["composition"], sigma_components=components, sigma_input=model["sigma_input"], sigma_eps=model["sigma_eps"], **normalisation,
+    )

@@ -1,0 +1,66 @@
+"""Gradient clipping: none, by global norm, by value, or adaptive (AGC, Brock et al., NFNets, ICML 2021, eq. 3)."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+from physicsnemo.nn import SpectralConv3d
+from torch import Tensor, nn
+
+MODES = ("none", "norm", "value", "agc")
+
+
+def clipper(model: nn.Module, mode: str, threshold: float, eps: float = 1e-3) -> Callable[[], Tensor]:
+    """A function to call between backward and step: clips in place, returns the global gradient norm before clipping.
+
+    Parameters
+    ----------
+    mode : none, norm, value or agc.
+    threshold : global norm; largest absolute value; or, for agc, the ratio |G_i| / max(|W_i|, eps) allowed in every
+        output unit i.
+
+    Raises
+    ------
+    ValueError
+        Unknown mode or a threshold that is not positive.
+    """
+    if mode not in MODES:
+        raise ValueError(f"training.clipping.mode must be one of {', '.join(MODES)}; got {mode!r}")
+    if mode != "none" and threshold <= 0:
+        raise ValueError(f"training.clipping.threshold must be > 0; got {threshold}")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    axes = unit_axes(model)
+
+    def clip() -> Tensor:
+        live = [p for p in parameters if p.grad is not None]
+        if mode == "norm":
+            return nn.utils.clip_grad_norm_(live, threshold)
+        norm = nn.utils.get_total_norm([p.grad for p in live])
+        if mode == "value":
+            nn.utils.clip_grad_value_(live, threshold)
+        elif mode == "agc":
+            for p in live:
+                adaptive(p, axes[p], threshold, eps)
+        return norm
+
+    return clip
+
+
+def unit_axes(model: nn.Module) -> dict[nn.Parameter, int | None]:
+    """The axis of each parameter that counts output units; None where the whole tensor is one unit.
+
+    PyTorch layers have it first, PhysicsNeMo's spectral weights (in, out, modes..., 2) second.
+    """
+    spectral = {p for m in model.modules() if isinstance(m, SpectralConv3d) for p in m.parameters(recurse=False)}
+    return {p: 1 if p in spectral else (0 if p.ndim > 1 else None) for p in model.parameters()}
+
+
+@torch.no_grad()
+def adaptive(p: nn.Parameter, axis: int | None, ratio: float, eps: float) -> None:
+    """Scale p.grad so that in every unit |G_i| <= ratio max(|W_i|, eps)."""
+    others = [a for a in range(p.ndim) if a != axis]
+    norm = lambda t: t.norm(dim=others, keepdim=True) if others else t.abs()
+    limit = ratio * norm(p).clamp_min(eps)
+    size = norm(p.grad)
+    p.grad.mul_(torch.where(size > limit, limit / size.clamp_min(1e-12), 1.0))

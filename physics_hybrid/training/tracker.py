@@ -1,0 +1,110 @@
+"""Where figures of merit go besides the run folder: Weights & Biases, TensorBoard, or nowhere. Rank 0 only.
+
+No tracker ever asks a question or stops a training: what cannot be set up is said once, and training goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+class Tracker:
+    """No tracking; also the interface. `run_id` lets a resumed training continue the same run."""
+
+    run_id: str | None = None
+
+    def start(self, folder: Path, config: dict[str, Any], run_id: str | None = None) -> None: ...
+
+    def log(self, values: dict[str, float], step: int) -> None: ...
+
+    def figure(self, name: str, path: Path, step: int) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class WandbTracker(Tracker):
+    """Weights & Biases. mode: online, offline or disabled. Without a key, online becomes offline and says so."""
+
+    def __init__(self, project: str, mode: str = "offline", entity: str | None = None, name: str | None = None):
+        if mode not in ("online", "offline", "disabled"):
+            raise ValueError(f"tracker.mode must be online, offline or disabled; got {mode!r}")
+        self.project, self.mode, self.entity, self.name = project, os.environ.get("WANDB_MODE", mode), entity, name
+        self.run = None
+
+    def start(self, folder: Path, config: dict[str, Any], run_id: str | None = None) -> None:
+        if self.mode == "disabled":
+            return
+        try:
+            os.environ.setdefault("WANDB_SILENT", "true")
+            import wandb
+
+            if self.mode == "online" and not _wandb_key():
+                print("tracker: no Weights & Biases key on this machine; logging offline (wandb sync uploads it later)", file=sys.stderr)
+                self.mode = "offline"
+            self.run = wandb.init(
+                project=self.project, entity=self.entity, name=self.name or Path(folder).name, dir=str(folder), config=config, id=run_id,
+                resume="allow" if run_id else None, mode=self.mode,
+            )
+            self.run_id = self.run.id
+        except Exception as error:
+            print(f"tracker: Weights & Biases could not start ({error}); training goes on without it", file=sys.stderr)
+            self.run = None
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        if self.run:
+            self.run.log(values, step=step)
+
+    def figure(self, name: str, path: Path, step: int) -> None:
+        if self.run:
+            import wandb
+
+            self.run.log({name: wandb.Image(str(path))}, step=step)
+
+    def finish(self) -> None:
+        if self.run:
+            self.run.finish()
+
+
+def _wandb_key() -> bool:
+    """Whether a key is to be found without asking: environment, or a netrc entry."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import netrc
+
+    try:
+        return any("wandb" in host for host in netrc.netrc().hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+class TensorBoardTracker(Tracker):
+    """TensorBoard event files in the run folder."""
+
+    def __init__(self):
+        self.writer = None
+
+    def start(self, folder: Path, config: dict[str, Any], run_id: str | None = None) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(Path(folder) / "tensorboard"))
+        except Exception as error:
+            print(f"tracker: TensorBoard could not start ({error}); training goes on without it", file=sys.stderr)
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        if self.writer:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, step)
+
+    def figure(self, name: str, path: Path, step: int) -> None:
+        if self.writer:
+            import matplotlib.image
+
+            self.writer.add_image(name, matplotlib.image.imread(path)[..., :3], step, dataformats="HWC")
+
+    def finish(self) -> None:
+        if self.writer:
+            self.writer.close()

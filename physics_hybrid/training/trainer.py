@@ -1,0 +1,344 @@
+"""The training loop. It knows no physics: a problem brings batches, loss, validation and figures.
+
+What it promises: killed at any moment and started again, a training continues to the same weights as one never killed;
+a signal is answered with a checkpoint; a non-finite loss never reaches the weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from physics_hybrid.launch import Machine
+from physics_hybrid.training import checkpoint
+from physics_hybrid.training.clipping import clipper
+from physics_hybrid.training.tracker import Tracker
+
+
+class Problem(Protocol):
+    """What a trainer needs of a problem. A batch is anything with `len` and `names`."""
+
+    steps_per_epoch: int
+    monitor: str
+
+    def train_batches(self, epoch: int, start: int) -> Iterator[Any]:
+        """Batches `start`, start + 1, ... of an epoch, on the training device; a function of (seed, epoch, position) alone."""
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Metrics over the validation split; `monitor` names the one that chooses the best model, smaller is better."""
+
+    def draw(self, model: nn.Module, folder: Path, tag: str) -> dict[str, Path]: ...
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """conf/training, one field a key; see the comments there."""
+
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    betas: tuple[float, float]
+    warmup_steps: int
+    final_learning_rate: float
+    accumulate: int
+    precision: str
+    clipping_mode: str
+    clipping_threshold: float
+    ema: float
+    checkpoint_every: int
+    validate_every: int
+    figures_every: int
+    log_every: int
+    max_bad_steps: int
+    requeue_exit_code: int
+
+    def __post_init__(self):
+        for name in ("epochs", "accumulate", "checkpoint_every", "validate_every", "figures_every", "log_every", "max_bad_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name} must be at least 1; got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"training.learning_rate must be > 0; got {self.learning_rate}")
+        if self.precision not in ("float32", "bf16", "fp16"):
+            raise ValueError(f"training.precision must be float32, bf16 or fp16; got {self.precision!r}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"training.ema must lie in [0, 1) (0: off); got {self.ema}")
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on; the message says why and which checkpoint is good."""
+
+
+class Requeue(SystemExit):
+    """A signal asked us to leave: state is saved, start again to go on. `code` is the exit status."""
+
+
+class Trainer:
+    def __init__(
+        self, model: nn.Module, problem: Problem, settings: TrainingSettings, machine: Machine, folder: Path, tracker: Tracker,
+        config: dict, normalisation: dict,
+    ):
+        self.model, self.problem, self.settings, self.machine = model.to(machine.device), problem, settings, machine
+        self.folder, self.tracker, self.config, self.normalisation = Path(folder), tracker, config, normalisation
+        s = settings
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, betas=tuple(s.betas))
+        self.total_steps = s.epochs * self.updates_per_epoch
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._schedule)
+        self.scaler = torch.amp.GradScaler(machine.device.type, enabled=s.precision == "fp16")
+        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(s.ema), use_buffers=True) if s.ema else None
+        self.clip = clipper(model, s.clipping_mode, s.clipping_threshold)
+        self.progress = {"epoch": 0, "position": 0, "step": 0, "bad_steps": 0, "skipped": 0, "seconds": 0.0, "finished": False}
+        self.epoch_sums: dict[str, float] = {}
+        self.best: dict | None = None
+        self.signal: int | None = None
+
+    # --- schedule ---------------------------------------------------------------------------------------------------
+
+    @property
+    def updates_per_epoch(self) -> int:
+        return math.ceil(self.problem.steps_per_epoch / self.settings.accumulate)
+
+    def _schedule(self, step: int) -> float:
+        """Linear warm-up, then a cosine to final_learning_rate (Loshchilov and Hutter, SGDR, ICLR 2017)."""
+        s = self.settings
+        if step < s.warmup_steps:
+            return (step + 1) / s.warmup_steps
+        share = min(1.0, (step - s.warmup_steps) / max(1, self.total_steps - s.warmup_steps))
+        floor = s.final_learning_rate / s.learning_rate
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that are validated and kept: the moving average where there is one."""
+        return self.averaged.module if self.averaged is not None else self.model
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict:
+        return {
+            "format": 1,
+            "model": self.model.state_dict(),
+            "ema": self.averaged.state_dict() if self.averaged is not None else None,
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "progress": dict(self.progress),
+            "epoch_sums": dict(self.epoch_sums),
+            "rng": [checkpoint.rng_state()],
+            "normalisation": self.normalisation,
+            "config": self.config,
+            "tracker_run": self.tracker.run_id,
+        }
+
+    def save(self) -> Path:
+        return checkpoint.save_state(self.folder, self.state())
+
+    def restore(self, state: dict) -> None:
+        """Go on from a state that `state` gave. Raises CheckpointError where the model does not fit."""
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise checkpoint.CheckpointError(
+                f"the checkpoint in {self.folder} holds another model than the configuration builds ({str(error).splitlines()[1].strip()}). "
+                "Use another run=NAME, or the configuration saved beside it"
+            ) from error
+        if self.averaged is not None and state["ema"] is not None:
+            self.averaged.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.progress, self.epoch_sums, self.best = dict(state["progress"]), dict(state["epoch_sums"]), state["best"]
+        self.progress["finished"] = self.progress["epoch"] >= self.settings.epochs
+        checkpoint.set_rng_state(state["rng"][self.machine.rank])
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Train to the last epoch.
+
+        Raises
+        ------
+        Requeue
+            A signal arrived; the state is saved.
+        TrainingStopped
+            Too many non-finite losses in a row.
+        CheckpointError
+            A checkpoint cannot be written.
+        """
+        with _signals(self._on_signal):
+            bar = tqdm(
+                total=self.total_steps, initial=self.progress["step"], unit="step", desc="training", disable=not self.machine.writes,
+                mininterval=0.5 if sys.stderr.isatty() else 10.0, dynamic_ncols=True,
+            )
+            with bar:
+                while self.progress["epoch"] < self.settings.epochs:
+                    self._epoch(bar)
+
+    def _epoch(self, bar: tqdm) -> None:
+        s, progress = self.settings, self.progress
+        self.model.train()
+        batches = self.problem.train_batches(progress["epoch"], progress["position"])
+        while progress["position"] < self.problem.steps_per_epoch:
+            started = time.perf_counter()
+            share = min(s.accumulate, self.problem.steps_per_epoch - progress["position"])
+            values = self._update([next(batches) for _ in range(share)])
+            progress["position"] += share
+            progress["step"] += 1
+            progress["seconds"] += time.perf_counter() - started
+            for name, value in values.items():
+                if math.isfinite(value):
+                    self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value
+                    self.epoch_sums[f"n/{name}"] = self.epoch_sums.get(f"n/{name}", 0.0) + 1
+            bar.update(1)
+            bar.set_postfix(epoch=f"{progress['epoch'] + 1}/{s.epochs}", loss=f"{values['loss']:.4g}", refresh=False)
+            if progress["step"] % s.log_every == 0 and self.machine.writes:
+                self.tracker.log({f"train/{k}": v for k, v in values.items()}, progress["step"])
+            if self.signal is not None:
+                self._leave(bar)
+            if progress["step"] % s.checkpoint_every == 0 and progress["position"] < self.problem.steps_per_epoch and self.machine.writes:
+                self.save()
+        self._finish_epoch(bar)
+
+    def _update(self, batches: list) -> dict[str, float]:
+        """One optimiser step on the mean loss of some batches. A non-finite loss or gradient leaves the weights alone."""
+        s, progress = self.settings, self.progress
+        self.optimizer.zero_grad(set_to_none=True)
+        count = sum(len(b) for b in batches)
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            with self._autocast():
+                loss, terms = self.problem.loss(self.model, batch)
+            weight = len(batch) / count
+            self.scaler.scale(loss * weight).backward()
+            for name, value in {"loss": loss.detach(), **terms}.items():
+                sums[name] = sums.get(name, 0.0) + value * weight
+        self.scaler.unscale_(self.optimizer)
+        norm = self.clip()
+        values = dict(zip(sums, torch.stack([*sums.values()]).tolist()))
+        values["gradient_norm"] = float(norm)
+        values["parameter_norm"] = float(nn.utils.get_total_norm([p.detach() for p in self.model.parameters()]))
+        values["learning_rate"] = self.scheduler.get_last_lr()[0]
+        if not math.isfinite(values["loss"]) or (not math.isfinite(values["gradient_norm"]) and not self.scaler.is_enabled()):
+            self._bad_step(batches, values)
+        else:
+            progress["bad_steps"] = 0
+            self.scaler.step(self.optimizer)  # with fp16 it skips non-finite gradients itself and lowers the scale
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.model)
+        self.scaler.update()
+        self.scheduler.step()
+        return values
+
+    def _autocast(self):
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision, torch.float32)
+        return torch.autocast(self.machine.device.type, dtype=dtype, enabled=self.settings.precision != "float32")
+
+    def _bad_step(self, batches: list, values: dict[str, float]) -> None:
+        progress = self.progress
+        progress["bad_steps"] += 1
+        progress["skipped"] += 1
+        names = [n for b in batches for n in b.names]
+        what = f"loss {values['loss']:g}, gradient norm {values['gradient_norm']:g} at step {progress['step']} (samples {', '.join(names[:8])})"
+        tqdm.write(f"WARNING: {what}: step skipped", file=sys.stderr)
+        if progress["bad_steps"] >= self.settings.max_bad_steps:
+            last = self.folder / checkpoint.LATEST
+            raise TrainingStopped(
+                f"{progress['bad_steps']} steps in a row were not finite; the last: {what}. "
+                + (f"The last good state is {last}" if last.exists() else "No checkpoint was written yet")
+                + "; lower training.learning_rate or look at these samples"
+            )
+
+    def _finish_epoch(self, bar: tqdm) -> None:
+        s, progress = self.settings, self.progress
+        progress["epoch"] += 1
+        progress["position"] = 0
+        last = progress["epoch"] == s.epochs
+        progress["finished"] = last
+        record: dict[str, Any] = {"epoch": progress["epoch"], "step": progress["step"], "seconds": round(progress["seconds"], 3)}
+        record |= {f"train/{k}": v / self.epoch_sums[f"n/{k}"] for k, v in self.epoch_sums.items() if not k.startswith("n/")}
+        self.epoch_sums = {}
+        if progress["epoch"] % s.validate_every == 0 or last:
+            self.evaluated.eval()
+            values = self.problem.validate(self.evaluated)
+            record |= {f"validation/{k}": v for k, v in values.items()}
+            score = values[self.problem.monitor]
+            if math.isfinite(score) and (self.best is None or score < self.best["score"]):
+                weights = {k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()}
+                self.best = {"score": score, "epoch": progress["epoch"], "model": weights}
+        if self.machine.writes:
+            self._report(record, bar)
+            if progress["epoch"] % s.figures_every == 0 or last:
+                for name, path in self.problem.draw(self.evaluated, self.folder / "figures", f"epoch{progress['epoch']:04d}").items():
+                    self.tracker.figure(name, path, progress["step"])
+            self.save()
+            if self.best is not None and self.best["epoch"] == progress["epoch"]:
+                metadata = {"score": self.best["score"], "monitor": self.problem.monitor}
+                checkpoint.save_model(self.folder / "best", self.evaluated, progress["epoch"], metadata)
+            if last:
+                checkpoint.save_model(self.folder / "final", self.evaluated, progress["epoch"], {"monitor": self.problem.monitor})
+        if self.signal is not None and not last:
+            self._leave(bar)
+
+    def _report(self, record: dict, bar: tqdm) -> None:
+        self.tracker.log({k: v for k, v in record.items() if k not in ("epoch", "step")}, record["step"])
+        path = self.folder / "log.jsonl"
+        kept = []
+        if path.exists():  # a resumed training repeats what came after its checkpoint: keep one record an epoch
+            for line in path.read_text().splitlines():
+                try:
+                    old = json.loads(line)
+                except json.JSONDecodeError:  # a line cut by a kill
+                    continue
+                if old["epoch"] < record["epoch"]:
+                    kept.append(line)
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text("\n".join([*kept, json.dumps(record)]) + "\n")
+        os.replace(temporary, path)
+        monitored = record.get(f"validation/{self.problem.monitor}")
+        note = f", validation {self.problem.monitor} {monitored:.4f}" if monitored is not None else ""
+        bar.write(f"epoch {record['epoch']}/{self.settings.epochs}: loss {record['train/loss']:.4g}{note}" if "train/loss" in record else f"epoch {record['epoch']}: no finite loss")
+
+    # --- signals ----------------------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int, _frame) -> None:
+        self.signal = number
+
+    def _leave(self, bar: tqdm) -> None:
+        path = self.save() if self.machine.writes else None
+        bar.close()
+        name = signal.Signals(self.signal).name
+        code = 130 if self.signal == signal.SIGINT else self.settings.requeue_exit_code
+        print(f"{name}: state saved to {path} at epoch {self.progress['epoch']}, step {self.progress['step']}; the same command goes on from there (exit code {code})", flush=True)
+        raise Requeue(code)
+
+
+class _signals:
+    """Answer SIGTERM, SIGINT and, where the system has it, SIGUSR1 while training; put the old handlers back after."""
+
+    def __init__(self, handler):
+        self.handler = handler
+        self.numbers = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, n)]
+
+    def __enter__(self):
+        try:
+            self.old = {n: signal.signal(n, self.handler) for n in self.numbers}
+        except ValueError:  # not the main thread: signals stay with whoever has it
+            self.old = {}
+
+    def __exit__(self, *_):
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
