@@ -1,4 +1,106 @@
+"""Shared by all tests: small limbs, solved batches, and a way to run the programs as a user does."""
+
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SIGMA = {"skin": (0.017,) * 3, "fat": (0.05,) * 3, "muscle": (1.2275, 0.2455, 0.2455), "bone": (0.02,) * 3}
+
+
+@pytest.fixture(scope="session")
+def limbs():
+    from physics_hybrid.potential.phantom import LimbDistribution
+
+    return LimbDistribution(sigma=SIGMA)
+
+
+@pytest.fixture(scope="session")
+def stream(limbs):
+    """Solved limbs on a small grid, to 1e-7."""
+    from physics_hybrid.potential.stream import LimbStream, Solver
+
+    return LimbStream(limbs, (24, 12, 12), 0, "train", Solver(), torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def batch(stream):
+    return stream.batch(range(3))
+
+
+@pytest.fixture(scope="session")
+def exact_batch(limbs):
+    """Two limbs in float64, solved to rounding: what losses must vanish on."""
+    import dataclasses
+
+    from physics_hybrid.potential.multigrid import solve
+    from physics_hybrid.potential.stream import LimbStream, Solver
+
+    batch = LimbStream(limbs, (24, 14, 13), 3, "train", Solver(), torch.device("cpu")).batch(range(2))
+    double = lambda t: t.double() if t.is_floating_point() else t
+    batch = dataclasses.replace(batch, **{k: double(getattr(batch, k)) for k in ("sigma", "source", "spacing", "source_point", "current")})
+    phi = solve(batch.conductor("grounded"), batch.point_source(), 1e-12).phi
+    return dataclasses.replace(batch, u=phi)
+
+
+#: Overrides that make a training of seconds.
+TINY = [
+    "data.grid=[16,12,12]", "data.samples_per_epoch=6", "data.validation_samples=2", "model.backbone.modes=[3,3,3]", "model.backbone.width=8",
+    "model.backbone.depth=2", "training.epochs=2", "training.threads=1", "training.device=cpu", "evaluation.samples=2",
+    "evaluation.resolutions=[[16,12,12],[32,24,24]]", "model.statistics_samples=2", "tracker=none",
+]
+
+
+@pytest.fixture
+def program(tmp_path):
+    """Run train.py or evaluate.py as a user does; returns the finished process. Data and runs lie in a temporary folder."""
+
+    def call(script, *overrides, tiny=True, expect=0, start=False, env=None):
+        words = [sys.executable, str(ROOT / f"{script}.py")]
+        if script == "train":
+            words += [*(TINY if tiny else []), f"runs_folder={tmp_path / 'runs'}"]
+            if tiny and not any(o.startswith("data=files") or "experiment=native" in o for o in overrides):
+                words.append(f"data.folder={tmp_path / 'data'}")
+        words += overrides
+        if any(o.startswith("data=files") or "experiment=native" in o or o.startswith("model=") for o in overrides):
+            named = {o.split("=")[0] for o in overrides}
+            words = [w for w in words if not (w.split("=")[0] in _absent(overrides) and w not in overrides)]
+        environment = {**os.environ, **(env or {})}
+        if start:
+            return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
+        assert expect is None or done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return call
+
+
+def _absent(overrides) -> set[str]:
+    """Keys of TINY that the chosen groups do not have."""
+    gone = set()
+    if any("data=files" in o or "experiment=native" in o for o in overrides):
+        gone |= {"data.grid", "data.samples_per_epoch", "data.validation_samples", "data.folder", "evaluation.resolutions"}
+    if "model=unet" in overrides:
+        gone |= {"model.backbone.modes", "model.backbone.depth"}
+    return gone
+
+
+@pytest.fixture
+def sample_arrays():
+    """A healthy .npz sample as a dict: a homogeneous block with air on one side."""
+    shape = (8, 6, 6)
+    sigma = np.full(shape, 0.3, dtype=np.float32)
+    sigma[:, :, 0] = 0
+    source = np.zeros(shape, dtype=np.float32)
+    source[4, 3, 3] = 1e-3 / 0.004**3
+    u = np.random.default_rng(0).uniform(0.1, 1, shape).astype(np.float32)
+    return dict(sigma=sigma, source=source, mask=sigma > 0, u=u, spacing=np.full(3, 0.004), source_point=np.array([4.5, 3.5, 3.5]) * 0.004)

@@ -8,7 +8,7 @@ from physicsnemo.models.fno import FNO as PhysicsNeMoFNO
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from physics_hybrid.models.blocks import Float32SpectralConv3d, check_modes, crop, proportional_padding, zero_
+from physics_hybrid.models.blocks import PrunedSpectralConv3d, check_modes, crop, proportional_padding, zero_
 
 
 class PlainFNO(Module):
@@ -48,7 +48,7 @@ class PlainFNO(Module):
         )
         layers = self.net.spec_encoder.spconv_layers
         for i in range(len(layers)):
-            layers[i] = Float32SpectralConv3d(width, width, *self.modes)
+            layers[i] = PrunedSpectralConv3d(width, width, *self.modes)
 
     def forward(self, x: Tensor) -> Tensor:
         grid = tuple(x.shape[-3:])
@@ -65,7 +65,7 @@ class SpectralBlock(nn.Module):
 
     def __init__(self, width: int, modes: list[int]):
         super().__init__()
-        self.spectral = Float32SpectralConv3d(width, width, *modes)
+        self.spectral = PrunedSpectralConv3d(width, width, *modes)
         self.pointwise = nn.Conv3d(width, width, 1)
         self.activation = nn.GELU()
         self.out = zero_(nn.Conv3d(width, width, 1))
@@ -93,9 +93,9 @@ class ResidualFNO(Module):
     ):
         super().__init__()
         self.modes, self.padding, self.activation_checkpointing = list(modes), padding, activation_checkpointing
-        self.lift = nn.Sequential(nn.Conv3d(in_channels, 2 * width, 1), nn.GELU(), nn.Conv3d(2 * width, width, 1))
+        self.lift = nn.Sequential(nn.Conv3d(in_channels, width, 1), nn.GELU(), nn.Conv3d(width, width, 1))
         self.blocks = nn.ModuleList(SpectralBlock(width, self.modes) for _ in range(depth))
-        self.head = nn.Sequential(nn.Conv3d(width, 2 * width, 1), nn.GELU(), zero_(nn.Conv3d(2 * width, out_channels, 1)))
+        self.head = nn.Sequential(nn.Conv3d(width, width, 1), nn.GELU(), zero_(nn.Conv3d(width, out_channels, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         grid = tuple(x.shape[-3:])

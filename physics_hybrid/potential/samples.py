@@ -213,13 +213,17 @@ class Address:
         if self.row is not None:
             with _open_h5(self.path) as file:
                 arrays = {k: _read_row(file, k, self) for k in (*REQUIRED, *OPTIONAL) if k in file}
-                phantom = f"{file['phantom'][self.row]}" if "phantom" in file else None
+                phantom = _text(file["phantom"][self.row]) if "phantom" in file else None
             return check(arrays, str(self), conventions, phantom)
         if self.path.is_dir():
             arrays = {p.stem: _load(p, str(p)) for p in sorted(self.path.glob("*.npy")) if p.stem in (*REQUIRED, *OPTIONAL)}
         else:
             arrays = _load(self.path, str(self.path))
         return check(arrays, str(self), conventions)
+
+
+def _text(value) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _load(path: Path, where: str):

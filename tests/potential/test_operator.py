@@ -137,6 +137,42 @@ def test_unreached_tolerance_raises_and_names_the_sample():
         solve(body, source((0.05, 0.025, 0.022), (0.03, 0.02, 0.02)), 1e-12, torch.float32)
 
 
+def test_potential_is_zero_in_air():
+    body = random_body((24, 14, 13))
+    p = body.tissue[0].nonzero()[900]
+    phi = solve(body, source(((p + 0.5) * body.spacing[0]).tolist()), 1e-9).phi
+    assert torch.equal(phi[~body.tissue], torch.zeros_like(phi[~body.tissue]))
+
+
+def test_a_source_on_an_island_in_air_has_no_solution_and_says_so():
+    """Tissue that touches neither other tissue nor an end: the current cannot leave."""
+    body = block((12, 8, 8), (0.004,) * 3)
+    body.sigma[:, :, 4:9, 2:7, 2:7] = 0
+    body.sigma[:, :, 6, 4, 4] = 0.3
+    with pytest.raises(SolverError, match="did not reach"):
+        solve(body, source((6.5 * 0.004, 4.5 * 0.004, 4.5 * 0.004)))
+
+
+def test_independent_solver_agrees():
+    """The four samples of another generator and solver, where they lie beside the project: nodal delta, to its tolerance."""
+    import pathlib
+
+    folder = pathlib.Path(__file__).resolve().parents[3] / "shared" / "samples"
+    if not folder.exists():
+        pytest.skip("the independent samples are not beside this checkout")
+    from physics_hybrid.potential.batch import collate
+    from physics_hybrid.potential.samples import find
+
+    for address in find(folder):
+        batch = collate([address.read()], 3)
+        conductor = Conductor(batch.sigma.double(), batch.spacing.double())
+        nodal = solve(conductor, batch.point_source().to(torch.float64), 1e-10, singularity="nodal").phi
+        assert float((nodal - batch.u).norm() / batch.u.norm()) < 1e-6
+        subtracted = solve(conductor, batch.point_source().to(torch.float64), 1e-10).phi
+        far = batch.tissue & outside_sphere(batch.source_point, batch.shape, batch.spacing, 3)
+        assert float((subtracted - batch.u)[far].norm() / batch.u[far].norm()) < 0.03
+
+
 def test_reciprocity():
     """phi_p(q) = phi_q(p) (Helmholtz 1853), nodal sources in a body with holes."""
     body = random_body((24, 14, 13))

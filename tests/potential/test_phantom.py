@@ -1,0 +1,172 @@
+"""Limbs: the same on every grid, solved and stored without loss, bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from physics_hybrid.models.hybrid import source_moments
+from physics_hybrid.potential.generate import dataset_path, generate
+from physics_hybrid.potential.phantom import AIR, BONE, FAT, MUSCLE, SKIN, LimbDistribution, deposit
+from physics_hybrid.potential.samples import find
+from physics_hybrid.potential.stream import LimbStream, Solver
+from tests.conftest import ROOT, SIGMA
+
+
+def test_all_tissues_in_order_from_outside_in(limbs):
+    """Along a ray from the outside to the axis: air, skin, fat, muscle (or bone), and never back outward."""
+    for number in range(10):
+        limb = limbs.draw(0, 0, number)
+        labels = limb.voxelise((12, 200, 200)).labels
+        assert set(np.unique(labels)) == {AIR, SKIN, FAT, MUSCLE, BONE}
+        ray = labels[6, 100]
+        ray = np.minimum(ray[: len(ray) // 2], MUSCLE)
+        assert (np.diff(ray.astype(int)) >= 0).all()
+
+
+def test_tissue_volume_is_that_of_the_ellipse(limbs):
+    limb = limbs.draw(0, 0, 4)
+    fine = limb.voxelise((20, 300, 300))
+    volume = (fine.labels != AIR).sum() * np.prod(fine.spacing)
+    t = limb.taper
+    exact = np.pi * limb.axes[0] * limb.axes[1] * limb.extent[0] * (1 + t**2 / 12)  # mean of (1 + t (x - 1/2))^2
+    assert volume == pytest.approx(exact, rel=2e-3)
+
+
+def test_a_limb_is_the_same_on_every_grid(limbs):
+    for number in range(6):
+        limb = limbs.draw(0, 2, number)
+        coarse, fine = limb.voxelise((48, 24, 24)), limb.voxelise((96, 48, 48))
+        shares = [[(v.labels == label).mean() for label in range(5)] for v in (coarse, fine)]
+        assert np.abs(np.subtract(*shares)).max() < 0.02
+        assert (np.abs(coarse.source_point - fine.source_point) <= 1.5 * coarse.spacing).all()
+
+
+def test_the_key_decides_the_limb_and_splits_share_none(limbs):
+    again = LimbDistribution(sigma=SIGMA)
+    assert limbs.draw(0, 0, 7).voxelise((24, 12, 12)).sigma.tobytes() == again.draw(0, 0, 7).voxelise((24, 12, 12)).sigma.tobytes()
+    shapes = {limbs.draw(seed, split, number).axes for seed in (0, 1) for split in (0, 1, 2) for number in range(5)}
+    assert len(shapes) == 30
+
+
+def test_sources_lie_in_their_tissue_with_their_current_and_centre(limbs):
+    on_skin = 0
+    for number in range(40):
+        limb = limbs.draw(0, 0, number)
+        voxels = limb.voxelise((48, 24, 24))
+        active = np.argwhere(voxels.source > 0)
+        tissues = {int(voxels.labels[tuple(i)]) for i in active}
+        assert AIR not in tissues
+        if limb.source_tissue == MUSCLE:
+            assert tissues == {MUSCLE}
+        on_skin += limb.source_tissue == SKIN
+        current, centre = source_moments(torch.from_numpy(voxels.source)[None], torch.from_numpy(voxels.spacing)[None])
+        assert float(current) == pytest.approx(1e-3, rel=1e-9)
+        assert np.abs(centre[0].numpy() - voxels.source_point).max() < 1e-9
+    assert 0 < on_skin < 40
+
+
+def test_deposit_conserves_current_and_position():
+    spacing = np.array([0.004, 0.002, 0.003])
+    for point in (np.array([0.0171, 0.0083, 0.0102]), np.array([0.018, 0.009, 0.0105])):
+        f = deposit(point, (9, 8, 7), spacing, 2e-3)
+        index = np.indices(f.shape).reshape(3, -1) + 0.5
+        assert f.sum() * spacing.prod() == pytest.approx(2e-3)
+        assert ((index * f.ravel()).sum(axis=1) / f.sum() * spacing) == pytest.approx(point, rel=1e-9)
+    assert (f > 0).sum() == 1  # the second point is a voxel centre
+
+
+def test_two_bones_do_not_overlap():
+    limbs = LimbDistribution(sigma=SIGMA, bones=(2,))
+    pairs = [limbs.draw(0, 0, n).bones for n in range(20)]
+    assert any(len(p) == 2 for p in pairs)
+    for pair in (p for p in pairs if len(p) == 2):
+        (y, x, r, _), (v, u, q, _) = pair
+        assert np.hypot(y - v, x - u) > r + q
+
+
+def test_stream_solves_the_same_problem_whatever_it_is_batched_with(stream):
+    together, alone = stream.batch([4, 5, 6]), stream.batch([5])
+    assert float((together.u[1] - alone.u[0]).abs().max() / alone.u.abs().max()) < 1e-6
+    assert torch.equal(together.sigma[1], alone.sigma[0])
+
+
+def test_generation_is_bit_for_bit_and_resumes(tmp_path, stream):
+    first = generate(tmp_path / "a.h5", stream, 5, 2, progress=False)
+    second = generate(tmp_path / "b.h5", stream, 5, 2, progress=False)
+    assert first.read_bytes() == second.read_bytes()
+    # a run that died after the first part: its part is used, not solved again
+    parts = tmp_path / "c.h5.parts"
+    generate(tmp_path / "part.h5", stream, 2, 2, progress=False)
+    parts.mkdir()
+    (tmp_path / "part.h5").rename(parts / "000000.h5")
+    (parts / ".000002.h5.999").write_bytes(b"half a file")
+    stamp = (parts / "000000.h5").stat().st_mtime_ns
+    solved = []
+
+    class Counting(LimbStream):
+        def batch(self, numbers):
+            solved.extend(numbers)
+            return super().batch(numbers)
+
+    again = Counting(*(getattr(stream, f) for f in stream.__dataclass_fields__))
+    assert generate(tmp_path / "c.h5", again, 5, 2, progress=False).read_bytes() == first.read_bytes()
+    assert solved == [2, 3, 4] and not parts.exists() and stamp
+
+
+def test_generated_files_pass_the_checks_that_users_files_must(tmp_path, stream):
+    path = generate(tmp_path / "a.h5", stream, 3, 2, progress=False)
+    batch = stream.batch([2])
+    sample = find(path)[2].read()
+    assert np.array_equal(sample.u, batch.u[0].numpy()) and np.array_equal(sample.labels, batch.labels[0].numpy())
+    assert sample.current == pytest.approx(1e-3, rel=1e-5)
+    assert sample.phantom == "limb-0-train-2"
+
+
+def test_generation_killed_in_the_middle_goes_on(tmp_path):
+    code = (
+        "import sys, torch\nfrom tests.conftest import SIGMA\nfrom physics_hybrid.potential.generate import generate\n"
+        "from physics_hybrid.potential.phantom import LimbDistribution\nfrom physics_hybrid.potential.stream import LimbStream, Solver\n"
+        "from pathlib import Path\ntorch.set_num_threads(1)\n"
+        "s = LimbStream(LimbDistribution(sigma=SIGMA), (24, 12, 12), 0, 'train', Solver(), torch.device('cpu'))\n"
+        f"generate(Path(sys.argv[1]), s, 60, 2, progress=False)\n"
+    )
+    run = lambda name: subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    whole, cut = run("whole.h5"), run("cut.h5")
+    parts = tmp_path / "cut.h5.parts"
+    while not list(parts.glob("0*.h5")) and cut.poll() is None:
+        time.sleep(0.01)
+    cut.send_signal(signal.SIGKILL)
+    cut.wait()
+    assert whole.wait() == 0
+    assert not (tmp_path / "cut.h5").exists() and list(parts.glob("0*.h5"))
+    assert run("cut.h5").wait() == 0
+    assert (tmp_path / "cut.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_other_settings_other_file(stream, limbs):
+    import dataclasses
+
+    other = dataclasses.replace(stream, solver=Solver(tolerance=1e-5))
+    assert dataset_path("data", stream, 4) != dataset_path("data", other, 4)
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(sigma={"skin": (1, 1, 1)}), "lacks fat, muscle, bone"),
+    (dict(sigma={**SIGMA, "fat": (0.05, -1, 0.05)}), "positive values"),
+    (dict(radius=(0.9, 0.5)), "must not exceed"),
+    (dict(sigma_jitter=1.5), "sigma_jitter"),
+])
+def test_limb_distribution_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        LimbDistribution(**{"sigma": SIGMA, **change})
+
+
+def test_a_grid_too_coarse_for_a_limb_is_refused(limbs):
+    with pytest.raises(ValueError, match="too coarse"):
+        LimbDistribution(sigma=SIGMA, fat=(0.03, 0.03)).draw(0, 0, 0).voxelise((4, 2, 2))
