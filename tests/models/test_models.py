@@ -1,0 +1,222 @@
+"""Networks: they round-trip through .mdlus, take any grid, start at the baseline, and carry over to a finer grid."""
+
+import pytest
+import torch
+from physicsnemo.core.module import Module
+from physicsnemo.nn import SpectralConv3d
+
+from physics_hybrid.models.blocks import PrunedSpectralConv3d, check_modes
+from physics_hybrid.models.fno import PlainFNO, ResidualFNO
+from physics_hybrid.models.geometry import GeometryEncoder
+from physics_hybrid.models.hybrid import HybridWrapper, feature_channels
+from physics_hybrid.models.unet import UNet3D
+from physics_hybrid.potential.baseline import PointSourceBaseline
+from physics_hybrid.potential.conductor import distance_from
+from physics_hybrid.potential.problem import coordinates, model_inputs
+
+BACKBONES = {
+    "fno": lambda c, **k: PlainFNO(c, width=8, depth=2, modes=[4, 3, 3], **k),
+    "fno_residual": lambda c, **k: ResidualFNO(c, width=8, depth=2, modes=[4, 3, 3], **k),
+    "unet": lambda c, **k: UNet3D(c, width=4, levels=2, **k),
+}
+
+
+def hybrid(name="fno_residual", composition="multiplicative", kernel=3, **options):
+    torch.manual_seed(0)
+    encoder = GeometryEncoder(4, 5, 1, kernel)
+    baseline = options.pop("baseline", PointSourceBaseline())
+    model = HybridWrapper(BACKBONES[name](feature_channels(3, 5), **options), encoder, baseline, composition, sigma_mean=[-1.0] * 3, sigma_std=[0.8] * 3)
+    return model
+
+
+def stir(model):
+    """Give zero-initialised layers weights, so that a test sees the whole network."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=generator))
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("composition", ["multiplicative", "additive", "direct"])
+def test_round_trip_through_mdlus(tmp_path, batch, name, composition):
+    model = stir(hybrid(name, composition))
+    x = model_inputs(batch)
+    before = model(x, batch.spacing)
+    model.save(str(tmp_path / "m.mdlus"))
+    loaded = Module.from_checkpoint(str(tmp_path / "m.mdlus")).eval()
+    assert type(loaded) is HybridWrapper and loaded.composition == composition
+    assert torch.equal(loaded(x, batch.spacing), before)
+    assert torch.equal(loaded.sigma_mean, model.sigma_mean)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("grid", [(24, 12, 12), (17, 13, 11), (9, 8, 10)])
+def test_any_grid_and_gradients_reach_every_weight(name, grid, limbs):
+    from physics_hybrid.potential.stream import LimbStream, Solver
+
+    batch = LimbStream(limbs, grid, 0, "train", Solver(), torch.device("cpu")).batch([0])
+    model = stir(hybrid(name)).train()
+    phi = model(model_inputs(batch), batch.spacing)
+    assert phi.shape == (1, 1, *grid)
+    assert torch.equal(phi[:, 0][~batch.tissue], torch.zeros_like(phi[:, 0][~batch.tissue]))
+    phi.square().sum().backward()
+    idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # an extent without jitter leaves the modulation's first layer a constant input, but never without gradient
+    assert not idle
+
+
+@pytest.mark.parametrize("name", ["fno_residual", "unet"])
+def test_multiplicative_hybrid_starts_as_the_baseline(name, batch):
+    model = hybrid(name)
+    phi = model(model_inputs(batch), batch.spacing)
+    phi_a = model.baseline(batch.sigma, batch.source_point, batch.current, batch.spacing) * batch.tissue[:, None]
+    assert torch.allclose(phi, phi_a, rtol=1e-5)
+
+
+def test_compositions_are_what_they_say(batch):
+    x = model_inputs(batch)
+    phi = {c: stir(hybrid("fno_residual", c))(x, batch.spacing) for c in ("multiplicative", "additive", "direct")}
+    model = hybrid("fno_residual")
+    _, phi_a, tissue = model.prepare(x, batch.spacing)
+    phi_a = phi_a * tissue
+    unit = phi_a.sum(dim=(2, 3, 4), keepdim=True) / tissue.sum(dim=(2, 3, 4), keepdim=True)
+    assert torch.allclose(phi["additive"] - phi["direct"], phi_a, rtol=1e-4, atol=1e-7)
+    assert torch.allclose((phi["multiplicative"] - phi_a) * unit, phi["direct"] * phi_a, rtol=1e-3, atol=1e-9)
+
+
+def test_output_is_linear_in_the_current_and_blind_to_units_of_length(batch):
+    """phi(2 I) = 2 phi(I), and lengths times s divide phi by s: the network sees ratios only."""
+    model = stir(hybrid("fno_residual"))
+    phi = model(model_inputs(batch), batch.spacing)
+    x = model_inputs(batch)
+    x[:, 3] *= 2
+    assert torch.allclose(model(x, batch.spacing), 2 * phi, rtol=1e-4, atol=1e-6)
+    x = model_inputs(batch)
+    x[:, 3] /= 8  # the same current in voxels of twice the size
+    assert torch.allclose(model(x, 2 * batch.spacing), phi / 2, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(24, 12, 12), (17, 13, 15)])
+def test_pruned_spectral_convolution_equals_physicsnemos(shape):
+    torch.manual_seed(0)
+    layer = PrunedSpectralConv3d(5, 7, 6, 4, 5)
+    x = torch.randn(2, 5, *shape, requires_grad=True)
+    ours, theirs = layer(x), SpectralConv3d.forward(layer, x)
+    assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    g = torch.randn_like(ours)
+    a = torch.autograd.grad(ours, [x, *layer.parameters()], g)
+    b = torch.autograd.grad(theirs, [x, *layer.parameters()], g)
+    for u, v in zip(a, b):
+        assert torch.allclose(u, v, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fno", "fno_residual"])
+@pytest.mark.parametrize("padding", [0.0, 0.25])
+def test_fno_is_one_operator_on_two_grids(name, padding):
+    """A smooth periodic input: the same weights give the same function at twice the resolution (pointwise layers, few modes)."""
+    torch.manual_seed(0)
+    net = stir(BACKBONES[name](2, padding=padding))
+
+    def field(n):
+        d, h, w = coordinates(n, "cell", torch.device("cpu"))
+        return torch.stack([torch.cos(torch.pi * d) * torch.sin(torch.pi * h), torch.sin(torch.pi * w)])[None]
+
+    coarse, fine = net(field((24, 16, 16))), net(field((48, 32, 32)))
+    pooled = torch.nn.functional.avg_pool3d(fine, 2)
+    tolerance = 0.02 if padding == 0 else 0.1  # padding cuts the field off: no longer smooth
+    assert float((pooled - coarse).norm() / coarse.norm()) < tolerance
+
+
+def test_the_same_fno_weights_run_on_both_grids_of_the_quickstart(limbs):
+    from physics_hybrid.potential.stream import LimbStream, Solver
+
+    torch.manual_seed(0)
+    model = stir(HybridWrapper(ResidualFNO(feature_channels(3, 8)), GeometryEncoder(4, 8, 1, 1), PointSourceBaseline()))
+    correction = []
+    for grid in ((48, 24, 24), (96, 48, 48)):
+        batch = LimbStream(limbs, grid, 0, "test", Solver(tolerance=1e-4), torch.device("cpu")).batch([1])
+        with torch.no_grad():
+            phi = model(model_inputs(batch), batch.spacing)
+            phi_a = model.baseline(batch.sigma, batch.source_point, batch.current, batch.spacing)
+        assert torch.isfinite(phi).all()
+        correction.append((phi / phi_a)[0, 0][batch.tissue[0]].mean())
+    assert float(correction[0]) == pytest.approx(float(correction[1]), rel=0.1)
+
+
+def test_checkpointed_activations_change_nothing(batch):
+    x = model_inputs(batch)
+    for name in ("fno_residual", "unet"):
+        grads = []
+        for option in (False, True):
+            model = stir(hybrid(name, activation_checkpointing=option)).train()
+            model(x, batch.spacing).square().sum().backward()
+            grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+        assert torch.allclose(*grads, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_bfloat16_autocast_keeps_spectral_layers_in_float32(name, batch):
+    model = stir(hybrid(name))
+    full = model(model_inputs(batch), batch.spacing)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(model_inputs(batch), batch.spacing)
+    assert half.dtype == torch.float32
+    assert float((half - full).norm() / full.norm()) < 0.05
+
+
+@pytest.mark.parametrize("modes, axis", [([9, 3, 3], "D"), ([4, 7, 3], "H"), ([4, 3, 9], "W")])
+def test_modes_above_the_grid_name_grid_axis_and_limit(modes, axis):
+    net = ResidualFNO(2, width=4, depth=1, modes=modes)
+    with pytest.raises(ValueError, match=rf"along {axis} exceed what the grid \(16, 12, 12\) holds \(at most"):
+        net(torch.zeros(1, 2, 16, 12, 12))
+    check_modes([8, 6, 7], (16, 12, 12))
+
+
+def test_unet_refuses_a_grid_too_small_for_its_depth():
+    with pytest.raises(ValueError, match=r"grid \(16, 8, 9\) is too small to be halved 3 times"):
+        UNet3D(2, width=4, levels=3)(torch.zeros(1, 2, 16, 8, 9))
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: hybrid(composition="sum"), "model.composition"), (lambda: PointSourceBaseline("oblique"), "model.baseline.kind"),
+    (lambda: PointSourceBaseline(sigma_ref=-1.0), "sigma_ref"), (lambda: PointSourceBaseline(sigma_ref="mean"), "sigma_ref"),
+    (lambda: GeometryEncoder(4, 8, 1, 2), "kernel_size must be odd"),
+    (lambda: hybrid()(torch.zeros(1, 6, 8, 8, 8), torch.ones(1, 3)), "x must be"),
+])
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_baseline_is_its_formula(batch):
+    """I / (4 pi sigma_ref sqrt(r^2 + eps^2)), sigma_ref the mean over tissue of the mean diagonal, eps 0.1 voxel."""
+    phi = PointSourceBaseline()(batch.sigma, batch.source_point, batch.current, batch.spacing)[:, 0]
+    r = distance_from(batch.source_point, batch.shape, batch.spacing)
+    for b in range(len(batch)):
+        sigma = batch.sigma[b].mean(dim=0)[batch.tissue[b]].mean()
+        eps = 0.1 * batch.spacing[b].min()
+        expected = batch.current[b] / (4 * torch.pi * sigma * torch.sqrt(r[b] ** 2 + eps**2))
+        assert torch.allclose(phi[b], expected, rtol=1e-5)
+
+
+def test_baselines_agree_in_an_isotropic_block_and_local_is_local(batch):
+    sigma = torch.full_like(batch.sigma, 0.3)
+    arguments = (sigma, batch.source_point, batch.current, batch.spacing)
+    reference = PointSourceBaseline(sigma_ref=0.3)(*arguments)
+    for kind in ("isotropic", "anisotropic"):
+        for ref in ("conductive_mean", "local"):
+            assert torch.allclose(PointSourceBaseline(kind, ref)(*arguments), reference, rtol=1e-5)
+    muscle = PointSourceBaseline("anisotropic", "local").reference(batch.sigma, batch.source_point, batch.spacing)
+    assert torch.equal(muscle, batch.conductor("grounded").sigma_at(batch.source_point))
+
+
+def test_coordinates():
+    cell = coordinates((4, 2, 8), "cell", torch.device("cpu"))
+    assert cell[0, :, 0, 0].tolist() == [-0.75, -0.25, 0.25, 0.75]
+    fine = coordinates((8, 4, 16), "cell", torch.device("cpu"))
+    assert torch.allclose(torch.nn.functional.avg_pool3d(fine[None], 2)[0], cell)
+    assert coordinates((5, 2, 2), "node", torch.device("cpu"))[0, :, 0, 0].tolist() == [-1, -0.5, 0, 0.5, 1]
+    with pytest.raises(ValueError, match="problem.coordinates"):
+        coordinates((4, 4, 4), "corner", torch.device("cpu"))

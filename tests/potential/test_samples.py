@@ -1,0 +1,226 @@
+"""Files in: good ones in every format, and every way of being broken gives an error that names file, key and rule."""
+
+import h5py
+import numpy as np
+import pytest
+
+from physics_hybrid.potential.batch import collate, components
+from physics_hybrid.potential.samples import Address, Conventions, SampleError, check, find, split_by_phantom
+
+
+def write_npz(folder, arrays, name="s.npz"):
+    np.savez(folder / name, **arrays)
+    return folder / name
+
+
+def write_h5(folder, arrays, n=3, name="s.h5"):
+    with h5py.File(folder / name, "w") as file:
+        for key, value in arrays.items():
+            file[key] = np.stack([value] * n)
+    return folder / name
+
+
+def write_npy(folder, arrays):
+    (folder / "one").mkdir()
+    for key, value in arrays.items():
+        np.save(folder / "one" / f"{key}.npy", value)
+    return folder
+
+
+def test_all_formats_give_the_same_sample(tmp_path, sample_arrays):
+    for sub in ("a", "b", "c"):
+        (tmp_path / sub).mkdir()
+    samples = [
+        find(write_npz(tmp_path / "a", sample_arrays))[0].read(),
+        find(write_h5(tmp_path / "b", sample_arrays))[1].read(),
+        find(write_npy(tmp_path / "c", sample_arrays))[0].read(),
+    ]
+    for s in samples:
+        assert s.shape == (8, 6, 6) and s.current == pytest.approx(1e-3) and s.phantom == samples[0].phantom
+        assert np.array_equal(s.u, samples[0].u) and np.array_equal(s.sigma, samples[0].sigma)
+        assert (s.u[~s.mask] == 0).all()
+
+
+def test_what_may_be_missing_is_derived(sample_arrays):
+    for key in ("mask", "source_point"):
+        del sample_arrays[key]
+    s = check(sample_arrays, "x")
+    assert s.source_point == pytest.approx([4.5 * 0.004, 3.5 * 0.004, 3.5 * 0.004]) and s.mask.sum() == 8 * 6 * 5
+    del sample_arrays["spacing"]
+    assert check(sample_arrays, "x").spacing == pytest.approx([1 / 7, 1 / 5, 1 / 5])
+
+
+def test_conventions_of_other_programs(sample_arrays):
+    sample_arrays["source"] = sample_arrays["source"] * 0.004**3
+    sample_arrays["source_point"] = np.array([4, 3, 3])
+    s = check(sample_arrays, "x", Conventions("current", "index"))
+    assert s.current == pytest.approx(1e-3) and s.source_point == pytest.approx([0.018, 0.014, 0.014])
+
+
+def test_nan_in_air_is_nobodys_business(sample_arrays):
+    sample_arrays["u"][:, :, 0] = np.nan
+    assert np.isfinite(check(sample_arrays, "x").u).all()
+
+
+def change(key, value):
+    def apply(arrays):
+        arrays[key] = value(arrays[key]) if callable(value) else value
+    return apply
+
+
+def voxel(key, index, value):
+    def apply(arrays):
+        arrays[key] = arrays[key].copy()
+        arrays[key][index] = value
+    return apply
+
+
+def drop(key):
+    return lambda arrays: arrays.pop(key)
+
+
+def tensor(arrays):
+    s = arrays["sigma"]
+    arrays["sigma"] = np.stack([s, s, s, 2 * s, 0 * s, 0 * s], axis=-1)
+
+
+BROKEN = {
+    "no sigma": (drop("sigma"), "sigma", "is missing"),
+    "no source": (drop("source"), "source", "is missing"),
+    "no u": (drop("u"), "u", "is missing"),
+    "negative sigma": (voxel("sigma", (1, 2, 3), -0.1), "sigma", r"voxel \(1, 2, 3\)"),
+    "nan sigma": (voxel("sigma", (1, 2, 3), np.nan), "sigma", "must be finite"),
+    "infinite sigma": (voxel("sigma", (1, 2, 3), np.inf), "sigma", "must be finite"),
+    "two components": (change("sigma", lambda s: np.stack([s, s], axis=-1)), "sigma", "must have shape"),
+    "sigma of another grid": (change("sigma", lambda s: s[:-1]), "sigma", "must have shape"),
+    "indefinite tensor": (tensor, "sigma", "positive semi-definite"),
+    "tensor with a zero on its diagonal": (change("sigma", lambda s: np.stack([s, 0 * s, s], axis=-1)), "sigma", "whole diagonal"),
+    "all air": (change("sigma", lambda s: 0 * s), "sigma", "no tissue"),
+    "complex sigma": (change("sigma", lambda s: s + 1j), "sigma", "real numbers"),
+    "flat source": (change("source", lambda s: s[0]), "source", "must have shape"),
+    "source in air": (voxel("source", (4, 3, 0), 1.0), "source", "lies in air"),
+    "two sources": (voxel("source", (1, 1, 1), 1.0), "source", "found 2"),
+    "no source current": (change("source", lambda s: 0 * s), "source", "0 everywhere"),
+    "nan source": (voxel("source", (4, 3, 3), np.nan), "source", "must be finite"),
+    "dipole": (voxel("source", (4, 3, 4), -1.0), "source", "both signs"),
+    "zero spacing": (change("spacing", np.array([0.004, 0.0, 0.004])), "spacing", "positive"),
+    "negative spacing": (change("spacing", np.array([0.004, -1, 0.004])), "spacing", "positive"),
+    "scalar spacing": (change("spacing", np.array(0.004)), "spacing", r"shape \(3,\)"),
+    "nan in the truth": (voxel("u", (2, 2, 2), np.nan), "u", "finite in tissue"),
+    "truth of another grid": (change("u", lambda u: u[:, :, 1:]), "u", "must have shape"),
+    "empty truth": (change("u", lambda u: 0 * u), "u", "not a solution"),
+    "mask that disagrees": (change("mask", lambda m: ~m), "mask", "exactly where sigma > 0"),
+    "mask of another grid": (change("mask", lambda m: m[1:]), "mask", "must have shape"),
+    "source point elsewhere": (change("source_point", np.array([0.03, 0.002, 0.002])), "source_point", "voxels from the centre"),
+    "source point in indices": (change("source_point", np.array([4.0, 3.0, 3.0])), "source_point", "data.source_point=index"),
+    "labels of another grid": (change("labels", np.zeros((2, 2, 2))), "labels", "must have shape"),
+}
+
+
+@pytest.mark.parametrize("write", [write_npz, write_h5, write_npy], ids=["npz", "h5", "npy"])
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_samples_are_named(tmp_path, sample_arrays, case, write):
+    damage, key, rule = BROKEN[case]
+    damage(sample_arrays)
+    with pytest.raises(SampleError) as caught:
+        for address in find(write(tmp_path, sample_arrays)):
+            address.read()
+    message = str(caught.value)
+    assert str(tmp_path) in message and f"'{key}'" in message
+    import re
+
+    # an .h5 file whose key has lost its sample axis is refused as a whole, in its own words
+    assert re.search(rule, message) or "leading sample axis" in message
+
+
+def test_broken_files_are_named(tmp_path, sample_arrays):
+    good = write_npz(tmp_path, sample_arrays).read_bytes()
+    h5 = write_h5(tmp_path, sample_arrays).read_bytes()
+    cases = {"cut.npz": good[: len(good) // 2], "empty.npz": b"", "text.npz": b"sigma = 1", "cut.h5": h5[: len(h5) // 2], "empty.h5": b""}
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SampleError, match=name):
+            find(tmp_path / name)[0].read()
+
+
+def test_an_npz_cut_anywhere_is_refused_or_whole(tmp_path, sample_arrays):
+    good = write_npz(tmp_path, sample_arrays).read_bytes()
+    for cut in np.random.default_rng(0).integers(0, len(good), 20):
+        (tmp_path / "cut.npz").write_bytes(good[:cut])
+        with pytest.raises(SampleError, match="cut.npz"):
+            find(tmp_path / "cut.npz")[0].read()
+
+
+def test_pickles_are_never_loaded(tmp_path, sample_arrays):
+    class Trap:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was loaded",))
+
+    np.savez(tmp_path / "trap.npz", **{**sample_arrays, "u": np.array([Trap()], dtype=object)})
+    with pytest.raises(SampleError, match="pickle"):
+        find(tmp_path / "trap.npz")[0].read()
+
+
+def test_h5_files_are_checked_as_a_whole(tmp_path, sample_arrays):
+    path = write_h5(tmp_path, sample_arrays)
+    with h5py.File(path, "a") as file:
+        del file["u"]
+        file["u"] = np.zeros((2, 8, 6, 6))
+    with pytest.raises(SampleError, match="differ in their number of samples"):
+        find(path)
+    with h5py.File(path, "a") as file:
+        file.attrs["schema_version"] = 99
+    with pytest.raises(SampleError, match="schema version 99"):
+        find(path)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda p: p / "nowhere", "does not exist"), (lambda p: p, "holds no samples"),
+    (lambda p: (p / "a.csv").write_text("1") and p / "a.csv", "not a format"),
+])
+def test_places_without_samples(tmp_path, make, message):
+    with pytest.raises(SampleError, match=message):
+        find(make(tmp_path))
+
+
+def test_splits_keep_phantoms_together():
+    phantoms = [f"p{i % 10}" for i in range(50)]
+    parts = split_by_phantom(phantoms, dict(train=0.6, validation=0.2, test=0.2), 0)
+    sets = [{phantoms[i] for i in rows} for rows in parts.values()]
+    assert [len(s) for s in sets] == [6, 2, 2] and not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+    assert sorted(i for rows in parts.values() for i in rows) == list(range(50))
+    assert parts == split_by_phantom(phantoms, dict(train=0.6, validation=0.2, test=0.2), 0)
+    assert parts != split_by_phantom(phantoms, dict(train=0.6, validation=0.2, test=0.2), 1)
+
+
+def test_too_few_phantoms_to_split():
+    with pytest.raises(ValueError, match="cannot be split"):
+        split_by_phantom(["a", "a", "b"], dict(train=0.8, validation=0.1, test=0.1), 0)
+    assert split_by_phantom(["a"] * 3, dict(train=0.0, validation=0.0, test=1.0), 0)["test"] == [0, 1, 2]
+
+
+def test_same_sigma_is_the_same_phantom(tmp_path, sample_arrays):
+    a = check(sample_arrays, "x")
+    moved = dict(sample_arrays, source=np.roll(sample_arrays["source"], 1, axis=0), source_point=np.array([5.5, 3.5, 3.5]) * 0.004)
+    assert check(moved, "y").phantom == a.phantom
+    sample_arrays["sigma"] = sample_arrays["sigma"] * 1.01
+    assert check(sample_arrays, "z").phantom != a.phantom
+
+
+def test_components_expand_and_refuse():
+    scalar = np.full((1, 2, 2, 2), 0.3)
+    assert components(scalar, 3, "x").shape[0] == 3 and components(scalar, 6, "x")[3:].any() == 0
+    diagonal = np.array([1.0, 0.2, 0.2]).reshape(3, 1, 1, 1) * np.ones((3, 2, 2, 2))
+    with pytest.raises(ValueError, match="data.sigma_components=3"):
+        components(diagonal, 1, "x")
+    oblique = np.concatenate([diagonal, 0.1 * diagonal])
+    with pytest.raises(ValueError, match="data.sigma_components=6"):
+        components(oblique, 3, "x")
+    with pytest.raises(ValueError, match="different grids"):
+        from types import SimpleNamespace
+
+        collate([SimpleNamespace(shape=(2, 2, 2)), SimpleNamespace(shape=(3, 2, 2))], 3)
+
+
+def test_address_names_the_row(tmp_path):
+    assert str(Address(tmp_path / "a.h5", 4)).endswith("a.h5[4]")
