@@ -154,6 +154,7 @@ def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
     try:
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True)
         save_checkpoint(str(temporary), models=model, epoch=epoch, metadata=metadata)
         if folder.exists():
             os.replace(folder, old)

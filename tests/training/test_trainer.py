@@ -1,0 +1,213 @@
+"""The loop, on a problem that is not ours: fitting a line."""
+
+import math
+import os
+import signal
+
+import pytest
+import torch
+from physicsnemo.core.module import Module
+from torch import nn
+
+from physics_hybrid.launch import Machine, initialize
+from physics_hybrid.training import checkpoint
+from physics_hybrid.training.tracker import TensorBoardTracker, Tracker, WandbTracker
+from physics_hybrid.training.trainer import Requeue, Trainer, TrainingSettings, TrainingStopped
+
+
+class Line(Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Points(list):
+    def __init__(self, key):
+        generator = torch.Generator().manual_seed(key)
+        self.x = torch.randn(8, 4, generator=generator)
+        self.y = self.x @ torch.tensor([1.0, -2.0, 0.5, 3.0])[:, None]
+        self.names = (f"points-{key}",)
+        super().__init__(range(8))
+
+
+class Fit:
+    monitor = "error"
+
+    def __init__(self, steps=5, poison=(), hook=None):
+        self.steps_per_epoch, self.poison, self.hook, self.seen = steps, set(poison), hook, []
+
+    def train_batches(self, epoch, start):
+        for i in range(start, self.steps_per_epoch):
+            yield Points(100 * epoch + i)
+
+    def loss(self, model, batch):
+        key = int(batch.names[0].split("-")[1])
+        self.seen.append(key)
+        if self.hook:
+            self.hook(key)
+        value = (model(batch.x) - batch.y).square().mean()
+        return (value * math.nan if key in self.poison else value), {"mse": value.detach()}
+
+    def validate(self, model):
+        batch = Points(9999)
+        with torch.no_grad():
+            return {"error": float((model(batch.x) - batch.y).square().mean())}
+
+    def draw(self, model, folder, tag):
+        return {}
+
+
+def settings(**change):
+    return TrainingSettings(**{**dict(
+        epochs=3, learning_rate=0.05, weight_decay=0.0, betas=(0.9, 0.99), warmup_steps=2, final_learning_rate=1e-4, accumulate=1, precision="float32",
+        clipping_mode="norm", clipping_threshold=1.0, ema=0.0, checkpoint_every=2, validate_every=1, figures_every=10, log_every=1, max_bad_steps=3,
+        requeue_exit_code=85), **change})
+
+
+def trainer(folder, problem=None, tracker=None, **change):
+    initialize("cpu")
+    torch.manual_seed(0)
+    folder.mkdir(exist_ok=True)
+    return Trainer(Line(), problem or Fit(), settings(**change), Machine(0, 1, torch.device("cpu")), folder, tracker or Tracker(), {}, {})
+
+
+def weights(t):
+    return torch.cat([p.detach().flatten() for p in t.evaluated.parameters()])
+
+
+def test_it_learns_and_keeps_the_best(tmp_path):
+    t = trainer(tmp_path, epochs=20)
+    t.fit()
+    assert t.best["score"] < 0.5 * Fit().validate(trainer(tmp_path / "fresh").model)["error"]
+    assert (tmp_path / "best").is_dir() and (tmp_path / "final").is_dir()
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert len(lines) == 20 and "train/mse" in lines[0] and "train/gradient_norm" in lines[0] and "train/parameter_norm" in lines[0]
+
+
+@pytest.mark.parametrize("change", [{}, {"ema": 0.9}, {"accumulate": 2}, {"precision": "bf16"}], ids=["plain", "ema", "accumulate", "bf16"])
+def test_stopped_after_any_step_and_resumed_gives_the_same_bits(tmp_path, change):
+    whole = trainer(tmp_path / "whole", **change)
+    whole.fit()
+    for stop in (1, 3, 6, 8):
+        folder = tmp_path / f"cut{stop}"
+        batches_before = stop if "accumulate" not in change else stop // 3 * 5 + 2 * (stop % 3)  # 5 batches an epoch in steps of 2, 2, 1
+
+        def kill(key, count=[0]):
+            count[0] += 1
+            if count[0] == batches_before + 1:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            trainer(folder, Fit(hook=kill), **{"checkpoint_every": 1, **change}).fit()
+        again = trainer(folder, **change)
+        state = checkpoint.load_latest(folder)
+        assert state["progress"]["step"] == stop
+        torch.manual_seed(1234)  # the resumed process has another random history
+        again.restore(state)
+        again.fit()
+        assert torch.equal(weights(again), weights(whole))
+        assert again.best["score"] == whole.best["score"]
+        strip = lambda f: [l for l in (f / "log.jsonl").read_text().splitlines()]
+        assert len(strip(folder)) == len(strip(tmp_path / "whole")) == 3
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
+def test_a_signal_saves_and_leaves_with_its_code(tmp_path, name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    t = trainer(tmp_path, Fit(hook=lambda key: os.kill(os.getpid(), number) if key == 101 else None))
+    with pytest.raises(Requeue) as left:
+        t.fit()
+    assert left.value.code == (130 if name == "SIGINT" else 85)
+    progress = checkpoint.load_latest(tmp_path)["progress"]
+    assert (progress["epoch"], progress["position"], progress["step"]) == (1, 2, 7)
+    assert signal.getsignal(number) is before
+
+
+def test_non_finite_losses_are_skipped_counted_and_stop_at_three_in_a_row(tmp_path, capsys):
+    t = trainer(tmp_path, Fit(poison=[1, 3]))
+    t.fit()
+    assert t.progress["skipped"] == 2 and torch.isfinite(weights(t)).all()
+    assert "points-1" in capsys.readouterr().err
+    t = trainer(tmp_path / "bad", Fit(poison=[101, 102, 103]))
+    with pytest.raises(TrainingStopped, match="points-103.*latest_checkpoint.pt"):
+        t.fit()
+    assert torch.isfinite(checkpoint.load_latest(tmp_path / "bad")["model"]["layer.weight"]).all()
+
+
+def test_accumulated_batches_are_one_big_batch(tmp_path):
+    """Gradients of 2 batches of 8 summed with their weights are the gradient of one batch of 16."""
+    t = trainer(tmp_path, clipping_mode="none", accumulate=2)
+    both = [Points(0), Points(1)]
+    t._update(both)
+    ours = [p.grad.clone() for p in t.model.parameters()]
+    x, y = torch.cat([b.x for b in both]), torch.cat([b.y for b in both])
+    model = trainer(tmp_path / "b").model
+    (model(x) - y).square().mean().backward()
+    for a, b in zip(ours, model.parameters()):
+        assert torch.allclose(a, b.grad, rtol=1e-5)
+
+
+def test_schedule_warms_up_then_falls_as_a_cosine(tmp_path):
+    t = trainer(tmp_path, epochs=20)
+    rates = [0.05 * t._schedule(s) for s in range(101)]
+    assert rates[0] == pytest.approx(0.025) and rates[2] == pytest.approx(0.05) and rates[100] == pytest.approx(1e-4)
+    assert rates[51] == pytest.approx((0.05 + 1e-4) / 2, rel=1e-3) and all(a >= b for a, b in zip(rates[2:], rates[3:]))
+
+
+def test_a_model_that_does_not_fit_the_checkpoint_is_named(tmp_path):
+    t = trainer(tmp_path)
+    t.save()
+    state = checkpoint.load_latest(tmp_path)
+    state["model"].pop("layer.weight")
+    with pytest.raises(checkpoint.CheckpointError, match="another model"):
+        t.restore(state)
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(epochs=0), "training.epochs"), (dict(learning_rate=-1.0), "learning_rate"), (dict(precision="half"), "training.precision"), (dict(ema=1.5), "training.ema"),
+])
+def test_settings_refuse(change, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**change)
+
+
+def test_wandb_offline_writes_and_without_a_key_never_asks(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tracker = WandbTracker("p", "online")
+    tracker.start(tmp_path, {"a": 1})
+    tracker.log({"loss": 1.0}, 1)
+    tracker.finish()
+    assert "logging offline" in capsys.readouterr().err
+    assert list(tmp_path.glob("wandb/offline-run-*")) and tracker.run_id
+    again = WandbTracker("p", "offline")
+    again.start(tmp_path, {}, tracker.run_id)
+    assert again.run_id == tracker.run_id
+    again.finish()
+
+
+def test_tensorboard_writes(tmp_path):
+    tracker = TensorBoardTracker()
+    tracker.start(tmp_path, {})
+    tracker.log({"loss": 1.0}, 1)
+    tracker.finish()
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_a_broken_tracker_does_not_stop_training(tmp_path, monkeypatch, capsys):
+    import wandb
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(wandb, "init", lambda **_: (_ for _ in ()).throw(OSError("no room")))
+    trainer(tmp_path, tracker=(tracker := WandbTracker("p", "offline")))
+    tracker.start(tmp_path, {})
+    tracker.log({"loss": 1.0}, 1)
+    tracker.finish()
+    assert "goes on without it" in capsys.readouterr().err
+
+
