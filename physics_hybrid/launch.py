@@ -43,7 +43,8 @@ def initialize(device: str = "auto") -> Machine:
         If the device asked for is not there, or if more than one process was launched: a silent fall-back to several
         independent trainings would waste an allocation.
     """
-    size = next((int(os.environ[k]) for k in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_NTASKS") if os.environ.get(k)), 1)
+    names = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE") + (("SLURM_NTASKS",) if "SLURM_PROCID" in os.environ else ())
+    size = next((int(os.environ[k]) for k in names if os.environ.get(k, "").isdigit()), 1)
     if size > 1:
         raise RuntimeError(f"{size} processes were launched, and training runs in one process so far: start `python train.py` once")
     if device not in ("auto", "cpu", "cuda", "mps"):
@@ -56,7 +57,7 @@ def initialize(device: str = "auto") -> Machine:
     from physicsnemo.distributed import DistributedManager
 
     if not DistributedManager.is_initialized():
-        for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID"):  # one process: leave nothing that could start a process group
+        for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):  # one process: leave nothing that could start a process group
             os.environ.pop(name, None)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "Could not initialize using ENV, SLURM or OPENMPI": right for one process

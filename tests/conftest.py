@@ -52,46 +52,37 @@ def exact_batch(limbs):
     return dataclasses.replace(batch, u=phi)
 
 
-#: Overrides that make a training of seconds.
-TINY = [
-    "data.grid=[16,12,12]", "data.samples_per_epoch=6", "data.validation_samples=2", "model.backbone.modes=[3,3,3]", "model.backbone.width=8",
-    "model.backbone.depth=2", "training.epochs=2", "training.threads=1", "training.device=cpu", "evaluation.samples=2",
-    "evaluation.resolutions=[[16,12,12],[32,24,24]]", "model.statistics_samples=2", "tracker=none",
-]
+#: Overrides that make a training of seconds, by what they belong to.
+TINY = {
+    "always": ["training.epochs=2", "training.threads=1", "training.device=cpu", "evaluation.samples=2", "model.statistics_samples=2", "tracker=none"],
+    "limbs": ["data.grid=[16,12,12]", "data.samples_per_epoch=6", "data.validation_samples=2", "evaluation.resolutions=[[16,12,12],[32,24,24]]"],
+    "files": ["data=files", "data.workers=0", "evaluation.resolutions=null"],
+    "fno": ["model.backbone.modes=[3,3,3]", "model.backbone.width=8", "model.backbone.depth=2"],
+    "unet": ["model=unet", "model.backbone.width=4", "model.backbone.levels=2"],
+}
 
 
 @pytest.fixture
 def program(tmp_path):
-    """Run train.py or evaluate.py as a user does; returns the finished process. Data and runs lie in a temporary folder."""
+    """Run train.py or evaluate.py as a user does, in a temporary folder.
 
-    def call(script, *overrides, tiny=True, expect=0, start=False, env=None):
+    `tiny` names the groups of TINY to add (train only). Returns the finished process, or the started one with start=True.
+    """
+
+    def call(script, *overrides, tiny=("limbs", "fno"), expect=0, start=False):
         words = [sys.executable, str(ROOT / f"{script}.py")]
-        if script == "train":
-            words += [*(TINY if tiny else []), f"runs_folder={tmp_path / 'runs'}"]
-            if tiny and not any(o.startswith("data=files") or "experiment=native" in o for o in overrides):
-                words.append(f"data.folder={tmp_path / 'data'}")
-        words += overrides
-        if any(o.startswith("data=files") or "experiment=native" in o or o.startswith("model=") for o in overrides):
-            named = {o.split("=")[0] for o in overrides}
-            words = [w for w in words if not (w.split("=")[0] in _absent(overrides) and w not in overrides)]
-        environment = {**os.environ, **(env or {})}
+        if script == "train" and tiny:
+            words += [o for group in ("always", *tiny) for o in TINY[group]]
+            words += [f"runs_folder={tmp_path / 'runs'}"] + ([f"data.folder={tmp_path / 'data'}"] if "limbs" in tiny else [])
+        named = {o.split("=")[0] for o in overrides}
+        words = [w for w in words if w.split("=")[0] not in named] + list(overrides)
         if start:
-            return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
-        assert expect is None or done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+            return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
     return call
-
-
-def _absent(overrides) -> set[str]:
-    """Keys of TINY that the chosen groups do not have."""
-    gone = set()
-    if any("data=files" in o or "experiment=native" in o for o in overrides):
-        gone |= {"data.grid", "data.samples_per_epoch", "data.validation_samples", "data.folder", "evaluation.resolutions"}
-    if "model=unet" in overrides:
-        gone |= {"model.backbone.modes", "model.backbone.depth"}
-    return gone
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+"""Write the README's results table and picture from a run: nothing there is typed in by hand.
+
+    python -m physics_hybrid.readme runs/NAME [--overhead step_overhead.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from pathlib import Path
+
+from physics_hybrid.potential.evaluation import markdown_table
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """Replace what stands between <!-- name --> and <!-- /name -->. Raises ValueError where the markers are missing."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"README.md has no place for {name!r}: <!-- {name} --> ... <!-- /{name} -->")
+    return pattern.sub(lambda m: m[1] + content.rstrip() + "\n" + m[2], text)
+
+
+def results(run: Path) -> str:
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    tables = {k: v for k, v in metrics.items() if isinstance(v, dict)}
+    seconds = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"]
+    about = (
+        f"{metrics['samples']} unseen limbs a grid, seed {metrics['seed']}; trained for {seconds / 60:.1f} min on {metrics['hardware']}, "
+        f"{metrics['parameters'] / 1e6:.2f} M parameters; commit {metrics['commit'][:10]}, torch {metrics['torch']}, {metrics['date']}."
+    )
+    return f"{markdown_table(tables)}\n\n{about}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--overhead", type=Path, help="JSON of python -m physics_hybrid.step_overhead")
+    arguments = parser.parse_args()
+    page = ROOT / "README.md"
+    text = fill(page.read_text(), "results", results(arguments.run))
+    if arguments.overhead:
+        o = json.loads(arguments.overhead.read_text())
+        text = fill(text, "overhead", (
+            f"ratio {o['ratio']:.3f} ({o['whole_step_s'] * 1e3:.0f} ms against {o['bare_step_s'] * 1e3:.0f} ms; batch {'x'.join(map(str, o['batch']))}, "
+            f"{o['device']}); solving the streamed batch takes another {o['solve_batch_s'] * 1e3:.0f} ms."
+        ))
+    page.write_text(text)
+    pictures = ROOT / "docs"
+    pictures.mkdir(exist_ok=True)
+    grids = list((arguments.run / "evaluation").glob("slices_*.png"))
+    finest = max(grids, key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
+    shutil.copy(finest, pictures / "quickstart.png")
+    shutil.copy(arguments.run / "evaluation" / "errors_by_distance.png", pictures / "errors_by_distance.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""train.py and evaluate.py as a user types them."""
+
+import csv
+import json
+import random
+import re
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from physics_hybrid.training import checkpoint
+from tests.conftest import ROOT
+
+
+def folder_of(done) -> Path:
+    return Path(done.stdout.strip().splitlines()[-1])
+
+
+def table_of(done) -> list[str]:
+    return [line for line in done.stdout.splitlines() if line.startswith("| ")]
+
+
+def final_weights(folder: Path) -> torch.Tensor:
+    state = checkpoint.load_state(folder / checkpoint.LATEST)
+    return torch.cat([v.flatten().double() for v in state["model"].values()])
+
+
+def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(program, tmp_path):
+    done = program("train", "tracker=wandb", "tracker.mode=offline")  # no key, no terminal: nothing is asked
+    folder = folder_of(done)
+    for name in ("config.yaml", "latest_checkpoint.pt", "log.jsonl", "figures/epoch0002_train.png", "figures/epoch0002_validation.png", "figures/training.png",
+                 "evaluation/metrics.json", "evaluation/samples.csv", "evaluation/report.md", "evaluation/slices_16x12x12.png", "evaluation/errors_by_distance.png"):
+        assert (folder / name).stat().st_size > 0, name
+    assert "epoch 2/2" in done.stdout + done.stderr
+    metrics = json.loads((folder / "evaluation/metrics.json").read_text())
+    for grid in ("16x12x12", "32x24x24"):
+        for name in ("relative_l2", "mse", "max_error", "rdm", "mag", "field_error", "pde_residual", "charge_defect", "seconds", "peak_memory_MB", "baseline_relative_l2"):
+            assert set(metrics[grid][name]) == {"mean", "std", "median", "p95", "max"}
+        assert any(k.startswith("relative_l2_muscle") for k in metrics[grid]) and "relative_l2_20-40mm" in metrics[grid]
+    assert "upsampled_relative_l2" in metrics["32x24x24"] and "upsampled_relative_l2" not in metrics["16x12x12"]
+    assert {"checkpoint", "commit", "seed", "hardware", "samples"} <= set(metrics)
+    with open(folder / "evaluation/samples.csv") as file:
+        assert len(list(csv.DictReader(file))) == 4
+
+    model = next((folder / "best").glob("*.mdlus"))
+    trained = table_of(done)
+    assert len(trained) >= 6
+    for where in (folder, folder / "latest_checkpoint.pt", folder / "best", model):
+        again = program("evaluate", f"checkpoint={where}", f"output={tmp_path / 'report'}")
+        assert table_of(again) == trained  # six digits
+        assert folder_of(again) == tmp_path / "report"
+    # the same command again: nothing to train, the same numbers
+    assert table_of(program("train", f"run={folder.name}")) == trained
+
+
+@pytest.mark.parametrize("overrides, tiny", [
+    ([], ("limbs", "unet")), (["model=fno"], ("limbs", "fno")), (["model.composition=direct", "training.ema=0.5", "training.clipping.mode=agc", "training.precision=bf16"], ("limbs", "fno")),
+    (["loss.pde.weight=0.1", "loss.charge.weight=0.1", "loss.mask=[muscle,fat]"], ("limbs", "fno")),
+    (["data=generated", "data.train_samples=6", "data.workers=1", "tracker=tensorboard"], ("limbs", "fno")),
+], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated"])
+def test_other_choices_train_the_same_way(program, overrides, tiny):
+    done = program("train", *overrides, tiny=tiny)
+    metrics = json.loads((folder_of(done) / "evaluation/metrics.json").read_text())
+    assert metrics["16x12x12"]["relative_l2"]["mean"] < 2
+    log = json.loads((folder_of(done) / "log.jsonl").read_text().splitlines()[-1])
+    expected = {"mse", "gradient"} | ({"pde", "charge"} if "loss.pde.weight=0.1" in overrides else set())
+    assert expected == {k.removeprefix("train/") for k in log if k.startswith("train/")} - {"loss", "gradient_norm", "parameter_norm", "learning_rate"}
+
+
+LONGER = ["data.samples_per_epoch=40", "training.checkpoint_every=3", "evaluation.samples=1"]
+
+
+def test_killed_in_the_middle_and_started_again_gives_the_same_bits(program, tmp_path):
+    """kill -9 at a random moment of training, twice; the same command again."""
+    whole = folder_of(program("train", "run=whole", *LONGER))
+    cut = tmp_path / "runs" / "cut"
+    chance = random.Random(0)
+    for _ in range(2):
+        process = program("train", "run=cut", *LONGER, start=True)
+        before = (cut / checkpoint.LATEST).stat().st_mtime_ns if (cut / checkpoint.LATEST).exists() else 0
+        while process.poll() is None and not ((cut / checkpoint.LATEST).exists() and (cut / checkpoint.LATEST).stat().st_mtime_ns > before):
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    middle = checkpoint.load_latest(cut)["progress"]
+    assert 0 < middle["step"] < 40 and not middle["finished"]
+    done = program("train", "run=cut", *LONGER)
+    assert "going on from" in done.stdout
+    assert torch.equal(final_weights(cut), final_weights(whole))
+    assert (cut / "log.jsonl").read_text().count("\n") == (whole / "log.jsonl").read_text().count("\n") == 2
+
+
+def test_sigterm_saves_exits_with_its_code_and_a_damaged_latest_falls_back(program, tmp_path):
+    folder = tmp_path / "runs" / "r"
+    process = program("train", "run=r", *LONGER, start=True)
+    while process.poll() is None and not (folder / checkpoint.PREVIOUS).exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 85, output
+    assert "SIGTERM: state saved" in output
+    latest = folder / checkpoint.LATEST
+    latest.write_bytes(latest.read_bytes()[:-1000])
+    done = program("train", "run=r", *LONGER)
+    assert "is damaged" in done.stderr and "instead" in done.stderr and "going on from" in done.stdout
+
+
+def test_a_users_own_files(program, tmp_path, limbs):
+    """Training and evaluation on .npz files of two grids, without labels or masks; broken ones skipped when asked."""
+    from physics_hybrid.potential.stream import LimbStream, Solver
+
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for grid, numbers in (((16, 12, 12), range(5)), ((20, 12, 10), range(5, 8))):
+        batch = LimbStream(limbs, grid, 9, "train", Solver(), torch.device("cpu")).batch(numbers)
+        for i, n in enumerate(numbers):
+            np.savez(folder / f"{n}.npz", sigma=np.moveaxis(batch.sigma[i].numpy(), 0, -1), source=batch.source[i].numpy(), u=batch.u[i].numpy(), spacing=batch.spacing[i].numpy())
+    options = [f"data.path={folder}", "data.splits={train: 0.5, validation: 0.25, test: 0.25}"]
+    done = program("train", *options, "experiment=native", tiny=("files", "fno"))
+    metrics = json.loads((folder_of(done) / "evaluation/metrics.json").read_text())
+    assert {k for k in metrics if "x" in k and k[0].isdigit()} <= {"16x12x12", "20x12x10"}
+    (folder / "zz.npz").write_bytes(b"broken")
+    failed = program("train", *options, tiny=("files", "fno"), expect=1)
+    assert "zz.npz" in failed.stderr and "Traceback" not in failed.stderr
+    evaluated = program("evaluate", f"checkpoint={folder_of(done)}", "data=files", f"data.path={folder}", "data.on_error=skip", f"output={tmp_path / 'e'}")
+    assert "zz.npz" in evaluated.stderr and "1 of 9 samples skipped" in evaluated.stderr
+    report = json.loads((tmp_path / "e/metrics.json").read_text())
+    assert {"16x12x12", "20x12x10"} <= set(report)
+    with open(tmp_path / "e/samples.csv") as file:
+        assert len(list(csv.DictReader(file))) == 8
+
+
+@pytest.mark.parametrize("overrides, tiny, message", [
+    (["model.backbone.modes=[3,9,3]"], ("limbs", "fno"), r"9 Fourier modes along H exceed what the grid \(16, 12, 12\) holds \(at most 6\)"),
+    (["model.backbone.levels=4"], ("limbs", "unet"), r"grid \(16, 12, 12\) is too small to be halved 4 times"),
+    (["runs_folder=/proc/none"], ("limbs", "fno"), "cannot be written"), (["model.composition=sum"], ("limbs", "fno"), "multiplicative, additive, direct"),
+    (["data.path=/nowhere"], ("files", "fno"), "does not exist"), (["data.solver.tolerance=1e-30"], ("limbs", "fno"), "did not reach a relative residual"),
+    (["data.phantom.sigma.fat=[0.05,-0.1,0.05]"], ("limbs", "fno"), "data.phantom.sigma.fat must be three positive"),
+    (["training.init_from=/nowhere"], ("limbs", "fno"), "does not exist"),
+], ids=lambda v: v[0].split("=")[0] if isinstance(v, list) else None)
+def test_bad_settings_fail_before_training_in_one_line(program, overrides, tiny, message):
+    done = program("train", *overrides, tiny=tiny, expect=1)
+    assert re.search(message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr and [l for l in done.stderr.splitlines() if l.startswith("error: ")]
+
+
+@pytest.mark.parametrize("words, message", [
+    (["training.epoch=3"], "did you mean training.epochs"), (["epochs=3"], "did you mean training.epochs"), (["modle=unet"], "did you mean model"),
+    (["model=unett"], "fno_residual"), (["training.epochs=abc"], "a whole number is expected"), (["training.learning_rate=fast"], "a number is expected"),
+    (["model.backbone.levels=3"], "no key"), (["epochs"], "write key=value"), (["data.grid=5"], "a list is expected"), (["data.workers=true"], "a whole number"),
+])
+def test_typos_get_a_suggestion_at_once(program, words, message):
+    done = program("train", *words, tiny=None, expect=2)
+    assert message in done.stderr and "Traceback" not in done.stderr
+
+
+def test_evaluate_explains_a_bad_checkpoint(program, tmp_path):
+    assert "does not exist" in program("evaluate", "checkpoint=/nowhere", expect=1).stderr
+    (tmp_path / "x.mdlus").write_bytes(b"no")
+    assert "x.mdlus is damaged" in program("evaluate", f"checkpoint={tmp_path / 'x.mdlus'}", expect=1).stderr
+    assert "checkpoint" in program("evaluate", expect=1).stderr
+
+
+def test_other_settings_in_an_old_folder_are_refused(program):
+    program("train", "run=a", "training.epochs=1", "evaluation.samples=1")
+    done = program("train", "run=a", "training.epochs=1", "model.backbone.width=12", expect=1)
+    assert "model.backbone.width: 8 -> 12" in done.stderr
+    program("train", "run=b", "training.epochs=1", "evaluation.samples=1", "training.init_from=runs/a")
+
+
+def test_help_is_a_page(program):
+    for script, word in (("train", "experiment=native data.path=FOLDER"), ("evaluate", "checkpoint=runs/mine")):
+        started = time.perf_counter()
+        page = program(script, "--help", tiny=None).stdout
+        assert word in page and "fno_residual" in page if script == "train" else word in page
+        assert time.perf_counter() - started < 60
+
+
+def test_every_key_is_commented_and_used():
+    """A key without a comment above it (or above its group) or without a reader in the package is a mistake."""
+    sources = "\n".join(p.read_text() for p in [*ROOT.glob("*.py"), *(ROOT / "physics_hybrid").rglob("*.py")])
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        if "hydra" in path.parts or path.parent.name == "experiment":
+            continue
+        lines = path.read_text().splitlines()
+        assert lines[0].startswith("#"), f"{path}: no comment on top"
+        for line in lines:
+            key = re.match(r"\s*([a-z_]+):", line)
+            if key and key[1] not in ("defaults", "hydra", "run", "output_subdir"):
+                assert re.search(rf"\b{key[1]}\b", sources), f"{path}: nothing reads {key[1]}"
