@@ -8,6 +8,7 @@ one is given (`reference_`).
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import platform
 import resource
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.data import FileData, LimbData
+from physics_hybrid.potential.data import FileData, Files, LimbData
 from physics_hybrid.potential.figures import errors_by_distance, slices
 from physics_hybrid.potential.metrics import aggregate
 from physics_hybrid.potential.problem import PotentialProblem
@@ -82,7 +83,7 @@ def evaluate(
             raise ValueError(f"no test sample on grid {name_of(grid)}; there are {', '.join(map(name_of, data.test_grids()))}")
         finer = home is not None and grid != home and all(a >= b for a, b in zip(grid, home))
         coarse = data.test(home, samples).batches() if finer else None
-        rows, pictured = [], False
+        rows = []
         for batch in tqdm(files.batches(), total=len(files.rows()), desc=f"evaluating {name_of(grid)}", unit="batch", leave=False, disable=not sys.stderr.isatty()):
             phi, seconds, memory = _timed(problem, model, batch, device)
             base = problem.baseline(model, batch)
@@ -98,15 +99,20 @@ def evaluate(
                 for prefix, per_sample in measured.items():
                     row |= {prefix + k: v for k, v in per_sample[i].items()}
                 rows.append(row)
-            if not pictured:
-                pictured = True
-                title = f"test sample on {name_of(grid)}: relative L2 {rows[0]['relative_l2']:.3f}, analytical baseline {rows[0]['baseline_relative_l2']:.3f}"
-                key = f"slices_{name_of(grid)}"
-                result.figures[key] = slices(batch, phi, base, folder / f"{key}.png", title)
         result.rows += rows
         result.tables[name_of(grid)] = aggregate(rows)
+        middle = sorted(range(len(rows)), key=lambda i: rows[i]["relative_l2"])[len(rows) // 2]
+        result.figures[f"slices_{name_of(grid)}"] = _picture(problem, model, files, middle, rows[middle], folder)
     result.figures["errors_by_distance"] = errors_by_distance(result.tables, folder / "errors_by_distance.png")
     return result
+
+
+def _picture(problem: PotentialProblem, model: nn.Module, files: Files, index: int, row: dict, folder: Path) -> Path:
+    """Sections through the sample of median error: neither the best nor the worst."""
+    addresses = [a for addresses in files.rows() for a in addresses]
+    batch = next(dataclasses.replace(files, entries=[e for e in files.entries if e.address == addresses[index]], workers=0).batches())
+    title = f"median test sample on {row['grid']}: relative L2 {row['relative_l2']:.3f}, analytical baseline {row['baseline_relative_l2']:.3f}"
+    return slices(batch, problem.predict(model, batch), problem.baseline(model, batch), folder / f"slices_{row['grid']}.png", title)
 
 
 def _timed(problem: PotentialProblem, model: nn.Module, batch: Batch, device: torch.device) -> tuple[Tensor, float, float]:

@@ -87,6 +87,15 @@ def _mask_take(field, index: int, axis: int):
     return np.ma.take(field, index, axis=axis) if np.ma.isMaskedArray(field) else np.take(field, index, axis=axis)
 
 
+def _plain_ticks(axis) -> None:
+    """Logarithmic axis with numbers as people write them."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
 def errors_by_distance(tables: dict[str, dict], path: Path) -> Path:
     """Relative L2 in shells round the source for every grid: network and baseline, median and 95th percentile.
 
@@ -104,10 +113,11 @@ def errors_by_distance(tables: dict[str, dict], path: Path) -> Path:
             axis.errorbar(range(len(shells)), middle, yerr=[np.zeros(len(high)), high], marker=marker, linestyle=line, color=color, capsize=3, label=f"{who}, {grid}")
     axis.set_xticks(range(len(labels)), [l.removesuffix("mm").removesuffix("mm+") + ("+" if l.endswith("+") else "") for l in labels])
     axis.set_yscale("log")
+    _plain_ticks(axis)
     axis.set_xlabel("distance from the source (mm)")
     axis.set_ylabel("relative L2 error (%), median to 95th percentile")
     axis.grid(True, which="both", alpha=0.3)
-    axis.legend(fontsize=8)
+    figure.legend(*axis.get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside upper center")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
@@ -131,6 +141,7 @@ def training_curve(records: list[dict], monitor: str, path: Path) -> Path | None
     if points:
         axis.plot(*zip(*points), marker="o", color="black", label=f"validation {monitor}")
     axis.set_yscale("log")
+    _plain_ticks(axis)
     axis.set_xlabel("optimiser step")
     axis.set_ylabel("mean over the epoch (dimensionless)")
     axis.grid(True, which="both", alpha=0.3)

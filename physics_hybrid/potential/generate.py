@@ -56,14 +56,13 @@ def generate(path: Path, stream: LimbStream, count: int, batch_size: int, progre
         have = sum((parts / f"{s:06d}.h5").exists() for s in starts)
         note = f"{path} is not there: solving {count} limbs" + (f" ({have * batch_size} kept from an earlier run)" if have else "")
         print(note, flush=True)
-        bar = tqdm(total=count, unit="limb", desc=path.stem, disable=not progress)
-        for start in starts:
-            part = parts / f"{start:06d}.h5"
-            numbers = range(start, min(start + batch_size, count))
-            if not part.exists():
-                _write(part, [stream.batch(numbers)], [stream.phantom(n) for n in numbers], stream)
-            bar.update(len(numbers))
-        bar.close()
+        with tqdm(total=count, unit="limb", desc=path.stem, disable=not progress) as bar:
+            for start in starts:
+                part = parts / f"{start:06d}.h5"
+                numbers = range(start, min(start + batch_size, count))
+                if not part.exists():
+                    _write(part, stream.batch(numbers), [stream.phantom(n) for n in numbers], stream)
+                bar.update(len(numbers))
         _join(path, [parts / f"{s:06d}.h5" for s in starts])
     except OSError as error:
         raise OSError(f"writing {path} failed ({error}); finished parts stay in {parts} and the next run goes on from them") from error
@@ -80,11 +79,10 @@ def _datasets(batch: Batch) -> dict[str, np.ndarray]:
     }
 
 
-def _write(path: Path, batches: list[Batch], phantoms: list[str], stream: LimbStream) -> None:
-    columns = [_datasets(b) for b in batches]
+def _write(path: Path, batch: Batch, phantoms: list[str], stream: LimbStream) -> None:
     with _Atomic(path) as file:
-        for key in columns[0]:
-            _dataset(file, key, np.concatenate([c[key] for c in columns]))
+        for key, values in _datasets(batch).items():
+            _dataset(file, key, values)
         file.create_dataset("phantom", data=np.array(phantoms, dtype="S"), track_times=False)
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs["axes"] = AXES
