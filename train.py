@@ -16,13 +16,11 @@ CONF = Path(__file__).resolve().parent / "conf"
 def main(config) -> None:
     with readable_errors():
         config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        from physics_hybrid.session import evaluate_run, open_session
+        from physics_hybrid.session import train
 
-        session = open_session(config)
-        session.trainer.fit()
-        evaluate_run(session)
-        session.close()
-        print(session.folder)
+        folder = train(config)
+        if folder is not None:
+            print(folder)
 
 
 if __name__ == "__main__":

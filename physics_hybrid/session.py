@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed as dist
 
 from physics_hybrid import run_folder
-from physics_hybrid.launch import Machine, initialize
+from physics_hybrid.heartbeat import Heartbeat
+from physics_hybrid.launch import Machine, finalize, initialize
+from physics_hybrid.potential.data import LimbData
 from physics_hybrid.potential.evaluation import default_grids, evaluate, log_to, markdown_table, provenance, write
 from physics_hybrid.potential.problem import PotentialProblem, build_data, build_model, build_problem, sigma_statistics
+from physics_hybrid.staging import staged
 from physics_hybrid.training import checkpoint
 from physics_hybrid.training.tracker import Tracker
-from physics_hybrid.training.trainer import Trainer, TrainingSettings
+from physics_hybrid.training.trainer import Requeue, Trainer, TrainingSettings
 
 
 @dataclass
@@ -29,30 +36,73 @@ class Session:
     trainer: Trainer
     tracker: Tracker
 
-    def close(self) -> None:
-        self.tracker.finish()
 
-
-def open_session(config: dict[str, Any]) -> Session:
-    """Build everything a training needs, and go on from the state in the run folder where there is one.
+def train(config: dict[str, Any]) -> Path | None:
+    """Train, then evaluate; the run folder on the rank that writes, None on the others. This is `train.py`.
 
     Raises
     ------
     ValueError, OSError, RuntimeError
-        Whatever is wrong with the configuration, the data or the machine, before any training.
+        Whatever is wrong with the configuration, the data or the machine, before any training where it can be known.
+    Requeue
+        A signal asked us to leave; the state is saved.
     """
-    from hydra.utils import instantiate
-
     training = config["training"]
     if training["threads"]:
         torch.set_num_threads(training["threads"])
     machine = initialize(training["device"])
-    folder = run_folder.open_run(config)
+    folder = Path(config["runs_folder"]) / str(config["run"])
+    tracker: Tracker = Tracker()
+    try:
+        with Heartbeat(machine.rank, machine.world_size, training["lost_rank_seconds"], os.environ.get("MASTER_ADDR", "localhost")):
+            if machine.writes:
+                run_folder.open_run(config)
+                run_folder.write_status(folder, "running")
+            with contextlib.ExitStack() as stack:
+                session = open_session(config, machine, folder, stack)
+                tracker = session.tracker
+                session.trainer.fit()
+        finalize()
+        if machine.writes:
+            evaluate_run(session)
+            run_folder.write_status(folder, "finished")
+        return folder if machine.writes else None
+    except BaseException as error:
+        if machine.writes and folder.is_dir():
+            with contextlib.suppress(OSError):
+                run_folder.write_status(folder, "requeue" if isinstance(error, Requeue) else "failed", str(error))
+        raise
+    finally:
+        tracker.finish()
+
+
+def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: contextlib.ExitStack) -> Session:
+    """Build everything a training needs, and go on from the state in the run folder where there is one.
+
+    `stack` takes what must be undone at the end (staged data). Raises what `train` raises.
+    """
+    from hydra.utils import instantiate
+
+    training, data_config = config["training"], config["data"]
     state = run_folder.resume(folder, config)
-    print(f"run {folder}: {machine}", flush=True)
-    run_folder.save_config(folder, config)
+    if machine.writes:
+        print(f"run {folder}: {machine}", flush=True)
+        run_folder.save_config(folder, config)
     torch.manual_seed(config["seed"])
-    data = build_data(config, machine.device)
+    np.random.seed(config["seed"])  # DistributedManager seeds NumPy with the rank
+    tag = f"{folder.name}-{os.environ.get('PBS_JOBID', os.getpid() if machine.world_size == 1 else 'job')}".replace("[", "_").replace("]", "_")
+    stage = lambda source: stack.enter_context(staged(source, data_config["stage_to"], machine, tag))
+    here = data_config  # as read on this node; the run keeps the configuration as it was given
+    if data_config["kind"] == "files":
+        here = {**data_config, "path": stage(data_config["path"])}
+    data = build_data({**config, "data": here}, machine.device, machine.rank, machine.world_size)
+    if machine.writes:
+        data.prepare()
+    if machine.world_size > 1:
+        dist.barrier()  # what rank 0 solved is there now
+        data.prepare()
+    if isinstance(data, LimbData) and data.train_samples:
+        data.read_training_from(stage(str(data.training_file())))
     problem = build_problem(config, data)
     model_config = config["model"]
     if state:
@@ -60,29 +110,34 @@ def open_session(config: dict[str, Any]) -> Session:
     else:
         normalisation = sigma_statistics(data, model_config["sigma_input"], model_config["sigma_eps"], model_config["statistics_samples"])
     model = build_model(config, normalisation)
-    clipping = training["clipping"]
-    settings = TrainingSettings(
-        **{k: training[k] for k in TrainingSettings.__dataclass_fields__ if k in training},
-        clipping_mode=clipping["mode"], clipping_threshold=clipping["threshold"],
-    )
-    tracker: Tracker = instantiate(config["tracker"])
-    trainer = Trainer(model, problem, settings, machine, folder, tracker, config, normalisation)
-    print(f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {config['model']['composition']}; {trainer.total_steps} steps", flush=True)
+    if not state and training["init_from"]:
+        try:
+            model.load_state_dict(weights_of(Path(training["init_from"])).state_dict())
+        except RuntimeError as error:
+            if isinstance(error, checkpoint.CheckpointError):
+                raise
+            raise checkpoint.CheckpointError(f"training.init_from={training['init_from']} holds another model than the configuration builds: {error}") from error
+    with torch.no_grad():  # a grid that the network cannot take fails here, with its reason
+        problem.predict(model.to(machine.device).eval(), data.sample_train())
+    tracker: Tracker = instantiate(config["tracker"]) if machine.writes else Tracker()
+    trainer = Trainer(model, problem, settings_of(training), machine, folder, tracker, config, normalisation)
+    if machine.writes:
+        print(f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {model_config['composition']}; {trainer.total_steps} steps", flush=True)
     if state:
         trainer.restore(state)
         done = trainer.progress
-        print(f"going on from epoch {done['epoch']}, step {done['step']}" if not done["finished"] else "training is complete already", flush=True)
-    elif training["init_from"]:
-        weights = weights_of(Path(training["init_from"])).state_dict()
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise checkpoint.CheckpointError(f"training.init_from={training['init_from']} holds another model than the configuration builds: {error}") from error
-    data.validation()  # solved or checked now, not after the first epoch
-    with torch.no_grad():  # a grid that the network cannot take fails here, with its reason
-        problem.predict(model.eval(), data.sample_train())
+        if machine.writes:
+            print("training is complete already" if done["finished"] else f"going on from epoch {done['epoch']}, step {done['step']}", flush=True)
     tracker.start(folder, config, state["tracker_run"] if state else None)
     return Session(config, folder, machine, problem, trainer, tracker)
+
+
+def settings_of(training: dict[str, Any]) -> TrainingSettings:
+    """conf/training as the trainer takes it."""
+    return TrainingSettings(
+        **{k: training[k] for k in TrainingSettings.__dataclass_fields__ if k in training},
+        clipping_mode=training["clipping"]["mode"], clipping_threshold=training["clipping"]["threshold"],
+    )
 
 
 def evaluate_run(session: Session) -> None:

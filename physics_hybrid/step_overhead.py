@@ -21,20 +21,16 @@ def measure(config: dict, repeats: int) -> dict:
     """Medians in seconds and their ratio, for a resolved configuration."""
     from physics_hybrid.launch import initialize
     from physics_hybrid.potential.problem import build_data, build_model, build_problem, model_inputs, sigma_statistics
+    from physics_hybrid.session import settings_of
     from physics_hybrid.training.tracker import Tracker
-    from physics_hybrid.training.trainer import Trainer, TrainingSettings
+    from physics_hybrid.training.trainer import Trainer
 
     machine = initialize(config["training"]["device"])
     data = build_data(config, machine.device)
     problem = build_problem(config, data)
     normalisation = sigma_statistics(data, config["model"]["sigma_input"], config["model"]["sigma_eps"], 4)
     whole, bare = (build_model(config, normalisation).to(machine.device) for _ in range(2))
-    training = config["training"]
-    settings = TrainingSettings(
-        **{k: training[k] for k in TrainingSettings.__dataclass_fields__ if k in training},
-        clipping_mode=training["clipping"]["mode"], clipping_threshold=training["clipping"]["threshold"],
-    )
-    trainer = Trainer(whole, problem, settings, machine, Path("."), Tracker(), config, normalisation)
+    trainer = Trainer(whole, problem, settings_of(config["training"]), machine, Path("."), Tracker(), config, normalisation)
     started = time.perf_counter()
     batch = next(problem.train_batches(0, 0))
     solving = time.perf_counter() - started

@@ -2,10 +2,14 @@
 
 All three give the same things: training batches as a function of (seed, epoch, position), a validation split, a
 test split on any of their grids, and the statistics of sigma over the training split.
+
+With several ranks a step takes `batch_size` samples on each: rank r has the r-th part of the global batch that one process with
+world_size times the batch size would have.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -89,9 +93,14 @@ class Files:
     workers: int = 0
     conventions: Conventions = Conventions()
     sigma_components: int = 3
+    rank: int = 0
+    world_size: int = 1
 
     def rows(self, shuffle_key: tuple[int, ...] | None = None) -> list[list[Address]]:
-        """Batches as lists of addresses; shuffled by a key, or in file order. A batch never mixes grids."""
+        """This rank's batches as lists of addresses; shuffled by a key, or in file order. A batch never mixes grids.
+
+        Where ranks would get unequal shares, samples are repeated from the start of their grid, as torch's DistributedSampler does.
+        """
         groups: dict[Grid, list[Address]] = defaultdict(list)
         for entry in self.entries:
             groups[entry.shape].append(entry.address)
@@ -99,14 +108,20 @@ class Files:
         batches = []
         for shape in sorted(groups):
             addresses = groups[shape]
-            order = random.permutation(len(addresses)) if random is not None else range(len(addresses))
-            batches += [[addresses[i] for i in order[k : k + self.batch_size]] for k in range(0, len(addresses), self.batch_size)]
+            order = list(random.permutation(len(addresses)) if random is not None else range(len(addresses)))
+            order += [order[i % len(order)] for i in range(-len(order) % self.world_size)]
+            size = self.batch_size * self.world_size
+            for k in range(0, len(order), size):
+                together = order[k : k + size]
+                share = len(together) // self.world_size
+                batches.append([addresses[i] for i in together[self.rank * share : (self.rank + 1) * share]])
         if random is not None:
             batches = [batches[i] for i in random.permutation(len(batches))]
         return batches
 
-    def batches(self, shuffle_key: tuple[int, ...] | None = None, start: int = 0) -> Iterator[Batch]:
-        rows = self.rows(shuffle_key)[start:]
+    def batches(self, shuffle_key: tuple[int, ...] | None = None, start: int = 0, stride: int = 1) -> Iterator[Batch]:
+        """Batches start, start + stride, ... of `rows`, on the device."""
+        rows = self.rows(shuffle_key)[start::stride]
         pin = self.device.type == "cuda"
         # the loader draws a seed for its workers from the global state, which must not depend on when a run was resumed
         generator = torch.Generator().manual_seed(0)
@@ -118,8 +133,7 @@ class Files:
             yield batch.to(self.device)
 
     def of_grid(self, grid: Grid, count: int | None = None) -> "Files":
-        chosen = [e for e in self.entries if e.shape == tuple(grid)][:count]
-        return Files(chosen, self.batch_size, self.device, self.workers, self.conventions, self.sigma_components)
+        return dataclasses.replace(self, entries=[e for e in self.entries if e.shape == tuple(grid)][:count])
 
 
 @dataclass
@@ -129,7 +143,7 @@ class LimbData:
     grid : (D, H, W) that is trained on; batch_size; seed.
     samples_per_epoch : limbs per epoch when streamed.
     train_samples : limbs in the training file, or null to stream.
-    validation_samples, folder, workers : see conf/data.
+    validation_samples, folder, workers : see conf/data. rank, world_size : whose share of the training batches.
     """
 
     limbs: LimbDistribution
@@ -144,7 +158,8 @@ class LimbData:
     train_samples: int | None = None
     workers: int = 0
     sigma_components: int = 3
-    progress: bool = True
+    rank: int = 0
+    world_size: int = 1
     _cache: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
@@ -163,7 +178,7 @@ class LimbData:
         key = (split, tuple(grid), count)
         if key not in self._cache:
             stream = self.stream(split, grid)
-            path = generate(dataset_path(self.folder, stream, count), stream, count, max(1, min(8, self.batch_size)), self.progress)
+            path = generate(dataset_path(self.folder, stream, count), stream, count, max(1, min(8, self.batch_size)))
             addresses = find(path)
             if len(addresses) != count:
                 raise SampleError(str(path), None, f"holds {len(addresses)} samples, not {count}; delete it and it is solved again")
@@ -173,15 +188,34 @@ class LimbData:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-(self.train_samples or self.samples_per_epoch) // self.batch_size)
+        return -(-(self.train_samples or self.samples_per_epoch) // (self.batch_size * self.world_size))
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
         if self.train_samples:
-            yield from self.files("train", self.grid, self.train_samples).batches((self.seed, epoch), start)
+            files = self.files("train", self.grid, self.train_samples)
+            yield from dataclasses.replace(files, rank=self.rank, world_size=self.world_size).batches((self.seed, epoch), start)
             return
-        stream, n = self.stream("train", self.grid), self.samples_per_epoch
-        for step in range(start, self.steps_per_epoch):
-            yield stream.batch(range(epoch * n + step * self.batch_size, epoch * n + min((step + 1) * self.batch_size, n)))
+        stream, together = self.stream("train", self.grid), self.batch_size * self.world_size
+        for step in range(start, self.steps_per_epoch):  # limbs are endless: the last batch of an epoch is a full one, too
+            first = (epoch * self.steps_per_epoch + step) * together + self.rank * self.batch_size
+            yield stream.batch(range(first, first + self.batch_size))
+
+    def prepare(self) -> None:
+        """Solve what training reads and is not there yet. With several ranks: on one of them, before the others look."""
+        self.validation()
+        if self.train_samples:
+            self.files("train", self.grid, self.train_samples)
+
+    def training_file(self) -> Path:
+        """Where the stored training limbs lie."""
+        return self.files("train", self.grid, self.train_samples).entries[0].address.path
+
+    def read_training_from(self, path: str) -> None:
+        """Read the stored training limbs from a copy of their file."""
+        key = ("train", self.grid, self.train_samples)
+        files = self._cache[key]
+        entries = [dataclasses.replace(e, address=Address(Path(path), e.address.row)) for e in files.entries]
+        self._cache[key] = dataclasses.replace(files, entries=entries)
 
     def validation(self) -> Files:
         return self.files("validation", self.grid, self.validation_samples)
@@ -218,6 +252,8 @@ class FileData:
     on_error: str = "raise"
     workers: int = 0
     sigma_components: int = 3
+    rank: int = 0
+    world_size: int = 1
     entries: dict[str, list[Entry]] = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -234,11 +270,20 @@ class FileData:
         return Files(entries, self.batch_size, self.device, self.workers, self.conventions, self.sigma_components)
 
     @property
+    def share(self) -> Files:
+        """This rank's part of the training split."""
+        return dataclasses.replace(self.files("train"), rank=self.rank, world_size=self.world_size)
+
+    @property
     def steps_per_epoch(self) -> int:
-        return len(self.files("train").rows())
+        return len(self.share.rows())
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        yield from self.files("train").batches((self.seed, epoch), start)
+        yield from self.share.batches((self.seed, epoch), start)
+
+    def prepare(self) -> None:
+        """Everything was checked when it was found; the splits that training needs must not be empty."""
+        self.files("train"), self.validation()
 
     def validation(self) -> Files:
         return self.files("validation")

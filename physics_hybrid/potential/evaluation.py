@@ -93,7 +93,8 @@ def evaluate(
                 others["upsampled_"] = upsample(problem.predict(model, small), small.tissue, grid)
             if reference is not None:
                 others["reference_"] = problem.predict(reference, batch)
-            measured = {prefix: problem.metrics(p, batch) for prefix, p in others.items()}
+            physics = problem.metrics.physics(batch)
+            measured = {prefix: problem.metrics(p, batch, physics) for prefix, p in others.items()}
             for i, name in enumerate(batch.names):
                 row = {"grid": name_of(grid), "sample": Path(name).name, "seconds": seconds / len(batch), "peak_memory_MB": memory}
                 for prefix, per_sample in measured.items():

@@ -34,9 +34,14 @@ class Metrics:
     boxes: int = 3
     ends: str = "grounded"
 
-    def __call__(self, phi: Tensor, batch: Batch) -> list[dict[str, float]]:
+    def physics(self, batch: Batch) -> Physics:
+        """The discrete problem in the precision of the metrics: build it once where several predictions are measured."""
+        return Physics.of(batch, self.ends, torch.float32 if batch.u.device.type == "mps" else torch.float64)
+
+    def __call__(self, phi: Tensor, batch: Batch, physics: Physics | None = None) -> list[dict[str, float]]:
         """One dict for each sample; phi (B, D, H, W) in volts. A tissue or shell that a sample lacks is left out."""
-        phi, truth = phi.double() if phi.device.type != "mps" else phi, batch.u.to(torch.float32 if phi.device.type == "mps" else torch.float64)
+        physics = physics or self.physics(batch)
+        phi, truth = phi.to(physics.operator.spacing), batch.u.to(physics.operator.spacing)
         mask = select(batch, "conductive", self.exclude_radius)
         norm = lambda field, where: torch.where(where, field, 0.0).flatten(1).norm(dim=1)
         size, own = norm(truth, mask), norm(phi, mask)
@@ -50,7 +55,6 @@ class Metrics:
         }
         wrong, field = field_squares(phi, truth, mask, batch.spacing.to(phi))
         columns["field_error"] = (wrong / field).sqrt()
-        physics = Physics.of(batch, self.ends, phi.dtype)
         columns["pde_residual"] = PDELoss(0.0, self.exclude_radius).per_sample(phi, batch, physics).sqrt()
         columns["charge_defect"] = ChargeLoss(self.boxes).per_sample(phi, batch, physics).sqrt()
         for label, tissue in enumerate(TISSUES[1:], start=1):

@@ -72,7 +72,13 @@ class PotentialProblem:
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        rows = [row for batch in self.data.validation().batches() for row in self.metrics(self.predict(model, batch), batch)]
+        """Means over the validation split; ranks share the work and all get the same figures."""
+        rank, ranks = self.data.rank, self.data.world_size
+        rows = [row for batch in self.data.validation().batches(start=rank, stride=ranks) for row in self.metrics(self.predict(model, batch), batch)]
+        if ranks > 1:
+            everyone: list = [None] * ranks
+            torch.distributed.all_gather_object(everyone, rows)
+            rows = [row for part in everyone for row in part]
         return {name: float(np.mean([r[name] for r in rows])) for name in ("relative_l2", "rdm", "mag", "field_error", "pde_residual", "charge_defect")}
 
     @torch.no_grad()
@@ -104,15 +110,15 @@ def sigma_statistics(data: LimbData | FileData, kind: str, eps: float, samples: 
     return {"sigma_mean": mean.tolist(), "sigma_std": torch.where(std > 1e-12, std, 1.0).tolist()}
 
 
-def build_data(config: Any, device: torch.device) -> LimbData | FileData:
-    """The data of `config` (the whole resolved configuration, a plain dict)."""
+def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int = 1) -> LimbData | FileData:
+    """The data of `config` (the whole resolved configuration, a plain dict), or one rank's share of it."""
     from physics_hybrid.potential.phantom import LimbDistribution
     from physics_hybrid.potential.samples import Conventions
     from physics_hybrid.potential.stream import Solver
 
     data = dict(config["data"])
     kind = data.pop("kind")
-    common = dict(batch_size=data["batch_size"], seed=config["seed"], device=device, workers=data["workers"], sigma_components=data["sigma_components"])
+    common = dict(rank=rank, world_size=world_size, batch_size=data["batch_size"], seed=config["seed"], device=device, workers=data["workers"], sigma_components=data["sigma_components"])
     if kind == "files":
         if not data["path"]:
             raise ValueError("data=files needs data.path=FILE_OR_FOLDER: .npz, .h5, or folders of .npy (see README)")

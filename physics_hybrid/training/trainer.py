@@ -2,10 +2,15 @@
 
 What it promises: killed at any moment and started again, a training continues to the same weights as one never killed;
 a signal is answered with a checkpoint; a non-finite loss never reaches the weights.
+
+Several processes train one model (DistributedDataParallel). At every step each has as many samples as the others, so that the mean
+of their gradients is the gradient of the mean; one small all-reduce a step carries losses and signals, and every rank
+decides alike. Rank 0 alone writes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -17,7 +22,9 @@ from pathlib import Path
 from typing import Any, Iterator, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -34,7 +41,8 @@ class Problem(Protocol):
     monitor: str
 
     def train_batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """Batches `start`, start + 1, ... of an epoch, on the training device; a function of (seed, epoch, position) alone."""
+        """This rank's share of batches `start`, start + 1, ... of an epoch, on the training device; a function of (seed, epoch, position)
+        alone, and of equal size on all ranks."""
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]: ...
 
@@ -99,6 +107,10 @@ class Trainer:
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._schedule)
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=s.precision == "fp16")
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(s.ema), use_buffers=True) if s.ema else None
+        self.network: nn.Module = model
+        if machine.world_size > 1:
+            devices = [machine.device] if machine.device.type == "cuda" else None
+            self.network = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
         self.clip = clipper(model, s.clipping_mode, s.clipping_threshold)
         self.progress = {"epoch": 0, "position": 0, "step": 0, "bad_steps": 0, "skipped": 0, "seconds": 0.0, "finished": False}
         self.epoch_sums: dict[str, float] = {}
@@ -128,6 +140,11 @@ class Trainer:
     # --- state ------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict:
+        """Everything to go on from. With several ranks all of them must call it: each brings its random states."""
+        rng = [checkpoint.rng_state()]
+        if self.machine.world_size > 1:
+            rng = [None] * self.machine.world_size
+            dist.all_gather_object(rng, checkpoint.rng_state())
         return {
             "format": 1,
             "model": self.model.state_dict(),
@@ -138,14 +155,17 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "progress": dict(self.progress),
             "epoch_sums": dict(self.epoch_sums),
-            "rng": [checkpoint.rng_state()],
+            "rng": rng,
+            "world_size": self.machine.world_size,
             "normalisation": self.normalisation,
             "config": self.config,
             "tracker_run": self.tracker.run_id,
         }
 
     def save(self) -> Path:
-        return checkpoint.save_state(self.folder, self.state())
+        """Collect the state of all ranks; rank 0 writes it."""
+        state = self.state()
+        return checkpoint.save_state(self.folder, state) if self.machine.writes else self.folder / checkpoint.LATEST
 
     def restore(self, state: dict) -> None:
         """Go on from a state that `state` gave. Raises CheckpointError where the model does not fit."""
@@ -163,7 +183,24 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.progress, self.epoch_sums, self.best = dict(state["progress"]), dict(state["epoch_sums"]), state["best"]
         self.progress["finished"] = self.progress["epoch"] >= self.settings.epochs
-        checkpoint.set_rng_state(state["rng"][self.machine.rank])
+        if self.machine.rank < len(state["rng"]):
+            checkpoint.set_rng_state(state["rng"][self.machine.rank])
+        if state["world_size"] != self.machine.world_size:
+            self._reshard(state["world_size"])
+
+    def _reshard(self, before: int) -> None:
+        """Go on with another number of ranks: the same samples have been seen, in larger or smaller global batches.
+
+        Position and step are counted anew in today's batches (rounded down: a few samples may be seen twice).
+        """
+        progress, ranks = self.progress, self.machine.world_size
+        progress["position"] = min(progress["position"] * before // ranks, self.problem.steps_per_epoch - 1)
+        progress["position"] -= progress["position"] % self.settings.accumulate
+        progress["step"] = progress["epoch"] * self.updates_per_epoch + progress["position"] // self.settings.accumulate
+        self.scheduler.last_epoch = progress["step"]
+        for group, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs):
+            group["lr"] = rate * self._schedule(progress["step"])
+        self.scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -209,7 +246,7 @@ class Trainer:
                 self.tracker.log({f"train/{k}": v for k, v in values.items()}, progress["step"])
             if self.signal is not None:
                 self._leave(bar)
-            if progress["step"] % s.checkpoint_every == 0 and progress["position"] < self.problem.steps_per_epoch and self.machine.writes:
+            if progress["step"] % s.checkpoint_every == 0 and progress["position"] < self.problem.steps_per_epoch:
                 self.save()
         self._finish_epoch(bar)
 
@@ -220,15 +257,18 @@ class Trainer:
         count = sum(len(b) for b in batches)
         sums: dict[str, Tensor] = {}
         for batch in batches:
-            with self._autocast():
-                loss, terms = self.problem.loss(self.model, batch)
-            weight = len(batch) / count
-            self.scaler.scale(loss * weight).backward()
+            last = batch is batches[-1]
+            quiet = contextlib.nullcontext() if last or self.network is self.model else self.network.no_sync()
+            with quiet:
+                with self._autocast():
+                    loss, terms = self.problem.loss(self.network, batch)
+                weight = len(batch) / count
+                self.scaler.scale(loss * weight).backward()
             for name, value in {"loss": loss.detach(), **terms}.items():
                 sums[name] = sums.get(name, 0.0) + value * weight
         self.scaler.unscale_(self.optimizer)
         norm = self.clip()
-        values = dict(zip(sums, torch.stack([*sums.values()]).tolist()))
+        values = self._agree(sums)
         values["gradient_norm"] = float(norm)
         values["parameter_norm"] = float(nn.utils.get_total_norm([p.detach() for p in self.model.parameters()]))
         values["learning_rate"] = self.scheduler.get_last_lr()[0]
@@ -242,6 +282,18 @@ class Trainer:
         self.scaler.update()
         self.scheduler.step()
         return values
+
+    def _agree(self, sums: dict[str, Tensor]) -> dict[str, float]:
+        """Means over ranks; and a signal that reached one rank reaches all."""
+        packed = torch.stack([*sums.values()])
+        if self.machine.world_size > 1:
+            packed = torch.cat([packed, packed.new_tensor([float(self.signal or 0)])])
+            everyone = [torch.empty_like(packed) for _ in range(self.machine.world_size)]
+            dist.all_gather(everyone, packed)
+            together = torch.stack(everyone)
+            self.signal = int(together[:, -1].max()) or None
+            packed = together[:, :-1].mean(dim=0)
+        return dict(zip(sums, packed.tolist()))
 
     def _autocast(self):
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision, torch.float32)
@@ -279,12 +331,12 @@ class Trainer:
             if math.isfinite(score) and (self.best is None or score < self.best["score"]):
                 weights = {k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()}
                 self.best = {"score": score, "epoch": progress["epoch"], "model": weights}
+        self.save()
         if self.machine.writes:
             self._report(record, bar)
             if progress["epoch"] % s.figures_every == 0 or last:
                 for name, path in self.problem.draw(self.evaluated, self.folder / "figures", f"epoch{progress['epoch']:04d}").items():
                     self.tracker.figure(name, path, progress["step"])
-            self.save()
             if self.best is not None and self.best["epoch"] == progress["epoch"]:
                 metadata = {"score": self.best["score"], "monitor": self.problem.monitor}
                 checkpoint.save_model(self.folder / "best", self.evaluated, progress["epoch"], metadata)
@@ -318,10 +370,14 @@ class Trainer:
         self.signal = number
 
     def _leave(self, bar: tqdm) -> None:
-        path = self.save() if self.machine.writes else None
+        path = self.save()
+        if self.machine.world_size > 1:
+            dist.barrier()  # a launcher that sees one rank leave may kill the others: nobody leaves before the state is on disk
         bar.close()
         name = signal.Signals(self.signal).name
         code = 130 if self.signal == signal.SIGINT else self.settings.requeue_exit_code
+        if not self.machine.writes:
+            raise Requeue(code)
         print(f"{name}: state saved to {path} at epoch {self.progress['epoch']}, step {self.progress['step']}; the same command goes on from there (exit code {code})", flush=True)
         raise Requeue(code)
 

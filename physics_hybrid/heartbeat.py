@@ -1,0 +1,105 @@
+"""A lost rank is noticed, named, and not waited for.
+
+Every rank tells a small store each few seconds that it lives, and looks whether the others did. A rank that has been silent for too
+long is gone (killed, its node down): the rest say which one and on which host, and leave with exit code 86, instead of hanging in a
+collective until the walltime. The thread beats through validation, figures and file writing alike.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from datetime import timedelta
+
+import torch.distributed as dist
+
+LOST_RANK_EXIT_CODE = 86
+
+
+class Heartbeat:
+    """Started by all ranks of an initialised process group; `patience` in seconds.
+
+    Use as a context manager; leaving it in order tells the others not to miss this rank.
+    """
+
+    def __init__(self, rank: int, world_size: int, patience: float, master: str):
+        self.rank, self.world_size, self.patience = rank, world_size, patience
+        self.interval = max(0.2, patience / 10)
+        self.stop = threading.Event()
+        self.lost: str | None = None
+        if world_size == 1:
+            return
+        name = socket.gethostname()
+        port: list = [None]
+        if rank == 0:
+            self.store = dist.TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=patience))
+            port[0] = self.store.port
+        dist.broadcast_object_list(port, src=0)
+        if rank != 0:
+            self.store = dist.TCPStore(master, port[0], is_master=False, wait_for_workers=False, timeout=timedelta(seconds=patience))
+        hosts: list = [None] * world_size
+        dist.all_gather_object(hosts, name)
+        self.hosts = hosts
+        self.thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> "Heartbeat":
+        if self.world_size > 1:
+            self.thread.start()
+        return self
+
+    def __exit__(self, kind, error, _) -> None:
+        if self.world_size == 1:
+            return
+        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("physics_hybrid"):
+            self.blame(error)  # not an error of ours: a collective has lost its partner
+        self.stop.set()
+        self.thread.join()
+        failed = kind is not None and not issubclass(kind, SystemExit)
+        try:
+            self.store.set(f"{'failed' if failed else 'done'}/{self.rank}", str(error)[:500] if failed else "1")
+            if self.rank == 0:  # the store lives in this process: stay until the others have read it
+                deadline = time.monotonic() + (3 * self.interval if failed else self.patience)
+                while time.monotonic() < deadline and not all(self.store.check([f"done/{r}"]) for r in range(1, self.world_size)):
+                    time.sleep(self.interval / 4)
+        except RuntimeError:
+            pass  # the store's process has left before us
+
+    def blame(self, error: BaseException) -> None:
+        """A collective failed: give the watch time to find out who is gone, and leave."""
+        deadline = time.monotonic() + 1.5 * self.patience
+        while self.lost is None and time.monotonic() < deadline:
+            time.sleep(self.interval / 4)
+        self._leave(self.lost or f"no rank is silent, but a collective failed: {str(error).splitlines()[0]}")
+
+    def _leave(self, why: str) -> None:
+        print(f"error: rank {self.rank} on {self.hosts[self.rank]}: {why}. Start the same command again: it goes on from the last checkpoint", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(LOST_RANK_EXIT_CODE)  # no clean-up: the main thread may hang in a collective
+
+    def _watch(self) -> None:
+        heard = {r: (None, time.monotonic()) for r in range(self.world_size) if r != self.rank}
+        beat = 0
+        while not self.stop.wait(self.interval):
+            beat += 1
+            try:
+                self.store.set(f"beat/{self.rank}", str(beat))
+                for r, (last, _) in list(heard.items()):
+                    if self.store.check([f"done/{r}"]):
+                        del heard[r]
+                    elif self.store.check([f"failed/{r}"]):
+                        self.lost = f"rank {r} on {self.hosts[r]} failed: {self.store.get(f'failed/{r}').decode()}"
+                    elif self.store.check([f"beat/{r}"]):
+                        now = self.store.get(f"beat/{r}")
+                        if now != last:
+                            heard[r] = (now, time.monotonic())
+            except RuntimeError:
+                if not self.stop.is_set():
+                    self.lost = f"rank 0 on {self.hosts[0]} is gone: its store does not answer"
+            for r, (_, when) in heard.items():
+                if time.monotonic() - when > self.patience:
+                    self.lost = f"rank {r} on {self.hosts[r]} has not been heard of for {self.patience:g} s"
+            if self.lost:
+                self._leave(self.lost)

@@ -1,0 +1,185 @@
+r"""How far data parallel training scales: measured here, predicted elsewhere, with the formulas on the table.
+
+    python -m physics_hybrid.scaling [--ranks 1 2] [--output scaling.json] [key=value ...]
+
+Measured on this machine, with torchrun and gloo: the step without and with gradient exchange at each number of ranks, and an all-reduce of
+buffers of several sizes, to which the ring model is fitted:
+
+    t_allreduce(n, S) = 2 (n - 1) a + 2 (n - 1) / n * S / b          a: latency per hop (s), b: bandwidth (bytes/s)
+
+(Patarasuk and Yuan, J. Parallel Distrib. Comput. 69 (2009) 117, eq. 3). Predicted for n GPUs in nodes of g, hierarchical rings:
+
+    t_comm = t_allreduce(min(n, g), S; node) + t_allreduce(n / g, S / min(n, g); network)
+    t_step = t_compute + max(0, t_comm - overlap * t_backward),       efficiency = t_compute / t_step
+
+with S the bytes of all gradients and t_backward = 2/3 t_compute. The assumptions are options and are printed with the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+SIZES = tuple(4**k * 1024 for k in range(2, 8))  # 16 KiB to 16 MiB
+
+
+def ring(n: float, size: float, latency: float, bandwidth: float) -> float:
+    """Seconds of a ring all-reduce of `size` bytes over n ranks."""
+    return 0.0 if n <= 1 else 2 * (n - 1) * latency + 2 * (n - 1) / n * size / bandwidth
+
+
+def fit(measured: list[tuple[int, int, float]]) -> tuple[float, float]:
+    """(latency, bandwidth) of the ring model from (ranks, bytes, seconds), least squares in relative error."""
+    rows = np.array([[2 * (n - 1) / t, 2 * (n - 1) / n * s / t] for n, s, t in measured])
+    latency, inverse = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
+    return max(float(latency), 0.0), 1 / max(float(inverse), 1e-15)
+
+
+def predict(gpus: list[int], compute: float, size: float, per_node: int, node: tuple[float, float], network: tuple[float, float], overlap: float) -> list[dict]:
+    """Step time and efficiency for each number of GPUs; node and network are (latency, bandwidth)."""
+    out = []
+    for n in gpus:
+        inside = min(n, per_node)
+        comm = ring(inside, size, *node) + ring(n / inside, size / inside, *network)
+        step = compute + max(0.0, comm - overlap * compute * 2 / 3)
+        out.append({"gpus": n, "communication_s": comm, "step_s": step, "efficiency": compute / step})
+    return out
+
+
+def worker(overrides: list[str], repeats: int, output: str) -> None:
+    """One rank of a measurement: launched by torchrun."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    conf = Path(__file__).resolve().parents[1] / "conf"
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+        config = OmegaConf.to_container(compose("config", overrides=["run=scaling", *overrides]), resolve=True)
+    import torch
+    import torch.distributed as dist
+
+    from physics_hybrid.launch import finalize, initialize
+    from physics_hybrid.potential.problem import build_data, build_model, build_problem, sigma_statistics
+    from physics_hybrid.session import settings_of
+    from physics_hybrid.training.tracker import Tracker
+    from physics_hybrid.training.trainer import Trainer
+
+    machine = initialize(config["training"]["device"])
+    data = build_data(config, machine.device, machine.rank, machine.world_size)
+    problem = build_problem(config, data)
+    model_config = config["model"]
+    model = build_model(config, sigma_statistics(data, model_config["sigma_input"], model_config["sigma_eps"], 4))
+    trainer = Trainer(model, problem, settings_of(config["training"]), machine, Path("."), Tracker(), config, {})
+    batch = next(problem.train_batches(0, 0))
+
+    def seconds(step) -> float:
+        times = []
+        for i in range(repeats + 2):
+            if machine.world_size > 1:
+                dist.barrier()
+            if machine.device.type == "cuda":
+                torch.cuda.synchronize()
+            started = time.perf_counter()
+            step()
+            if machine.device.type == "cuda":
+                torch.cuda.synchronize()
+            if i >= 2:
+                times.append(time.perf_counter() - started)
+        return statistics.median(times)
+
+    network, alone = trainer.network, trainer.model
+
+    def without_exchange():
+        trainer.network = alone
+        loss, _ = problem.loss(alone, batch)
+        loss.backward()
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
+
+    result = {"ranks": machine.world_size, "threads": torch.get_num_threads(), "compute_s": seconds(without_exchange)}
+    trainer.network = network
+    result["step_s"] = seconds(lambda: trainer._update([batch]))
+    result["gradient_bytes"] = sum(p.numel() * p.element_size() for p in model.parameters())
+    result["batch"] = list(batch.u.shape)
+    if machine.world_size > 1:
+        result["allreduce_s"] = {}
+        for size in SIZES:
+            buffer = torch.zeros(size // 4, device=machine.device)
+            result["allreduce_s"][size] = seconds(lambda: dist.all_reduce(buffer))
+    if machine.writes:
+        Path(output).write_text(json.dumps(result))
+    finalize()
+
+
+def measure(ranks: list[int], overrides: list[str], repeats: int) -> list[dict]:
+    """Run `worker` with each number of ranks under torchrun, the cores shared out evenly."""
+    out = []
+    cores = os.cpu_count() or 1
+    root = str(Path(__file__).resolve().parents[1])
+    with tempfile.TemporaryDirectory() as folder:
+        for n in ranks:
+            path = str(Path(folder) / f"{n}.json")
+            environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // max(ranks))), "PYTHONPATH": root + os.pathsep + os.environ.get("PYTHONPATH", "")}
+            subprocess.run(
+                [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n), "-m", "physics_hybrid.scaling",
+                 "--worker", path, "--repeats", str(repeats), *overrides], check=True, env=environment, stdout=subprocess.DEVNULL,
+            )
+            out.append(json.loads(Path(path).read_text()))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of ranks to measure on this machine")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--output", default="scaling.json")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[8, 16, 32, 64, 128, 256, 512], help="numbers of GPUs to predict for")
+    parser.add_argument("--compute-ms", type=float, default=None, help="step of one GPU without exchange, ms (assumed: --sample-ms times the batch)")
+    parser.add_argument("--sample-ms", type=float, default=4.3, help="forward and backward of one 96x48x48 sample, ms (H200, 52 M parameters, float32)")
+    parser.add_argument("--gpu-batch", type=int, default=8)
+    parser.add_argument("--per-node", type=int, default=4)
+    parser.add_argument("--node-bandwidth", type=float, default=200e9, help="bytes/s of a ring inside a node (NVLink)")
+    parser.add_argument("--network-bandwidth", type=float, default=20e9, help="bytes/s of a ring between nodes (200 Gb/s, 80 %% of it)")
+    parser.add_argument("--latency", type=float, default=10e-6, help="seconds per hop")
+    parser.add_argument("--overlap", type=float, default=0.7, help="share of the backward pass that hides communication")
+    parser.add_argument("--worker", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", help="configuration overrides, as for train.py")
+    arguments = parser.parse_args()
+    if arguments.worker:
+        worker(arguments.overrides, arguments.repeats, arguments.worker)
+        return
+    measured = measure(arguments.ranks, arguments.overrides, arguments.repeats)
+    print("measured here (one batch a rank: perfect scaling is a constant step)\n")
+    print("| ranks | threads a rank | compute, ms | step with exchange, ms | efficiency |\n|---|---|---|---|---|")
+    base = measured[0]["step_s"]
+    for m in measured:
+        print(f"| {m['ranks']} | {m['threads']} | {m['compute_s'] * 1e3:.1f} | {m['step_s'] * 1e3:.1f} | {base / m['step_s']:.2f} |")
+    points = [(m["ranks"], int(size), t) for m in measured for size, t in m.get("allreduce_s", {}).items()]
+    result: dict = {"measured": measured}
+    if points:
+        latency, bandwidth = fit(points)
+        worst = max(abs(ring(n, s, latency, bandwidth) / t - 1) for n, s, t in points)
+        result["fit"] = {"latency_s": latency, "bandwidth_bytes_per_s": bandwidth, "worst_relative_error": worst}
+        print(f"\nring all-reduce fitted to {len(points)} points: latency {latency * 1e6:.0f} us a hop, bandwidth {bandwidth / 1e9:.2f} GB/s, worst point off by {worst:.0%}")
+    size = measured[0]["gradient_bytes"]
+    compute = (arguments.compute_ms or arguments.sample_ms * arguments.gpu_batch) / 1e3
+    assumptions = {k: getattr(arguments, k) for k in ("per_node", "node_bandwidth", "network_bandwidth", "latency", "overlap", "gpu_batch")} | {"compute_s": compute, "gradient_bytes": size}
+    table = predict(arguments.gpus, compute, size, arguments.per_node, (arguments.latency, arguments.node_bandwidth), (arguments.latency, arguments.network_bandwidth), arguments.overlap)
+    print("\npredicted (not measured), from t_step = t_compute + max(0, t_comm - overlap 2/3 t_compute); assumptions: " + ", ".join(f"{k} {v:g}" for k, v in assumptions.items()))
+    print("\n| GPUs | communication, ms | step, ms | efficiency |\n|---|---|---|---|")
+    for row in table:
+        print(f"| {row['gpus']} | {row['communication_s'] * 1e3:.2f} | {row['step_s'] * 1e3:.1f} | {row['efficiency']:.3f} |")
+    result |= {"assumptions": assumptions, "predicted": table}
+    Path(arguments.output).write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

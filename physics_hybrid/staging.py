@@ -1,0 +1,105 @@
+"""Copy data to the scratch disk of each node once, verified, before training reads it there in every epoch.
+
+One rank a node copies (local rank 0), the others of that node wait. A scratch that is too small or fails is reported, and
+training reads from where the data was: slower, but right. The copy is removed when the run ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Iterator
+
+import torch.distributed as dist
+
+from physics_hybrid.launch import Machine
+
+CHUNK = 1 << 22
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+
+
+def copy_verified(source: Path, target: Path) -> tuple[int, float]:
+    """Copy a file or folder and compare SHA-256 sums of what was read and what lies there now; (bytes, seconds).
+
+    Raises
+    ------
+    OSError
+        No room (asked before the first byte), an error of the disk, or a sum that differs. Nothing is left behind.
+    """
+    started = time.perf_counter()
+    files = _files(source)
+    size = sum(f.stat().st_size for f in files)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(target.parent).free
+        if size > free:
+            raise OSError(f"{size / 1e9:.2f} GB do not fit into the {free / 1e9:.2f} GB free there")
+        for file in files:
+            to = target if source.is_file() else target / file.relative_to(source)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            if _copy(file, to) != _digest(to):
+                raise OSError(f"{to} differs from {file} after copying")
+    except OSError:
+        remove(target)
+        raise
+    return size, time.perf_counter() - started
+
+
+def _copy(source: Path, target: Path) -> str:
+    digest = hashlib.sha256()
+    with open(source, "rb") as a, open(target, "wb") as b:
+        while block := a.read(CHUNK):
+            digest.update(block)
+            b.write(block)
+        b.flush()
+        os.fsync(b.fileno())
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(CHUNK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staged(source: str | None, scratch: str | None, machine: Machine, tag: str) -> Iterator[str | None]:
+    """The path to read from on this node: the copy under `scratch`, or `source` itself where nothing is (or can be) staged.
+
+    tag : keeps two runs on one node apart. All ranks must enter. The copy is removed on the way out.
+    """
+    if not scratch or not source:
+        yield source
+        return
+    origin = Path(source)
+    target = Path(scratch) / f"physics_hybrid-{tag}" / origin.name
+    if machine.local_rank == 0:
+        try:
+            size, seconds = copy_verified(origin, target)
+            print(f"staged {size / 1e6:.1f} MB to {target} in {seconds:.1f} s ({size / 1e6 / max(seconds, 1e-9):.0f} MB/s), checksums agree", flush=True)
+        except OSError as error:
+            print(f"WARNING: cannot stage {origin} to {target}: {error}; reading it where it is", file=sys.stderr, flush=True)
+    if machine.world_size > 1:
+        dist.barrier()
+    try:
+        yield str(target if target.exists() else origin)
+    finally:
+        if machine.local_rank == 0:
+            remove(target.parent)

@@ -1,0 +1,66 @@
+"""SIGTERM to the launcher at random moments: every time a checkpoint that loads, the documented exit, no epoch lost.
+
+    python tests/sigterm_storm.py [--times 20] [--seed 0]
+
+One training of two ranks under torchrun is stopped and started again and again, each time from where it was. Prints a line for each stop
+and exits 0 only if all held. (That a training stopped and started again gives the bits of one never stopped: test_cluster.py.)
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from physics_hybrid.training import checkpoint
+from tests.test_cluster import start
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    chance, wrong = random.Random(arguments.seed), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        options = ("data.batch_size=2", f"data.samples_per_epoch={200 * arguments.times}", "training.epochs=2", "training.checkpoint_every=10000")
+        run = folder / "runs/storm"
+        before = 0
+        for number in range(arguments.times):
+            process = start("torchrun", folder, "storm", *options)
+            # anywhere from the start of the launcher to well into training
+            delay = chance.uniform(0.5, 25)
+            try:
+                output, _ = process.communicate(timeout=delay)
+                wrong.append(f"{number}: ended by itself\n{output}")
+                break
+            except subprocess.TimeoutExpired:
+                process.terminate()
+            asked = time.monotonic()
+            output, _ = process.communicate(timeout=120)
+            state = checkpoint.load_latest(run) if run.is_dir() else None
+            step = state["progress"]["step"] if state else 0
+            status = json.loads((run / "status.json").read_text())["state"] if (run / "status.json").exists() else "not started"
+            saved = "SIGTERM: state saved" in output
+            print(f"stop {number + 1:2d} after {delay:4.1f} s: exit {process.returncode}, status {status}, step {before} -> {step}, left in {time.monotonic() - asked:.1f} s", flush=True)
+            if step < before:
+                wrong.append(f"{number}: went back from step {before} to {step}")
+            if process.returncode == 0:
+                wrong.append(f"{number}: exit 0 though stopped")
+            if "training:" in output and not saved:
+                wrong.append(f"{number}: was training and did not save\n{output[-3000:]}")
+            if saved and status != "requeue":
+                wrong.append(f"{number}: saved, and status is {status}")
+            before = step
+        print(f"{arguments.times} stops, step {before} reached; " + ("all held" if not wrong else "\n".join(wrong)))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""Several processes train the model that one would have trained; and a training cannot be lost."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from physics_hybrid import staging
+from physics_hybrid.heartbeat import LOST_RANK_EXIT_CODE
+from physics_hybrid.launch import Machine
+from physics_hybrid.scaling import fit, predict, ring
+from physics_hybrid.training import checkpoint
+from tests.conftest import ROOT, TINY
+
+MPIRUN = shutil.which("mpirun")
+OPTIONS = [o for group in ("always", "limbs", "fno") for o in TINY[group]] + [
+    "data.samples_per_epoch=16", "evaluation.samples=1", "training.checkpoint_every=2", "training.lost_rank_seconds=10", "evaluation.resolutions=[[16,12,12]]",
+]
+LAUNCHERS = {
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"],
+    "mpirun": ["mpirun", "-n", "2", "--oversubscribe", *(["--allow-run-as-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []), sys.executable],
+}
+
+
+def command(launcher: str, folder: Path, run: str, *overrides: str) -> list[str]:
+    words = {o.split("=")[0]: o for o in (*OPTIONS, f"runs_folder={folder / 'runs'}", f"data.folder={folder / 'data'}", f"run={run}", *overrides)}
+    return [*LAUNCHERS.get(launcher, [sys.executable]), str(ROOT / "train.py"), *words.values()]
+
+
+def start(launcher: str, folder: Path, run: str, *overrides: str) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return subprocess.Popen(command(launcher, folder, run, *overrides), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, stdin=subprocess.DEVNULL)
+
+
+def finish(process: subprocess.Popen, expect: int | None = 0) -> str:
+    output, _ = process.communicate(timeout=240)
+    assert expect is None or process.returncode == expect, f"exit {process.returncode}\n{output}"
+    return output
+
+
+def losses(folder: Path, run: str) -> torch.Tensor:
+    records = [json.loads(line) for line in (folder / "runs" / run / "log.jsonl").read_text().splitlines()]
+    return torch.tensor([[r["train/loss"], r["validation/relative_l2"]] for r in records], dtype=torch.float64)
+
+
+def weights(folder: Path, run: str) -> torch.Tensor:
+    return torch.cat([v.flatten() for v in checkpoint.load_state(folder / "runs" / run / checkpoint.LATEST)["model"].values()])
+
+
+def ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The training processes under a launcher."""
+    return [p for p in psutil.Process(process.pid).children(recursive=True) if "train.py" in " ".join(p.cmdline()) and "torch.distributed.run" not in " ".join(p.cmdline()) and "mpirun" not in p.name()]
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The same training by two ranks under torchrun, and by one process with the same global batch."""
+    folder = tmp_path_factory.mktemp("cluster")
+    out = finish(start("torchrun", folder, "torchrun", "data.batch_size=2"))
+    finish(start("alone", folder, "alone", "data.batch_size=4"))
+    return folder, out
+
+
+def test_two_ranks_train_as_one_with_the_same_global_batch(together):
+    folder, out = together
+    assert torch.allclose(losses(folder, "torchrun"), losses(folder, "alone"), rtol=1e-4)
+    assert "rank 0 of 2" in out and out.count("report:") == 1
+
+
+@pytest.mark.skipif(MPIRUN is None, reason="no mpirun on this machine (Debian: openmpi-bin)")
+def test_mpirun_gives_the_same_curve_as_torchrun(together):
+    folder, _ = together
+    finish(start("mpirun", folder, "mpirun", "data.batch_size=2"))
+    assert torch.allclose(losses(folder, "mpirun"), losses(folder, "torchrun"), rtol=1e-6)
+
+
+def test_stored_limbs_and_accumulation_too(tmp_path):
+    """Samples from files, shuffled, an odd number of them (12 of 11, one repeated), two batches a step, staged to a scratch disk."""
+    scratch = tmp_path / "scratch"
+    options = ("data=generated", "data.train_samples=12", "data.workers=0", "training.accumulate=2", f"data.stage_to={scratch}")
+    out = finish(start("torchrun", tmp_path, "two", "data.batch_size=1", *options))
+    finish(start("alone", tmp_path, "one", "data.batch_size=2", *options))
+    assert torch.allclose(losses(tmp_path, "two"), losses(tmp_path, "one"), rtol=1e-4)
+    assert "checksums agree" in out and not list(scratch.glob("**/*.h5"))
+
+
+def test_a_killed_rank_is_named_the_other_leaves_and_the_restart_gives_the_same_bits(together, tmp_path):
+    folder, _ = together
+    options = ("data.batch_size=2", "training.epochs=2")
+    process = start("torchrun", folder, "killed", *options, "data.samples_per_epoch=16", "training.checkpoint_every=1")
+    wait_for(lambda: (folder / "runs/killed" / checkpoint.PREVIOUS).exists(), process)
+    victim, other = sorted(ranks_of(process), key=lambda p: int(p.environ()["RANK"]), reverse=True)
+    victim.kill()
+    died = time.monotonic()
+    out = finish(process, expect=None)
+    assert process.returncode != 0 and not other.is_running()
+    assert time.monotonic() - died < 60
+    assert "rank 1 on " in out or "rank      : 1" in out, out
+    assert checkpoint.load_latest(folder / "runs/killed")["progress"]["step"] >= 1
+    finish(start("torchrun", folder, "killed", *options, "training.checkpoint_every=1"))
+    assert torch.equal(weights(folder, "killed"), weights(folder, "torchrun"))
+
+
+LONE = """
+import sys
+from physics_hybrid.heartbeat import Heartbeat
+from physics_hybrid.launch import initialize
+import torch, torch.distributed as dist
+machine = initialize("cpu")
+with Heartbeat(machine.rank, machine.world_size, 3.0, "127.0.0.1"):
+    print("up", flush=True)
+    while True:
+        dist.all_reduce(torch.ones(1))
+"""
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
+def test_without_a_launcher_that_cares_a_lost_rank_is_named(victim, how):
+    """A bare start on each slot: nobody but the heartbeat looks. Killed, or frozen as a node that hangs."""
+    port = str(random.randint(20000, 60000))
+    processes = []
+    for rank in (0, 1):
+        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        processes.append(subprocess.Popen([sys.executable, "-c", LONE], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    try:
+        assert all(any("up" in line for line in iter(p.stdout.readline, "")) for p in processes)
+        time.sleep(1)
+        processes[victim].send_signal(getattr(signal, how))
+        _, errors = processes[1 - victim].communicate(timeout=30)
+        assert processes[1 - victim].returncode == LOST_RANK_EXIT_CODE, errors
+        assert f"rank {victim} on " in errors
+    finally:
+        for p in processes:
+            p.kill()
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("mpirun", marks=pytest.mark.skipif(MPIRUN is None, reason="no mpirun on this machine"))])
+def test_a_signal_on_one_rank_makes_all_save_and_leave(tmp_path, launcher):
+    process = start(launcher, tmp_path, "r", "data.batch_size=2", "data.samples_per_epoch=400")
+    folder = tmp_path / "runs/r"
+    wait_for(lambda: (folder / checkpoint.LATEST).exists(), process)
+    ranks_of(process)[-1].send_signal(signal.SIGUSR1)
+    out = finish(process, expect=None)
+    assert process.returncode != 0 and "SIGUSR1: state saved" in out
+    assert json.loads((folder / "status.json").read_text())["state"] == "requeue"
+    assert checkpoint.load_state(folder / checkpoint.LATEST)["progress"]["step"] >= 2
+
+
+def test_going_on_with_another_number_of_ranks(tmp_path):
+    """Two ranks, then one: the samples seen stay seen, and training ends where it should."""
+    options = ("data.batch_size=2", "data.samples_per_epoch=40", "training.checkpoint_every=1")
+    process = start("torchrun", tmp_path, "r", *options)
+    folder = tmp_path / "runs/r"
+    wait_for(lambda: (folder / checkpoint.PREVIOUS).exists(), process)
+    process.send_signal(signal.SIGTERM)
+    finish(process, expect=None)
+    before = checkpoint.load_latest(folder)["progress"]
+    out = finish(start("alone", tmp_path, "r", *options))
+    assert f"going on from epoch {before['epoch']}, step {before['epoch'] * 20 + before['position'] * 2}" in out
+    after = checkpoint.load_latest(folder)["progress"]
+    assert after["step"] == 40 and after["finished"]
+
+
+MACHINE = Machine(0, 1, torch.device("cpu"))
+
+
+def test_staging_copies_verifies_and_cleans_up(tmp_path, capsys):
+    source = tmp_path / "data"
+    (source / "sub").mkdir(parents=True)
+    (source / "a.npz").write_bytes(os.urandom(100_000))
+    (source / "sub/b.npy").write_bytes(os.urandom(10))
+    with staging.staged(str(source), str(tmp_path / "scratch"), MACHINE, "run") as here:
+        assert here != str(source) and (Path(here) / "a.npz").read_bytes() == (source / "a.npz").read_bytes() and (Path(here) / "sub/b.npy").exists()
+    assert not Path(here).exists() and "0.1 MB" in capsys.readouterr().out
+
+
+def test_a_full_scratch_is_reported_and_the_source_used(tmp_path, capsys, monkeypatch):
+    (tmp_path / "a.h5").write_bytes(b"x" * 1000)
+    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 10))
+    with staging.staged(str(tmp_path / "a.h5"), str(tmp_path / "scratch"), MACHINE, "run") as here:
+        assert here == str(tmp_path / "a.h5")
+    assert "do not fit" in capsys.readouterr().err
+
+
+def test_a_copy_that_differs_is_not_used(tmp_path, monkeypatch):
+    (tmp_path / "a.h5").write_bytes(b"x" * 1000)
+    monkeypatch.setattr(staging, "_digest", lambda _: "another")
+    with pytest.raises(OSError, match="differs"):
+        staging.copy_verified(tmp_path / "a.h5", tmp_path / "scratch" / "a.h5")
+    assert not (tmp_path / "scratch" / "a.h5").exists()
+
+
+def test_ring_model_is_recovered_from_its_own_times_and_large_jobs_are_slower():
+    points = [(n, s, ring(n, s, 20e-6, 5e9)) for n in (2, 4, 8) for s in (10**4, 10**6, 10**8)]
+    latency, bandwidth = fit(points)
+    assert latency == pytest.approx(20e-6) and bandwidth == pytest.approx(5e9)
+    table = predict([1, 4, 8, 64, 512], 0.03, 2e8, 4, (1e-5, 2e11), (1e-5, 2e10), 0.0)
+    efficiency = [row["efficiency"] for row in table]
+    assert efficiency[0] == 1.0 and all(a > b for a, b in zip(efficiency, efficiency[1:]))
+    # 512 GPUs in nodes of 4: 3 rings inside, then 128 nodes exchanging a quarter each
+    assert table[-1]["communication_s"] == pytest.approx(ring(4, 2e8, 1e-5, 2e11) + ring(128, 5e7, 1e-5, 2e10))
