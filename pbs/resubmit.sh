@@ -1,0 +1,55 @@
+#!/bin/bash
+# Go on with a training in another job, or not: `pbs/resubmit.sh STATUS SCRIPT`, at the end of the job scripts.
+#
+#   STATUS 0    it is done
+#          85   it saved its state before the walltime: SCRIPT is submitted again, with the resources of this job
+#          else it failed: a broken training must not go on using up an allocation
+#
+# RESUBMISSIONS (how many are left) bounds the chain. Where compute nodes may not submit jobs, it prints the line to type elsewhere.
+set -uo pipefail
+status=${1:?usage: pbs/resubmit.sh STATUS SCRIPT}
+script=${2:?usage: pbs/resubmit.sh STATUS SCRIPT}
+# training.requeue_exit_code
+saved=${REQUEUE_EXIT_CODE:-85}
+
+if ((status == 0)); then
+    echo "training ${RUN:-} is done"
+    exit 0
+fi
+if ((status != saved)); then
+    echo "training ${RUN:-} failed with exit status $status: not submitted again" >&2
+    exit "$status"
+fi
+if ((${RESUBMISSIONS:-0} <= 0)); then
+    echo "training ${RUN:-} is saved and not done, and no resubmissions are left: qsub -v RUN=${RUN:-} ... $script goes on" >&2
+    exit "$status"
+fi
+
+attribute() {
+    qstat -f "${PBS_JOBID:-}" 2> /dev/null | sed ':a;N;$!ba;s/\n\t//g' | sed -n "s/^ *$1 = //p"
+}
+
+# What was asked for on qsub's command line is not in the script.
+options=()
+for resource in select place walltime; do
+    value=$(attribute "Resource_List.$resource")
+    options+=(${value:+-l "$resource=$value"})
+done
+account=$(attribute Account_Name)
+options+=(${account:+-A "$account"} ${PBS_O_QUEUE:+-q "$PBS_O_QUEUE"})
+
+RESUBMISSIONS=$((RESUBMISSIONS - 1))
+variables=RESUBMISSIONS
+for name in RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN WALLTIME REQUEUE_EXIT_CODE MPIRUN; do
+    if [[ -n ${!name:-} ]]; then
+        variables+=,$name # qsub takes the value from its environment
+        export "${name?}"
+    fi
+done
+export RESUBMISSIONS
+if job=$(qsub "${options[@]}" -v "$variables" "$script"); then
+    echo "training ${RUN:-} goes on in job $job ($RESUBMISSIONS resubmissions left)"
+else
+    echo "training ${RUN:-} is saved and could not be submitted from here; from a login node: RUN=${RUN:-} OVERRIDES='${OVERRIDES:-}' qsub ${options[*]} -v $variables $script" >&2
+    exit "$status"
+fi

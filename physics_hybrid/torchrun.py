@@ -1,0 +1,66 @@
+"""torchrun that answers signals as its ranks do and ends with their exit status: `python -m physics_hybrid.torchrun --nproc-per-node 4 train.py ...`.
+
+torchrun ends with 1 whatever its ranks said, so that a job cannot tell "saved, start again" from an error; it answers SIGTERM by killing them
+after 30 seconds, and dies of SIGUSR1, leaving them behind. Here both are handed to the ranks, which save and leave.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """torchrun's command line.
+
+    Raises
+    ------
+    SystemExit
+        With the exit status of the first rank that failed, 128 + n where signal n killed it.
+    """
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing import api
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    api._terminate_process_handler = hand_on  # torchrun installs it, for SIGTERM, SIGINT and more, when it starts the ranks
+    signal.signal(signal.SIGUSR1, hand_on)
+    try:
+        run.main(arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        code = failure.exitcode
+        how = f"ended with exit status {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+        print(f"rank {rank} on {socket.gethostname()} {how}", file=sys.stderr, flush=True)
+        sys.exit(code if code >= 0 else 128 - code)
+
+
+def hand_on(number: int, _frame) -> None:
+    """Pass a signal to the ranks; without any yet, leave."""
+    ranks = children(os.getpid())
+    for rank in ranks:
+        try:
+            os.kill(rank, number)
+        except ProcessLookupError:  # it has left in the meantime
+            pass
+    if not ranks:
+        sys.exit(128 + number)
+
+
+def children(parent: int) -> list[int]:
+    """Process numbers, from /proc: the fourth field of `stat` is the parent, behind a name that may hold spaces and brackets."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has left in the meantime
+            continue
+        if int(fields[1]) == parent and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""The job scripts, with stubs in place of PBS and of the training: which commands they build, and what they do with an exit status."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PBS = ROOT / "pbs"
+SCRIPTS = sorted(p for p in PBS.iterdir() if p.suffix in (".pbs", ".sh"))
+
+#: What each stub does after it has written its own line to the log. python: the training; its status is $TRAINING, or 85 when it gets SIGUSR1.
+STUBS = {
+    "python": """
+        trap 'exit 85' USR1 TERM
+        echo ready >> LOG
+        for ((i = 0; i < ${TENTHS:-0}; i++)); do sleep 0.1; done
+        exit "${TRAINING:-0}" """,
+    "mpirun": """
+        if [[ $1 == --version ]]; then echo "$MPI"; exit; fi
+        exit "${TRAINING:-0}" """,
+    "pbsdsh": """
+        shift 3 # -n N --
+        cd /
+        env -i HOME="$HOME" PATH=/usr/bin:/bin "$@" """,
+    "qsub": """
+        printf '%q ' handed "RUN=$RUN" "SEED=${SEED:-}" "RESUBMISSIONS=$RESUBMISSIONS" >> LOG; echo >> LOG
+        echo 48214.pbs01; exit "${QSUB:-0}" """,
+    "qstat": r"""
+        [[ -n ${LIMIT:-} ]] || exit 1
+        printf 'Job Id: %s\n    Account_Name = heart\n' "$2"
+        printf '    Resource_List.select = 2:ncpus=8:ngpus=4:mpiprocs=4:mem=\n\t64gb\n    Resource_List.walltime = %s\n' "$LIMIT" """,
+}
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Run a job script as PBS would, in a folder with brackets and a space in its name.
+
+    Returns (the finished process, the lines of the log: one for each stub called, as a list of words; environment of python ahead).
+    """
+    folder = tmp_path / "runs of [7]"
+    shutil.copytree(PBS, folder / "pbs")
+    (folder / "train.py").write_text("")
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    log = tmp_path / "log"
+    for name, body in STUBS.items():
+        script = stubs / name
+        line = f"""[[ ${{1:-}} == --version ]] || echo "$(printf '%q ' {name} "threads=${{OMP_NUM_THREADS:-}}" "in=$PWD" "$@")" >> LOG"""
+        script.write_text(f"#!/bin/bash\n{line}\n{body}\n".replace("LOG", shlex.quote(str(log))))
+        script.chmod(0o755)
+    # Spawned processes begin with a bare environment: only what site.sh does on that node is there.
+    (folder / "pbs" / "site.sh").write_text(f"export PATH={shlex.quote(str(stubs))}:$PATH\n")
+
+    def call(script, nodes, start=False, **variables):
+        (tmp_path / "nodes").write_text("".join(f"{n}\n" for n in nodes))
+        environ = {
+            "PATH": f"{stubs}:/usr/bin:/bin", "HOME": str(tmp_path), "PBS_JOBID": "48213.pbs01", "PBS_O_WORKDIR": str(folder), "PBS_NODEFILE": str(tmp_path / "nodes"),
+            "NCPUS": "8", "PBS_O_QUEUE": "gpu", "LIMIT": "01:00:00",
+        } | variables
+        words = ["bash", *script] if isinstance(script, list) else ["bash", str(folder / "pbs" / script)]
+        process = subprocess.Popen(words, env=environ, cwd=folder if isinstance(script, list) else tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if start:
+            return process, log
+        process.printed = process.communicate(timeout=60)[0]
+        return process, [shlex.split(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+    call.folder = folder
+    return call
+
+
+def called(log, name):
+    return [words[1:] for words in log if words[0] == name]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_scripts_are_bash_and_shellcheck_finds_nothing(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed (apt-get install shellcheck)")
+    done = subprocess.run(["shellcheck", "-x", script.relative_to(ROOT)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("script", [p for p in SCRIPTS if p.suffix == ".pbs"], ids=lambda p: p.name)
+def test_directives_hold_no_comment_that_pbs_would_take_for_an_option(script):
+    directives = [line for line in script.read_text().splitlines() if line.startswith("#PBS")]
+    assert len(directives) >= 5 and not [line for line in directives if "#" in line[1:]]
+    assert any("SITE" in line for line in script.read_text().splitlines())
+
+
+def test_one_node_is_one_torchrun(job):
+    done, log = job("train.pbs", ["gpu01"] * 4, RUN="limb", OVERRIDES="experiment=base data.grid=[*] seed=3")
+    assert done.returncode == 0, done.printed
+    (words,) = called(log, "python")
+    assert words[:2] == ["threads=2", f"in={job.folder}"]  # 8 CPUs, 4 ranks
+    assert words[2:] == ["-m", "physics_hybrid.torchrun", "--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", words[9], "--node-rank", "0",
+                         "--nproc-per-node", "4", "train.py", "run=limb", "experiment=base", "data.grid=[*]", "seed=3"]
+    assert 61000 <= int(words[9]) < 65536
+    assert not called(log, "pbsdsh") and not called(log, "qsub")
+    assert "training limb is done" in done.printed
+
+
+def test_two_nodes_are_two_torchruns_that_agree(job):
+    done, log = job("train.pbs", ["gpu01.cluster"] * 2 + ["gpu02.cluster"] * 2, RUN="limb", THREADS="3")
+    assert done.returncode == 0, done.printed
+    (spawned,) = called(log, "pbsdsh")
+    assert spawned[2:5] == ["-n", "2", "--"]  # the first line of the second node in the node file
+    first, second = sorted(called(log, "python"), key=lambda w: w[w.index("--node-rank") + 1])
+    assert [w[w.index("--node-rank") + 1] for w in (first, second)] == ["0", "1"]
+    ranked = first.index("--node-rank")
+    assert first[:ranked] == second[:ranked] and first[ranked + 2:] == second[ranked + 2:]  # threads, folder, meeting point, training
+    assert first[:2] == ["threads=3", f"in={job.folder}"]
+    assert first[first.index("--master-addr") + 1] == "gpu01.cluster" and first[first.index("--nnodes") + 1] == "2"
+
+
+def test_two_jobs_on_a_node_meet_at_different_ports(job):
+    ports = set()
+    for number in range(48213, 48217):
+        _, log = job("train.pbs", ["gpu01"], PBS_JOBID=f"{number}.pbs01")
+        words = called(log, "python")[-1]
+        ports.add(words[words.index("--master-port") + 1])
+    assert len(ports) == 4
+
+
+def test_an_array_job_has_a_name_without_brackets_and_goes_on_alone(job):
+    done, log = job("study.pbs", ["gpu01"], PBS_JOBID="48213[7].pbs01", PBS_ARRAY_INDEX="7", TRAINING="85")
+    assert done.returncode == 85, done.printed
+    (words,) = called(log, "python")
+    assert words[-3:] == ["train.py", "run=48213_7", "seed=7"]
+    (again,) = called(log, "qsub")
+    assert again[-1] == "pbs/train.pbs" and {"RUN", "SEED"} <= set(again[again.index("-v") + 1].split(","))
+    assert called(log, "handed") == [["RUN=48213_7", "SEED=7", "RESUBMISSIONS=19"]]
+    assert called(log, "qstat")[0][-1] == "48213[7].pbs01"
+
+
+def test_overrides_with_commas_come_from_a_file(job):
+    (job.folder / "mine.txt").write_text("# the fine grid\ndata.grid=[96,48,48]\n\nexperiment=base\n")
+    _, log = job("train.pbs", ["gpu01"], RUN="limb", OVERRIDES="@mine.txt")
+    assert called(log, "python")[0][-2:] == ["data.grid=[96,48,48]", "experiment=base"]
+    done, _ = job("train.pbs", ["gpu01"], RUN="limb", OVERRIDES="@gone.txt")
+    assert done.returncode == 2 and "gone.txt" in done.printed
+
+
+@pytest.mark.parametrize("mpi, expected", [
+    ("mpirun (Open MPI) 4.1.4", ["-n", "4", "--hostfile", "{nodes}", "--map-by", "ppr:2:node", "--bind-to", "none", "-x", "MASTER_ADDR", "-x", "MASTER_PORT",
+                                 "-x", "WORLD_SIZE", "-x", "OMP_NUM_THREADS", "-x", "PATH"]),
+    ("HYDRA build details:", ["-n", "4", "--ppn", "2"]),
+])
+def test_mpirun_gets_the_ranks_and_the_meeting_point(job, mpi, expected):
+    done, log = job("train_mpi.pbs", ["gpu01"] * 2 + ["gpu02"] * 2, RUN="limb", MPI=mpi, TRAINING="85")
+    assert done.returncode == 85, done.printed
+    (words,) = called(log, "mpirun")
+    nodes = str(job.folder.parent / "nodes")
+    assert words == ["threads=4", f"in={job.folder}", *[w.format(nodes=nodes) for w in expected], "python", "train.py", "run=limb"]
+    assert called(log, "qsub")[0][-1] == "pbs/train_mpi.pbs"
+
+
+def test_evaluation_is_one_process(job):
+    done, log = job("evaluate.pbs", ["gpu01"], CHECKPOINT="runs/limb [2]")
+    assert done.returncode == 0 and called(log, "python") == [["threads=", f"in={job.folder}", "evaluate.py", "checkpoint=runs/limb [2]"]]
+    done, _ = job("evaluate.pbs", ["gpu01"])
+    assert done.returncode != 0 and "CHECKPOINT=" in done.printed
+
+
+def test_a_folder_without_the_program_is_an_error(job):
+    (job.folder / "train.py").unlink()
+    done, log = job("train.pbs", ["gpu01"])
+    assert done.returncode == 2 and "has no train.py" in done.printed and not log
+
+
+# --- walltime, signals and the chain ----------------------------------------------------------------------------------
+
+
+def test_training_is_told_before_the_walltime_and_submitted_again_with_the_same_resources(job):
+    started = time.monotonic()
+    done, log = job("train.pbs", ["gpu01"], RUN="limb", LIMIT="00:01:00", MARGIN="59", TENTHS="300")
+    assert done.returncode == 85 and time.monotonic() - started < 20, done.printed
+    (again,) = called(log, "qsub")
+    options = again[2:]
+    for pair in (["-l", "select=2:ncpus=8:ngpus=4:mpiprocs=4:mem=64gb"], ["-l", "walltime=00:01:00"], ["-A", "heart"], ["-q", "gpu"]):
+        assert any(options[i:i + 2] == pair for i in range(len(options))), (pair, options)
+    assert {"RUN", "MARGIN", "RESUBMISSIONS"} <= set(options[options.index("-v") + 1].split(","))
+    assert "goes on in job 48214.pbs01 (19 resubmissions left)" in done.printed
+
+
+def test_a_walltime_that_is_not_known_or_too_short_is_said(job):
+    done, log = job("train.pbs", ["gpu01"], LIMIT="")
+    assert done.returncode == 0 and "the walltime is not known" in done.printed and called(log, "python")
+    done, log = job("train.pbs", ["gpu01"], LIMIT="", WALLTIME="00:05:00")
+    assert done.returncode == 2 and "leaves no time to train" in done.printed and len(called(log, "python")) == 1
+
+
+def test_a_deleted_job_saves_and_is_not_submitted_again(job):
+    process, log = job("train.pbs", ["gpu01"], start=True, RUN="limb", TENTHS="300")
+    while not (log.exists() and "ready" in log.read_text()):
+        time.sleep(0.05)
+    for child in Path("/proc").glob("[0-9]*/stat"):  # qdel: SIGTERM to all processes of the job
+        fields = child.read_text().rpartition(")")[2].split()
+        if int(fields[1]) == process.pid:
+            os.kill(int(child.parent.name), signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    printed = process.communicate(timeout=20)[0]
+    assert process.returncode == 85 and "not submitted again" in printed, printed
+    assert "qsub threads" not in log.read_text()
+
+
+@pytest.mark.parametrize("status, left, expected, submitted, words", [
+    (0, 5, 0, False, "is done"),
+    (85, 5, 0, True, "goes on in job 48214.pbs01 (4 resubmissions left)"),
+    (85, 0, 85, False, "no resubmissions are left"),
+    (1, 5, 1, False, "failed with exit status 1"),
+    (130, 5, 130, False, "failed with exit status 130"),
+    (137, 5, 137, False, "failed with exit status 137"),
+])
+def test_only_a_saved_training_goes_on_and_not_for_ever(job, status, left, expected, submitted, words):
+    done, log = job(["pbs/resubmit.sh", str(status), "pbs/train.pbs"], ["gpu01"], RUN="limb", RESUBMISSIONS=str(left))
+    assert done.returncode == expected and words in done.printed, done.printed
+    assert bool(called(log, "qsub")) == submitted
+
+
+def test_the_status_that_means_saved_can_be_another(job):
+    done, log = job(["pbs/resubmit.sh", "75", "pbs/train.pbs"], ["gpu01"], RUN="limb", RESUBMISSIONS="1", REQUEUE_EXIT_CODE="75")
+    assert done.returncode == 0 and called(log, "qsub")
+
+
+def test_where_nodes_may_not_submit_the_line_to_type_is_printed(job):
+    done, _ = job("train.pbs", ["gpu01"], RUN="limb", TRAINING="85", QSUB="1")
+    assert done.returncode == 85 and "could not be submitted from here" in done.printed and "RUN=limb" in done.printed
+
+
+def test_the_chain_counts_down_over_jobs(job):
+    """Each job hands the next one fewer: a training that never ends stops."""
+    left, jobs = 3, 0
+    while jobs < 10:
+        done, log = job("train.pbs", ["gpu01"], RUN="limb", TRAINING="85", RESUBMISSIONS=str(left))
+        jobs += 1
+        if len(called(log, "handed")) < jobs:
+            break
+        left = int(called(log, "handed")[-1][2].partition("=")[2])
+    assert jobs == 4 and done.returncode == 85 and "no resubmissions are left" in done.printed
