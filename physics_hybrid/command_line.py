@@ -82,7 +82,8 @@ def run(main, folder: Path, name: str) -> None:
     """Check the command line, then hand over to a `hydra.main` function."""
     arguments = sys.argv[1:]
     try:
-        if not {"--help", "-h", "--hydra-help", "--version", "--info", "-c", "--cfg", "--shell-completion", "-sc"} & set(arguments):
+        flags = {a.split("=")[0] for a in arguments if a.startswith("-")}
+        if not flags & {"--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd", "--help", "-h", "--hydra-help", "--version", "--info", "-c", "--cfg", "--shell-completion", "-sc"}:
             check_overrides(folder, name, arguments)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -93,13 +94,15 @@ def run(main, folder: Path, name: str) -> None:
 @contextlib.contextmanager
 def readable_errors():
     """Errors that concern the user's input, files or machine become one line; PHYSICS_HYBRID_TRACEBACK=1 shows where they arose."""
+    from hydra.errors import HydraException
+
     try:
         yield
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, HydraException) as error:
         if os.environ.get("PHYSICS_HYBRID_TRACEBACK") or type(error).__module__.startswith("torch"):
             raise
-        cause = error
-        while "Error in call to target" in str(cause) and cause.__cause__ is not None:  # Hydra wraps what a constructor raises
+        cause: BaseException = error
+        while isinstance(cause, HydraException) and cause.__cause__ is not None:  # Hydra wraps what a constructor raises
             cause = cause.__cause__
         print(f"error: {cause}", file=sys.stderr, flush=True)
         sys.exit(1)

@@ -26,10 +26,10 @@ def fill(text: str, name: str, content: str) -> str:
 
 def results(run: Path) -> str:
     metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
-    tables = {k: v for k, v in metrics.items() if isinstance(v, dict)}
+    tables = {k: v for k, v in metrics.items() if isinstance(v, dict) and "relative_l2" in v}
     seconds = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"]
     about = (
-        f"{metrics['samples']} unseen limbs a grid, seed {metrics['seed']}; trained for {seconds / 60:.1f} min on {metrics['hardware']}, "
+        f"{min(metrics['samples'].values())} unseen limbs a grid, seed {metrics['seed']}; trained for {seconds / 60:.1f} min on {metrics['hardware']}, "
         f"{metrics['parameters'] / 1e6:.2f} M parameters; commit {metrics['commit'][:10]}, torch {metrics['torch']}, {metrics['date']}."
     )
     return f"{markdown_table(tables)}\n\n{about}"

@@ -4,13 +4,12 @@
                latest_checkpoint.pt            everything to go on from (.previous.pt: the one before)
                best/  final/                   models in PhysicsNeMo's format (.mdlus)
                log.jsonl  figures/             a line an epoch; sections, loss curve
-               status.json                     running, requeue, finished or failed
                evaluation/                     metrics.json, samples.csv, report.md, pictures
+               evaluations/<time>/             the same, by later calls of evaluate.py
 """
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ import yaml
 from physics_hybrid.training import checkpoint
 
 CONFIG = "config.yaml"
-STATUS = "status.json"
 
 #: Settings that may change when a run goes on: they do not touch the weights.
 FREE = ("tracker.", "evaluation.", "runs_folder", "run", "training.log_every", "training.figures_every", "training.checkpoint_every", "training.device", "data.workers", "data.folder", "data.stage_to", "training.lost_rank_seconds", "training.requeue_exit_code")
@@ -76,15 +74,9 @@ def resume(folder: Path, config: dict[str, Any]) -> dict | None:
 
 
 def save_config(folder: Path, config: dict[str, Any]) -> None:
-    (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
-
-
-def write_status(folder: Path, state: str, message: str = "") -> None:
-    """status.json: running, requeue (saved after a signal; start again), finished or failed. Job scripts read it, because launchers
-    such as torchrun do not pass on the exit code of a rank."""
-    temporary = folder / f".{STATUS}.{os.getpid()}"
-    temporary.write_text(json.dumps({"state": state, "message": message[:2000]}) + "\n")
-    os.replace(temporary, folder / STATUS)
+    temporary = folder / f".{CONFIG}"
+    temporary.write_text(yaml.safe_dump(config, sort_keys=False))
+    os.replace(temporary, folder / CONFIG)
 
 
 def load_config(folder: Path) -> dict[str, Any] | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,15 @@ import torch.distributed as dist
 from physics_hybrid import run_folder
 from physics_hybrid.heartbeat import Heartbeat
 from physics_hybrid.launch import Machine, finalize, initialize
-from physics_hybrid.potential.data import LimbData
+from physics_hybrid.potential.data import FileData, LimbData
 from physics_hybrid.potential.evaluation import default_grids, evaluate, log_to, markdown_table, provenance, write
+from physics_hybrid.potential.figures import training_curve
 from physics_hybrid.potential.problem import PotentialProblem, build_data, build_model, build_problem, sigma_statistics
 from physics_hybrid.staging import staged
 from physics_hybrid.training import checkpoint
 from physics_hybrid.training.tracker import Tracker
-from physics_hybrid.training.trainer import Requeue, Trainer, TrainingSettings
+from physics_hybrid.training.signals import Signals
+from physics_hybrid.training.trainer import Trainer, TrainingSettings
 
 
 @dataclass
@@ -48,38 +52,32 @@ def train(config: dict[str, Any]) -> Path | None:
         A signal asked us to leave; the state is saved.
     """
     training = config["training"]
-    if training["threads"]:
-        torch.set_num_threads(training["threads"])
-    machine = initialize(training["device"])
-    folder = Path(config["runs_folder"]) / str(config["run"])
-    tracker: Tracker = Tracker()
-    try:
-        with Heartbeat(machine.rank, machine.world_size, training["lost_rank_seconds"], os.environ.get("MASTER_ADDR", "localhost")):
-            if machine.writes:
-                run_folder.open_run(config)
-                run_folder.write_status(folder, "running")
-            with contextlib.ExitStack() as stack:
-                session = open_session(config, machine, folder, stack)
-                tracker = session.tracker
+    if training["threads"] is not None and (not isinstance(training["threads"], int) or training["threads"] < 1):
+        raise ValueError(f"training.threads must be null or at least 1; got {training['threads']}")
+    if config["seed"] < 0:
+        raise ValueError(f"seed must be >= 0; got {config['seed']}")
+    with Signals(training["requeue_exit_code"]) as signals:
+        machine = initialize(training["device"])
+        if training["threads"]:
+            torch.set_num_threads(training["threads"])
+        folder = Path(config["runs_folder"]) / str(config["run"])
+        with contextlib.ExitStack() as stack:
+            master = os.environ.get("MASTER_ADDR", "localhost")
+            with Heartbeat(machine.rank, machine.world_size, training["lost_rank_seconds"], master):
+                if machine.writes:
+                    run_folder.open_run(config)
+                session = open_session(config, machine, folder, stack, signals)
                 session.trainer.fit()
-        finalize()
-        if machine.writes:
-            evaluate_run(session)
-            run_folder.write_status(folder, "finished")
+            finalize()
+            if machine.writes:
+                evaluate_run(session)
         return folder if machine.writes else None
-    except BaseException as error:
-        if machine.writes and folder.is_dir():
-            with contextlib.suppress(OSError):
-                run_folder.write_status(folder, "requeue" if isinstance(error, Requeue) else "failed", str(error))
-        raise
-    finally:
-        tracker.finish()
 
 
-def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: contextlib.ExitStack) -> Session:
+def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: contextlib.ExitStack, signals: Signals) -> Session:
     """Build everything a training needs, and go on from the state in the run folder where there is one.
 
-    `stack` takes what must be undone at the end (staged data). Raises what `train` raises.
+    `stack` takes what must be undone at the end (staged data, tracker). Raises what `train` raises.
     """
     from hydra.utils import instantiate
 
@@ -87,6 +85,7 @@ def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: 
     state = run_folder.resume(folder, config)
     if machine.writes:
         print(f"run {folder}: {machine}", flush=True)
+        print(f"after an interruption the same command with run={folder.name} goes on where it stopped", flush=True)
         run_folder.save_config(folder, config)
     torch.manual_seed(config["seed"])
     np.random.seed(config["seed"])  # DistributedManager seeds NumPy with the rank
@@ -96,6 +95,26 @@ def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: 
     if data_config["kind"] == "files":
         here = {**data_config, "path": stage(data_config["path"])}
     data = build_data({**config, "data": here}, machine.device, machine.rank, machine.world_size)
+    grids = grids_of(config["evaluation"], data)
+    data.check_loss(config["loss"]["mask"], config["loss"]["pde"]["weight"] > 0 or config["loss"]["charge"]["weight"] > 0)
+    problem = build_problem(config, data)
+    model_config = config["model"]
+    if state:
+        normalisation = state["normalisation"]
+    else:
+        normalisation = sigma_statistics(data, model_config["sigma_input"], model_config["sigma_eps"], model_config["statistics_samples"])
+    source = weights_of(Path(training["init_from"])) if training["init_from"] and not state else None
+    if source is not None:  # weights belong to the scale of the inputs they were trained on
+        normalisation = {name: getattr(source, name).flatten().tolist() for name in ("sigma_mean", "sigma_std")}
+    model = build_model(config, normalisation)
+    if source is not None:
+        try:
+            model.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip()
+            raise checkpoint.CheckpointError(f"training.init_from={training['init_from']} holds another model than the configuration builds: {first}") from error
+    for grid in {*data.training_grids(), *grids}:
+        model.check_grid(grid)
     if machine.writes:
         data.prepare()
     if machine.world_size > 1:
@@ -103,24 +122,9 @@ def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: 
         data.prepare()
     if isinstance(data, LimbData) and data.train_samples:
         data.read_training_from(stage(str(data.training_file())))
-    problem = build_problem(config, data)
-    model_config = config["model"]
-    if state:
-        normalisation = state["normalisation"]
-    else:
-        normalisation = sigma_statistics(data, model_config["sigma_input"], model_config["sigma_eps"], model_config["statistics_samples"])
-    model = build_model(config, normalisation)
-    if not state and training["init_from"]:
-        try:
-            model.load_state_dict(weights_of(Path(training["init_from"])).state_dict())
-        except RuntimeError as error:
-            if isinstance(error, checkpoint.CheckpointError):
-                raise
-            raise checkpoint.CheckpointError(f"training.init_from={training['init_from']} holds another model than the configuration builds: {error}") from error
-    with torch.no_grad():  # a grid that the network cannot take fails here, with its reason
-        problem.predict(model.to(machine.device).eval(), data.sample_train())
     tracker: Tracker = instantiate(config["tracker"]) if machine.writes else Tracker()
-    trainer = Trainer(model, problem, settings_of(training), machine, folder, tracker, config, normalisation)
+    trainer = Trainer(model, problem, settings_of(training), machine, folder, tracker, config, normalisation, signals)
+    stack.callback(tracker.finish)
     if machine.writes:
         print(f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, {model_config['composition']}; {trainer.total_steps} steps", flush=True)
     if state:
@@ -136,8 +140,26 @@ def settings_of(training: dict[str, Any]) -> TrainingSettings:
     """conf/training as the trainer takes it."""
     return TrainingSettings(
         **{k: training[k] for k in TrainingSettings.__dataclass_fields__ if k in training},
-        clipping_mode=training["clipping"]["mode"], clipping_threshold=training["clipping"]["threshold"],
+        clipping_mode=training["clipping"]["mode"], clipping_threshold=training["clipping"]["threshold"], clipping_eps=training["clipping"]["eps"],
     )
+
+
+def grids_of(evaluation: dict[str, Any], data: LimbData | FileData) -> list[tuple[int, int, int]]:
+    """The grids to evaluate on. Raises ValueError for anything but a list of three sizes, and for a number of samples below 1."""
+    wanted = evaluation["resolutions"]
+    if wanted is not None:
+        shape = lambda g: isinstance(g, (list, tuple)) and len(g) == 3 and all(isinstance(n, int) and n >= 2 for n in g)
+        if not isinstance(wanted, list) or not wanted or not all(shape(g) for g in wanted):
+            raise ValueError(f"evaluation.resolutions must be a list of grids such as [[48,24,24],[96,48,48]]; got {wanted}")
+    if not isinstance(evaluation["samples"], int) or evaluation["samples"] < 1 or evaluation["batch_size"] < 1:
+        raise ValueError(f"evaluation.samples and batch_size must be at least 1; got {evaluation['samples']} and {evaluation['batch_size']}")
+    grids = [tuple(g) for g in wanted or default_grids(data)]
+    if isinstance(data, FileData) and not data.entries["test"]:
+        raise ValueError("data.splits leaves no sample for the test split")
+    missing = [g for g in grids if isinstance(data, FileData) and g not in data.test_grids()]
+    if missing:
+        raise ValueError(f"no test sample has the grid {'x'.join(map(str, missing[0]))} (evaluation.resolutions); the test split has {', '.join('x'.join(map(str, g)) for g in data.test_grids())}")
+    return grids
 
 
 def evaluate_run(session: Session) -> None:
@@ -146,16 +168,11 @@ def evaluate_run(session: Session) -> None:
     model = trainer.evaluated
     if trainer.best is not None:
         model.load_state_dict(trainer.best["model"])
-    from physics_hybrid.potential.figures import training_curve
-
-    evaluation = config["evaluation"]
+    evaluation, data = config["evaluation"], session.problem.data
     folder = session.folder / "evaluation"
-    grids = [tuple(g) for g in evaluation["resolutions"] or default_grids(session.problem.data)]
-    about = provenance(str(session.folder), config["seed"], evaluation["samples"], session.machine.device, model)
-    session.problem.data.batch_size = evaluation["batch_size"]
-    result = evaluate(session.problem, model, grids, evaluation["samples"], folder, about)
-    import json
-
+    data.batch_size = evaluation["batch_size"]
+    about = provenance(str(session.folder), config["seed"], session.machine.device, model)
+    result = evaluate(session.problem, model, grids_of(evaluation, data), evaluation["samples"], folder, about)
     records = [json.loads(line) for line in (session.folder / "log.jsonl").read_text().splitlines()]
     curve = training_curve(records, session.problem.monitor, session.folder / "figures" / "training.png")
     if curve:
@@ -188,7 +205,7 @@ def load(path: Path) -> tuple[Any, dict[str, Any] | None, Path]:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise checkpoint.CheckpointError(f"checkpoint={path} does not exist")
+        raise checkpoint.CheckpointError(f"{path} does not exist: there is no checkpoint")
     is_run = path.is_dir() and any((path / n).exists() for n in (checkpoint.LATEST, checkpoint.PREVIOUS))
     if is_run or path.suffix == ".pt" and path.name.startswith("latest_checkpoint"):
         state = checkpoint.load_latest(path) if is_run else checkpoint.load_state(path)
@@ -196,10 +213,11 @@ def load(path: Path) -> tuple[Any, dict[str, Any] | None, Path]:
         best = state["best"]
         model.load_state_dict(best["model"] if best else state["model"])
         return model, state["config"], path if is_run else path.parent
-    inside = path if path.is_dir() else path.parent
+    inside = (path if path.is_dir() else path.parent).resolve()
     if path.suffix == ".pt":
         raise checkpoint.CheckpointError(f"{path} is not one of ours; give the run folder, latest_checkpoint.pt, a .mdlus file or the folder it lies in")
-    return checkpoint.load_model(path), run_folder.load_config(inside.parent), inside
+    config = run_folder.load_config(inside.parent)
+    return checkpoint.load_model(path), config, inside.parent if config else inside
 
 
 def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Path:
@@ -208,43 +226,47 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
     Returns the folder of the report.
     """
     machine = initialize(options["device"])
+    if machine.world_size > 1:
+        raise RuntimeError(f"evaluate.py runs in one process, and {machine.world_size} were launched: start `python evaluate.py` once")
     model, config, home = load(Path(options["checkpoint"]))
     if config is None:
         print(f"{options['checkpoint']} carries no configuration: data and metrics are those of conf/config.yaml", file=sys.stderr)
         config = defaults
-    if options.get("data"):
-        config = {**config, "data": options["data"]}
-        if options["data"]["kind"] == "files":
-            if options["split"] == "all":
-                config["data"] = {**options["data"], "splits": {"train": 0.0, "validation": 0.0, "test": 1.0}}
-            elif options["split"] not in options["data"]["splits"]:
-                raise ValueError(f"split must be all, train, validation or test; got {options['split']!r}")
-            else:
-                config["data"] = {**options["data"]}
-    config["data"] = {**config["data"], "sigma_components": model.sigma_components}
+    config = {**config, "data": dict(options["data"] or config["data"]), "evaluation": dict(config["evaluation"])}
+    own_files = bool(options["data"]) and options["data"]["kind"] == "files"
+    if options["split"] not in ("all", "train", "validation", "test"):
+        raise ValueError(f"split must be all, train, validation or test; got {options['split']!r}")
+    if own_files and options["split"] == "all":
+        config["data"]["splits"] = {"train": 0.0, "validation": 0.0, "test": 1.0}
     evaluation = config["evaluation"]
-    config["data"]["batch_size"] = options["batch_size"] or evaluation["batch_size"]
+    if options["data"]:  # other data: their grids, all of their samples
+        evaluation["resolutions"] = None
+        evaluation["samples"] = sys.maxsize if own_files else evaluation["samples"]
+    for key in ("resolutions", "samples", "batch_size"):
+        if options[key] is not None:
+            evaluation[key] = options[key]
+    config["data"]["sigma_components"] = model.sigma_components
+    config["data"]["batch_size"] = evaluation["batch_size"]
     if config["training"]["threads"]:
         torch.set_num_threads(config["training"]["threads"])
     data = build_data(config, machine.device)
-    if options["split"] not in ("all", "test") and hasattr(data, "entries"):
+    if own_files and options["split"] in ("train", "validation"):
         data.entries["test"] = data.entries[options["split"]]
     problem = build_problem(config, data)
     model = model.to(machine.device)
     reference = load(Path(options["reference"]))[0].to(machine.device) if options["reference"] else None
-    own = None if options.get("data") else evaluation["resolutions"]
-    grids = [tuple(g) for g in options["resolutions"] or own or default_grids(data)]
-    samples = options["samples"] or (None if config["data"]["kind"] == "files" else evaluation["samples"])
-    folder = Path(options["output"]) if options["output"] else home / "evaluation"
-    about = provenance(str(options["checkpoint"]), config["seed"], samples, machine.device, model)
-    result = evaluate(problem, model, grids, samples, folder, about, reference)
+    grids = grids_of(evaluation, data)
+    for grid in grids:
+        model.check_grid(grid)
+    folder = Path(options["output"]) if options["output"] else home / "evaluations" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
+    result = evaluate(problem, model, grids, evaluation["samples"], folder, about, reference)
     paths = write(result, folder)
-    if options["tracker"]["_target_"]:
-        from hydra.utils import instantiate
+    from hydra.utils import instantiate
 
-        tracker: Tracker = instantiate(options["tracker"])
-        tracker.start(folder, {"evaluation": options})
-        log_to(tracker, result, 0)
-        tracker.finish()
+    tracker: Tracker = instantiate(options["tracker"])
+    tracker.start(folder, {"evaluation": options})
+    log_to(tracker, result, 0)
+    tracker.finish()
     print(f"{markdown_table(result.tables)}\n\nreport: {paths['report']}", flush=True)
     return folder

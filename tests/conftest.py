@@ -11,17 +11,23 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 import numpy as np
 import pytest
 import torch
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SIGMA = {"skin": (0.017,) * 3, "fat": (0.05,) * 3, "muscle": (1.2275, 0.2455, 0.2455), "bone": (0.02,) * 3}
+#: The limbs of conf/data/stream.yaml, without jitter of the box.
+LIMBS = {**yaml.safe_load((ROOT / "conf/data/stream.yaml").read_text())["phantom"], "extent_jitter": 0.0}
+
+
+def limb_distribution(**change):
+    from physics_hybrid.potential.phantom import LimbDistribution
+
+    return LimbDistribution(**{k: tuple(v) if isinstance(v, list) else v for k, v in {**LIMBS, **change}.items()})
 
 
 @pytest.fixture(scope="session")
 def limbs():
-    from physics_hybrid.potential.phantom import LimbDistribution
-
-    return LimbDistribution(sigma=SIGMA)
+    return limb_distribution()
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +62,7 @@ def exact_batch(limbs):
 TINY = {
     "always": ["training.epochs=2", "training.threads=1", "training.device=cpu", "evaluation.samples=2", "model.statistics_samples=2", "tracker=none"],
     "limbs": ["data.grid=[16,12,12]", "data.samples_per_epoch=6", "data.validation_samples=2", "evaluation.resolutions=[[16,12,12],[32,24,24]]"],
-    "files": ["data=files", "data.workers=0", "evaluation.resolutions=null"],
+    "files": ["data=files", "data.workers=0"],
     "fno": ["model.backbone.modes=[3,3,3]", "model.backbone.width=8", "model.backbone.depth=2"],
     "unet": ["model=unet", "model.backbone.width=4", "model.backbone.levels=2"],
 }

@@ -58,13 +58,21 @@ def _spread(y: Tensor, n: int, m: int, dim: int) -> Tensor:
     return torch.cat([y.narrow(dim, 0, m), y.new_zeros(shape), y.narrow(dim, m, m)], dim=dim)
 
 
-def check_modes(modes: list[int], grid: tuple[int, int, int]) -> None:
-    """Raise ValueError where Fourier modes exceed what a (padded) grid holds.
+def checked_modes(modes: list[int]) -> list[int]:
+    """Three positive whole numbers, or ValueError."""
+    if len(modes) != 3 or not all(isinstance(m, int) and m >= 1 for m in modes):
+        raise ValueError(f"model.backbone.modes must be three whole numbers >= 1 (D, H, W); got {list(modes)}")
+    return list(modes)
+
+
+def check_modes(modes: list[int], grid: tuple[int, int, int], padding: float = 0.0) -> None:
+    """Raise ValueError where Fourier modes exceed what a grid holds once it is padded.
 
     The first two axes keep m positive and m negative frequencies: m <= N / 2; the last is a half spectrum:
     m <= N // 2 + 1. Above that PhysicsNeMo's layer overlaps silently or fails inside einsum.
     """
-    limits = (grid[0] // 2, grid[1] // 2, grid[2] // 2 + 1)
+    D, H, W = (n + round(padding * n) for n in grid)
+    limits = (D // 2, H // 2, W // 2 + 1)
     for axis, mode, limit in zip("DHW", modes, limits):
         if mode > limit:
             raise ValueError(

@@ -8,7 +8,7 @@ from physicsnemo.models.fno import FNO as PhysicsNeMoFNO
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from physics_hybrid.models.blocks import PrunedSpectralConv3d, check_modes, crop, proportional_padding, zero_
+from physics_hybrid.models.blocks import PrunedSpectralConv3d, check_modes, checked_modes, crop, proportional_padding, zero_
 
 
 class PlainFNO(Module):
@@ -41,7 +41,7 @@ class PlainFNO(Module):
         padding: float = 0.0, decoder_layers: int = 1, decoder_width: int = 32,
     ):
         super().__init__()
-        self.modes, self.padding = list(modes), padding
+        self.modes, self.padding = checked_modes(modes), padding
         self.net = PhysicsNeMoFNO(
             in_channels, out_channels, decoder_layers=decoder_layers, decoder_layer_size=decoder_width, dimension=3,
             latent_channels=width, num_fno_layers=depth, num_fno_modes=self.modes, padding=0, coord_features=False,
@@ -50,10 +50,13 @@ class PlainFNO(Module):
         for i in range(len(layers)):
             layers[i] = PrunedSpectralConv3d(width, width, *self.modes)
 
+    def check_grid(self, grid: tuple[int, int, int]) -> None:
+        check_modes(self.modes, grid, self.padding)
+
     def forward(self, x: Tensor) -> Tensor:
         grid = tuple(x.shape[-3:])
+        self.check_grid(grid)
         x = proportional_padding(x, self.padding)
-        check_modes(self.modes, x.shape[-3:])
         return crop(self.net(x), grid)
 
 
@@ -92,15 +95,18 @@ class ResidualFNO(Module):
         padding: float = 0.0, activation_checkpointing: bool = False,
     ):
         super().__init__()
-        self.modes, self.padding, self.activation_checkpointing = list(modes), padding, activation_checkpointing
+        self.modes, self.padding, self.activation_checkpointing = checked_modes(modes), padding, activation_checkpointing
         self.lift = nn.Sequential(nn.Conv3d(in_channels, width, 1), nn.GELU(), nn.Conv3d(width, width, 1))
         self.blocks = nn.ModuleList(SpectralBlock(width, self.modes) for _ in range(depth))
         self.head = nn.Sequential(nn.Conv3d(width, width, 1), nn.GELU(), zero_(nn.Conv3d(width, out_channels, 1)))
 
+    def check_grid(self, grid: tuple[int, int, int]) -> None:
+        check_modes(self.modes, grid, self.padding)
+
     def forward(self, x: Tensor) -> Tensor:
         grid = tuple(x.shape[-3:])
+        self.check_grid(grid)
         x = proportional_padding(self.lift(x), self.padding)
-        check_modes(self.modes, x.shape[-3:])
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)

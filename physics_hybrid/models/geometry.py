@@ -31,7 +31,7 @@ class GeometryEncoder(Module):
     Tensor (B, channels, D, H, W)
     """
 
-    def __init__(self, in_channels: int = 4, channels: int = 8, depth: int = 1, kernel_size: int = 3):
+    def __init__(self, in_channels: int, channels: int, depth: int, kernel_size: int):
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"model.geometry.kernel_size must be odd; got {kernel_size}")
@@ -59,7 +59,7 @@ class SpacingModulation(nn.Module):
     Forward: x (B, C, D, H, W), spacing (B, 3) in metres -> (B, C, D, H, W).
     """
 
-    def __init__(self, channels: int, hidden: int = 16):
+    def __init__(self, channels: int, hidden: int):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(3, hidden), nn.GELU(), nn.Linear(hidden, channels))
         nn.init.zeros_(self.net[-1].weight)

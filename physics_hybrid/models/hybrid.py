@@ -18,7 +18,7 @@ from physics_hybrid.models.geometry import SpacingModulation
 
 COMPOSITIONS = ("multiplicative", "additive", "direct")
 
-#: Channels beside the geometry features: sigma, tissue, source, X Y Z, direction from the source (3), log distance.
+#: Channels beside geometry features and sigma: tissue, source, X Y Z, direction from the source (3), log distance.
 EXTRA_CHANNELS = 9
 
 
@@ -58,6 +58,8 @@ class HybridWrapper(Module):
         'log10': log10(sigma + sigma_eps) for scalar and diagonal parts; 'linear': as is.
     sigma_mean, sigma_std : list of float
         Statistics of the transformed sigma over the training split, one a component.
+    spacing_hidden : int
+        Hidden units of the spacing modulation.
 
     Forward
     -------
@@ -80,6 +82,7 @@ class HybridWrapper(Module):
     def __init__(
         self, backbone: Module, encoder: Module, baseline: Module, composition: str = "multiplicative", sigma_components: int = 3,
         sigma_input: str = "log10", sigma_eps: float = 1e-3, sigma_mean: list[float] = [0.0, 0.0, 0.0], sigma_std: list[float] = [1.0, 1.0, 1.0],
+        spacing_hidden: int = 16,
     ):
         super().__init__()
         if composition not in COMPOSITIONS:
@@ -94,11 +97,15 @@ class HybridWrapper(Module):
         column = lambda values: torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1, 1)
         self.register_buffer("sigma_mean", column(sigma_mean), persistent=False)
         self.register_buffer("sigma_std", column(sigma_std), persistent=False)
-        self.modulation = SpacingModulation(feature_channels(sigma_components, encoder.channels))
+        self.modulation = SpacingModulation(feature_channels(sigma_components, encoder.channels), spacing_hidden)
 
     def forward(self, x: Tensor, spacing: Tensor) -> Tensor:
         features, phi_a, tissue = self.prepare(x, spacing)
         return self.compose(self.backbone(self.modulation(features, spacing)).float(), phi_a, tissue)
+
+    def check_grid(self, grid: tuple[int, int, int]) -> None:
+        """Raise ValueError where the backbone cannot take a grid."""
+        self.backbone.check_grid(grid)
 
     def prepare(self, x: Tensor, spacing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the backbone sees (before modulation), the baseline in volts, and where there is tissue."""

@@ -78,13 +78,15 @@ class UNet3D(Module):
             return checkpoint(stage, x, use_reentrant=False)
         return stage(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        smallest = min(x.shape[-3:])
-        if smallest <= 2**self.levels:
+    def check_grid(self, grid: tuple[int, int, int]) -> None:
+        if min(grid) <= 2**self.levels:
             raise ValueError(
-                f"grid {tuple(x.shape[-3:])} is too small to be halved {self.levels} times (each side needs more than "
-                f"{2**self.levels} voxels): lower model.backbone.levels or use a finer grid"
+                f"grid {tuple(grid)} is too small to be halved {self.levels} times (each side needs more than {2**self.levels} voxels): "
+                "lower model.backbone.levels or use a finer grid"
             )
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_grid(tuple(x.shape[-3:]))
         x = self.lift(x)
         skips = []
         for stage, shrink in zip(self.down, self.shrink):

@@ -44,6 +44,11 @@ class Batch:
         """True where sigma > 0. (B, D, H, W)"""
         return self.sigma[:, 0] > 0
 
+    @property
+    def oblique(self) -> bool:
+        """Whether sigma has off-diagonal components anywhere."""
+        return self.sigma.shape[1] == 6 and bool((self.sigma[:, 3:] != 0).any())
+
     def to(self, device: torch.device) -> "Batch":
         move = lambda value: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         return Batch(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})

@@ -94,17 +94,17 @@ class Conductor:
     def voxel_of(self, point: Tensor) -> Tensor:
         """Index (B, 3) of the voxel that holds `point` (B, 3), metres from the outer corner of voxel (0, 0, 0).
 
-        A point on a face belongs to the voxel above it, except on the last face of the grid.
+        A point on a face belongs to the voxel above it.
 
         Raises
         ------
         ValueError
-            If a point lies outside the grid.
+            If a point is not inside the grid (its outer faces do not count as inside).
         """
         size = torch.tensor(self.shape, device=point.device)
         position = point / self.spacing.to(point)
-        if not bool(((position >= 0) & (position <= size)).all()):
-            raise ValueError(f"source point {point.tolist()} m lies outside the grid {self.shape} of spacing {self.spacing.tolist()} m")
+        if not bool(((position > 0) & (position < size)).all()):
+            raise ValueError(f"source point {point.tolist()} m lies on or outside the outer faces of the grid {self.shape} of spacing {self.spacing.tolist()} m")
         return torch.minimum(position.floor().long(), size - 1)
 
     def sigma_at(self, point: Tensor) -> Tensor:

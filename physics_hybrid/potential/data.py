@@ -24,32 +24,49 @@ from tqdm import tqdm
 from physics_hybrid.potential.batch import Batch, collate, components
 from physics_hybrid.potential.generate import dataset_path, generate
 from physics_hybrid.potential.phantom import LimbDistribution
-from physics_hybrid.potential.samples import Address, Conventions, Sample, SampleError, find, split_by_phantom
+from physics_hybrid.potential.samples import Address, Conventions, Sample, SampleError, expand, find, places, split_by_phantom
 from physics_hybrid.potential.stream import LimbStream, Solver
+from physics_hybrid.training.signals import ignore_in_worker
 
 Grid = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a scan keeps of a sample: where it lies, its grid, its phantom."""
+    """What a scan keeps of a sample: where it lies, its grid, its phantom, whether its tensors are oblique and its tissues labelled."""
 
     address: Address
     shape: Grid
     phantom: str
+    oblique: bool = False
+    labelled: bool = True
 
 
-def scan(addresses: list[Address], conventions: Conventions, sigma_components: int, on_error: str = "raise") -> list[Entry]:
-    """Read and check every sample once, before anything is trained on it.
+def scan(path: str, conventions: Conventions, sigma_components: int, on_error: str = "raise") -> list[Entry]:
+    """Read and check every sample under a path once, before anything is trained on it.
 
     Raises
     ------
     SampleError
-        At the first broken sample, unless on_error is 'skip': then each is reported on standard error and left out.
+        At the first broken sample or file, unless on_error is 'skip': then each is reported on standard error and left out.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"data.on_error must be raise or skip; got {on_error!r}")
-    entries, skipped = [], 0
+    entries: list[Entry] = []
+    skipped: list[SampleError] = []
+
+    def refuse(error: SampleError) -> None:
+        if on_error == "raise":
+            raise error
+        skipped.append(error)
+        print(f"skipped: {error}", file=sys.stderr, flush=True)
+
+    addresses: list[Address] = []
+    for place in places(path):
+        try:
+            addresses += expand(place)
+        except SampleError as error:
+            refuse(error)
     for address in tqdm(addresses, desc="checking samples", unit="sample", disable=len(addresses) < 50):
         try:
             sample = address.read(conventions)
@@ -57,16 +74,14 @@ def scan(addresses: list[Address], conventions: Conventions, sigma_components: i
                 components(sample.sigma, sigma_components, sample.name)
             except ValueError as error:
                 raise SampleError(str(address), "sigma", str(error).removeprefix(f"{sample.name}: ")) from error
-            entries.append(Entry(address, sample.shape, sample.phantom))
+            oblique = len(sample.sigma) == 6 and bool(sample.sigma[3:].any())
+            entries.append(Entry(address, sample.shape, sample.phantom, oblique, sample.labels is not None))
         except SampleError as error:
-            if on_error == "raise":
-                raise
-            skipped += 1
-            print(f"skipped: {error}", file=sys.stderr, flush=True)
+            refuse(error)
     if skipped:
-        print(f"data: {skipped} of {len(addresses)} samples skipped (data.on_error=skip)", file=sys.stderr, flush=True)
+        print(f"data: {len(skipped)} skipped, {len(entries)} samples left (data.on_error=skip)", file=sys.stderr, flush=True)
     if not entries:
-        raise SampleError(str(addresses[0].path.parent), None, "no sample is left after the checks")
+        raise SampleError(path, None, "no sample is left after the checks")
     return entries
 
 
@@ -127,7 +142,7 @@ class Files:
         generator = torch.Generator().manual_seed(0)
         loader = DataLoader(
             _Batches(rows, self.conventions, self.sigma_components), batch_size=None, num_workers=min(self.workers, len(rows)),
-            pin_memory=pin, generator=generator,
+            pin_memory=pin, generator=generator, worker_init_fn=ignore_in_worker,
         )
         for batch in loader:
             yield batch.to(self.device)
@@ -169,6 +184,8 @@ class LimbData:
         for name in ("batch_size", "samples_per_epoch", "validation_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
+        if self.train_samples is not None and self.train_samples < 1:
+            raise ValueError(f"data.train_samples must be null (streamed) or at least 1; got {self.train_samples}")
 
     def stream(self, split: str, grid: Grid) -> LimbStream:
         return LimbStream(self.limbs, tuple(grid), self.seed, split, self.solver, self.device, self.sigma_components)
@@ -178,7 +195,7 @@ class LimbData:
         key = (split, tuple(grid), count)
         if key not in self._cache:
             stream = self.stream(split, grid)
-            path = generate(dataset_path(self.folder, stream, count), stream, count, max(1, min(8, self.batch_size)))
+            path = generate(dataset_path(self.folder, stream, count), stream, count)
             addresses = find(path)
             if len(addresses) != count:
                 raise SampleError(str(path), None, f"holds {len(addresses)} samples, not {count}; delete it and it is solved again")
@@ -226,11 +243,18 @@ class LimbData:
     def test_grids(self) -> list[Grid]:
         return [self.grid]
 
+    def training_grids(self) -> list[Grid]:
+        """Grids that training and validation take through the network."""
+        return [self.grid]
+
+    def check_loss(self, mask, physics: bool) -> None:
+        """Limbs have labels and diagonal tensors: any loss can be taken."""
+
     def sample_train(self) -> Batch:
         return self.stream("train", self.grid).batch([0])
 
     def sigma_fields(self, count: int) -> Iterator[np.ndarray]:
-        """sigma (C, D, H, W) of training limbs, not solved."""
+        """sigma (C, D, H, W) of `count` training limbs, not solved."""
         for number in range(count):
             limb = self.limbs.draw(self.seed, 0, number).voxelise(self.grid)
             yield components(limb.sigma, self.sigma_components, "limb")
@@ -259,7 +283,7 @@ class FileData:
     def __post_init__(self):
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size must be at least 1; got {self.batch_size}")
-        found = scan(find(self.path), self.conventions, self.sigma_components, self.on_error)
+        found = scan(self.path, self.conventions, self.sigma_components, self.on_error)
         parts = split_by_phantom([e.phantom for e in found], self.splits, self.seed)
         self.entries = {name: [found[i] for i in rows] for name, rows in parts.items()}
 
@@ -292,12 +316,26 @@ class FileData:
         return self.files("test").of_grid(grid, count)
 
     def test_grids(self) -> list[Grid]:
-        return sorted({e.shape for e in self.files("test").entries})
+        return sorted({e.shape for e in self.entries["test"]})
+
+    def training_grids(self) -> list[Grid]:
+        """Grids that training and validation take through the network."""
+        return sorted({e.shape for split in ("train", "validation") for e in self.entries[split]})
+
+    def check_loss(self, mask, physics: bool) -> None:
+        """Raises ValueError, naming a file, where training samples lack what a loss needs."""
+        for entry in self.entries["train"]:
+            if mask != "conductive" and not entry.labelled:
+                raise ValueError(f"loss.mask={mask} needs tissue labels, and {entry.address} has none (key 'labels'); use loss.mask=conductive")
+            if physics and entry.oblique:
+                raise ValueError(f"the PDE and charge losses use the 7-point operator, which cannot represent the oblique tensors of {entry.address}: set loss.pde.weight=0 and loss.charge.weight=0")
 
     def sample_train(self) -> Batch:
         return next(Files(self.files("train").entries[:1], 1, self.device, 0, self.conventions, self.sigma_components).batches())
 
     def sigma_fields(self, count: int) -> Iterator[np.ndarray]:
-        for entry in self.files("train").entries[:count]:
+        """sigma (C, D, H, W) of up to `count` training samples, spread over the split."""
+        entries = self.files("train").entries
+        for entry in entries[:: max(1, len(entries) // count)][:count]:
             sample: Sample = entry.address.read(self.conventions)
             yield components(sample.sigma, self.sigma_components, sample.name)

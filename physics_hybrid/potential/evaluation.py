@@ -7,11 +7,12 @@ one is given (`reference_`).
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
+import math
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -102,6 +103,7 @@ def evaluate(
                 rows.append(row)
         result.rows += rows
         result.tables[name_of(grid)] = aggregate(rows)
+        result.about.setdefault("samples", {})[name_of(grid)] = len(rows)
         middle = sorted(range(len(rows)), key=lambda i: rows[i]["relative_l2"])[len(rows) // 2]
         result.figures[f"slices_{name_of(grid)}"] = _picture(problem, model, files, middle, rows[middle], folder)
     result.figures["errors_by_distance"] = errors_by_distance(result.tables, folder / "errors_by_distance.png")
@@ -117,7 +119,7 @@ def _picture(problem: PotentialProblem, model: nn.Module, files: Files, index: i
 
 
 def _timed(problem: PotentialProblem, model: nn.Module, batch: Batch, device: torch.device) -> tuple[Tensor, float, float]:
-    """Prediction, seconds, and peak memory in MB: allocated on the GPU, else resident size of the process."""
+    """Prediction, seconds, and peak memory in MB (see `peak_memory`)."""
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.synchronize(device)
@@ -127,20 +129,31 @@ def _timed(problem: PotentialProblem, model: nn.Module, batch: Batch, device: to
     if cuda:
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - started
-    if cuda:
-        return phi, seconds, torch.cuda.max_memory_allocated(device) / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return phi, seconds, peak / (1e6 if sys.platform == "darwin" else 1e3)
+    return phi, seconds, peak_memory(device)
 
 
-def provenance(checkpoint: str, seed: int, samples: int | None, device: torch.device, model: nn.Module) -> dict[str, Any]:
+def peak_memory(device: torch.device) -> float:
+    """Peak memory in MB: what the GPU's allocator held, else the resident size of this process since its start; NaN where the system cannot tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def provenance(checkpoint: str, seed: int, device: torch.device, model: nn.Module) -> dict[str, Any]:
     """What a number needs beside it: checkpoint, commit, seed, hardware, versions."""
     root = Path(__file__).resolve().parents[2]
-    git = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True) if (root / ".git").exists() else None
+    commit = "unknown"
+    if (root / ".git").exists():
+        with contextlib.suppress(OSError):  # git need not be installed
+            commit = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() or commit
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     return {
-        "checkpoint": checkpoint, "commit": git.stdout.strip() if git and git.returncode == 0 else "unknown", "seed": seed, "hardware": hardware,
-        "samples": samples, "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
+        "checkpoint": checkpoint, "commit": commit, "seed": seed, "hardware": hardware,
+        "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
     }
 
 
@@ -164,7 +177,7 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {"metrics": folder / "metrics.json", "samples": folder / "samples.csv", "report": folder / "report.md"}
-    paths["metrics"].write_text(json.dumps({**result.about, **result.tables}, indent=1))
+    paths["metrics"].write_text(json.dumps(_finite({**result.about, **result.tables}), indent=1, allow_nan=False))
     names = list(dict.fromkeys(k for row in result.rows for k in row))
     with open(paths["samples"], "w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="")
@@ -183,6 +196,13 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
     lines += ["", "## Where the numbers come from", ""] + [f"- {k}: {v}" for k, v in result.about.items()]
     paths["report"].write_text("\n".join(lines) + "\n")
     return paths
+
+
+def _finite(node):
+    """JSON knows no NaN: null instead."""
+    if isinstance(node, dict):
+        return {k: _finite(v) for k, v in node.items()}
+    return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
 def log_to(tracker, result: Evaluation, step: int) -> None:

@@ -26,7 +26,7 @@ SECTIONS = ((0, (1, 2), "axial"), (2, (0, 1), "sagittal"))
 def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, title: str) -> Path:
     """Axial and sagittal section through the source of the first sample of a batch.
 
-    Columns: truth, prediction (one shared logarithmic scale, mV), correction phi / phi_a - 1, error (mV), and |error| (log scale).
+    A negative current is drawn with its sign turned. Columns: truth, prediction (one shared logarithmic scale, mV), correction phi / phi_a - 1, error (mV), and |error| (log scale).
     phi, phi_a (B, D, H, W) in V. The tissue outline is drawn in black; the cross marks the source.
     """
     plt = _pyplot()
@@ -35,6 +35,8 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
     array = lambda t: t[0].detach().float().cpu().numpy()
     tissue, truth, guess, base = (array(t) for t in (batch.tissue, batch.u, phi, phi_a))
     tissue = tissue.astype(bool)
+    sign = float(np.sign(batch.current[0].item()))  # a sink is drawn as the source it mirrors
+    truth, guess, base = sign * truth, sign * guess, sign * base
     spacing, point = batch.spacing[0].cpu().numpy() * 1e3, batch.source_point[0].cpu().numpy() * 1e3
     voxel = np.minimum((point / spacing).astype(int), np.array(tissue.shape) - 1)
     hide = lambda field: np.ma.masked_where(~tissue, field)
@@ -57,7 +59,6 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
         2, 5, figsize=(16, 3.2 * sum(heights) * 0.86 + 0.9), gridspec_kw={"height_ratios": heights}, layout="constrained"
     )
     for row, (cut, (down, across), name) in enumerate(SECTIONS):
-        pick = lambda field: np.take(field, voxel[cut], axis=cut)
         outline = np.take(tissue, voxel[cut], axis=cut).astype(float).repeat(8, axis=0).repeat(8, axis=1)  # follows voxel edges
         extent = (0, spacing[across] * tissue.shape[across], spacing[down] * tissue.shape[down], 0)
         centres = [(np.arange(8 * tissue.shape[a]) + 0.5) * spacing[a] / 8 for a in (across, down)]
@@ -103,14 +104,14 @@ def errors_by_distance(tables: dict[str, dict], path: Path) -> Path:
     """
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    labels: list[str] = []
+    labels = list(dict.fromkeys(k.removeprefix("relative_l2_") for t in tables.values() for k in t if k.startswith("relative_l2_") and k.endswith(("mm", "mm+"))))
+    labels.sort(key=lambda label: float(label.split("-")[0].rstrip("m+")))
     for color, (grid, table) in zip(plt.rcParams["axes.prop_cycle"].by_key()["color"], tables.items()):
         for prefix, marker, line, who in (("", "o", "-", "network"), ("baseline_", "s", "--", "analytical baseline")):
             shells = {k.removeprefix(f"{prefix}relative_l2_"): v for k, v in table.items() if k.startswith(f"{prefix}relative_l2_") and k.endswith(("mm", "mm+"))}
-            labels = list(shells) or labels
             middle = [100 * v["median"] for v in shells.values()]
             high = [100 * (v["p95"] - v["median"]) for v in shells.values()]
-            axis.errorbar(range(len(shells)), middle, yerr=[np.zeros(len(high)), high], marker=marker, linestyle=line, color=color, capsize=3, label=f"{who}, {grid}")
+            axis.errorbar([labels.index(k) for k in shells], middle, yerr=[np.zeros(len(high)), high], marker=marker, linestyle=line, color=color, capsize=3, label=f"{who}, {grid}")
     axis.set_xticks(range(len(labels)), [l.removesuffix("mm").removesuffix("mm+") + ("+" if l.endswith("+") else "") for l in labels])
     axis.set_yscale("log")
     _plain_ticks(axis)

@@ -1,7 +1,8 @@
 """Solved limbs into an `.h5` file: with a progress bar, resumable, the same bits from the same settings.
 
-Each batch is written to a small file of its own and renamed into place; a run that is killed goes on from the
-last whole one. The parts are joined into the final file at the end, which appears under its name only when complete.
+A few samples at a time are written to a small file of their own and renamed into place; a run that is killed goes on from the
+last whole one. The parts are joined into the final file at the end, which appears under its name only when complete. Two programs that
+make the same file at once share the parts: whoever is first finishes it for both.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from physics_hybrid.potential.samples import AXES, SCHEMA_VERSION, UNITS
 from physics_hybrid.potential.stream import LimbStream
 
 
+#: Samples solved and written together. Part of the format: runs that go on from each other's parts must agree on it.
+PART = 4
+
+
 def settings(stream: LimbStream) -> dict:
     """All that decides what the stream holds, as JSON-ready values."""
     return {
@@ -38,7 +43,7 @@ def dataset_path(folder: str | Path, stream: LimbStream, count: int) -> Path:
     return Path(folder) / f"limbs_{stream.split}_{'x'.join(map(str, stream.grid))}_{count}_{digest}.h5"
 
 
-def generate(path: Path, stream: LimbStream, count: int, batch_size: int, progress: bool = True) -> Path:
+def generate(path: Path, stream: LimbStream, count: int, progress: bool = True) -> Path:
     """Write `count` solved limbs to `path` unless it is there already; returns `path`.
 
     Raises
@@ -52,21 +57,23 @@ def generate(path: Path, stream: LimbStream, count: int, batch_size: int, progre
     parts = path.with_name(path.name + ".parts")
     try:
         parts.mkdir(parents=True, exist_ok=True)
-        starts = list(range(0, count, batch_size))
-        have = sum((parts / f"{s:06d}.h5").exists() for s in starts)
-        note = f"{path} is not there: solving {count} limbs" + (f" ({have * batch_size} kept from an earlier run)" if have else "")
-        print(note, flush=True)
+        starts = list(range(0, count, PART))
+        have = sum(min(PART, count - s) for s in starts if (parts / f"{s:06d}.h5").exists())
+        print(f"{path} is not there: solving {count} limbs" + (f" ({have} kept from an earlier run)" if have else ""), flush=True)
         with tqdm(total=count, unit="limb", desc=path.stem, disable=not progress) as bar:
             for start in starts:
                 part = parts / f"{start:06d}.h5"
-                numbers = range(start, min(start + batch_size, count))
+                numbers = range(start, min(start + PART, count))
                 if not part.exists():
                     _write(part, stream.batch(numbers), [stream.phantom(n) for n in numbers], stream)
                 bar.update(len(numbers))
         _join(path, [parts / f"{s:06d}.h5" for s in starts])
     except OSError as error:
-        raise OSError(f"writing {path} failed ({error}); finished parts stay in {parts} and the next run goes on from them") from error
-    shutil.rmtree(parts)
+        if path.exists():  # another program was faster, and has cleared the parts away
+            return path
+        kept = f"; finished parts stay in {parts} and the next run goes on from them" if parts.exists() else ""
+        raise OSError(f"writing {path} failed ({error}){kept}") from error
+    shutil.rmtree(parts, ignore_errors=True)
     return path
 
 
@@ -74,8 +81,8 @@ def _datasets(batch: Batch) -> dict[str, np.ndarray]:
     array = lambda value: value.cpu().numpy()
     return {
         "sigma": np.moveaxis(array(batch.sigma), 1, -1), "source": array(batch.source), "u": array(batch.u),
-        "mask": array(batch.tissue).astype(np.uint8), "spacing": array(batch.spacing.double()),
-        "source_point": array(batch.source_point.double()), "labels": array(batch.labels),
+        "mask": array(batch.tissue).astype(np.uint8), "spacing": array(batch.spacing).astype(np.float64),
+        "source_point": array(batch.source_point).astype(np.float64), "labels": array(batch.labels),
     }
 
 

@@ -49,6 +49,11 @@ def _sum(values: Tensor) -> Tensor:
     return values.sum(dim=(1, 2, 3))
 
 
+def _ratio(error: Tensor, size: Tensor) -> Tensor:
+    """error / size, and 0 for a sample that has nothing inside the mask. (B,)"""
+    return torch.where(size > 0, error, 0.0) / torch.where(size > 0, size, 1.0)
+
+
 class MaskedMSE(nn.Module):
     """Mean square error over the mask, mean over the batch.
 
@@ -66,7 +71,7 @@ class MaskedMSE(nn.Module):
         square = _sum(torch.where(mask, phi - truth, 0.0) ** 2)
         if self.normalise == "absolute":
             return (square / _sum(mask).clamp_min(1)).mean()
-        return (square / _sum(torch.where(mask, truth, 0.0) ** 2)).mean()
+        return _ratio(square, _sum(torch.where(mask, truth, 0.0) ** 2)).mean()
 
 
 class GradientLoss(nn.Module):
@@ -78,7 +83,7 @@ class GradientLoss(nn.Module):
 
     def forward(self, phi: Tensor, truth: Tensor, mask: Tensor, spacing: Tensor) -> Tensor:
         error, size = field_squares(phi, truth, mask, spacing)
-        return (error / size).mean()
+        return _ratio(error, size).mean()
 
 
 def field_squares(phi: Tensor, truth: Tensor, mask: Tensor, spacing: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,11 +126,11 @@ class Physics:
 class PDELoss(nn.Module):
     """Relative residual of -div(sigma grad phi) = f in the subtraction form, Jacobi-scaled to volts.
 
-        sum (r_i / a_ii)^2 / sum phi_i^2,    r = A (phi - phi_inf) - rhs,
+        sum (r_i / a_ii)^2 / sum phi*_i^2,    r = A (phi - phi_inf) - rhs,
 
     over tissue with mean diagonal sigma > `sigma_threshold` (S/m) more than `exclude_radius` + 1 voxels from the source,
     so that no voxel within `exclude_radius` gets a gradient. r_i / a_ii is what one Jacobi sweep would change: the loss
-    has the scale of a relative MSE. The denominator carries no gradient.
+    has the scale of a relative MSE. phi* is the truth of the batch, and gives the scale only.
     """
 
     def __init__(self, sigma_threshold: float = 0.0, exclude_radius: float = 3.0):
@@ -142,7 +147,7 @@ class PDELoss(nn.Module):
         phi = torch.where(batch.tissue, phi, 0.0)
         residual = physics.subtraction.residual(A, phi)
         volts = torch.where(mask, residual / A.diagonal.clamp_min(torch.finfo(phi.dtype).tiny), 0.0)
-        return _sum(volts**2) / _sum(torch.where(mask, phi.detach(), 0.0) ** 2).clamp_min(torch.finfo(phi.dtype).tiny)
+        return _ratio(_sum(volts**2), _sum(torch.where(mask, batch.u, 0.0).to(phi.dtype) ** 2))
 
 
 class ChargeLoss(nn.Module):

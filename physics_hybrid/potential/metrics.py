@@ -34,18 +34,32 @@ class Metrics:
     boxes: int = 3
     ends: str = "grounded"
 
-    def physics(self, batch: Batch) -> Physics:
-        """The discrete problem in the precision of the metrics: build it once where several predictions are measured."""
+    def physics(self, batch: Batch) -> Physics | None:
+        """The discrete problem in the precision of the metrics: build it once where several predictions are measured. None for oblique
+        tensors, which the 7-point operator cannot represent: residual and charge defect are then left out."""
+        if batch.oblique:
+            return None
         return Physics.of(batch, self.ends, torch.float32 if batch.u.device.type == "mps" else torch.float64)
 
     def __call__(self, phi: Tensor, batch: Batch, physics: Physics | None = None) -> list[dict[str, float]]:
-        """One dict for each sample; phi (B, D, H, W) in volts. A tissue or shell that a sample lacks is left out."""
+        """One dict for each sample; phi (B, D, H, W) in volts. A tissue or shell that a sample lacks is left out; a prediction that is not
+        finite gives metrics that are not.
+
+        Raises
+        ------
+        ValueError
+            A sample with no voxel to measure on; names it.
+        """
         physics = physics or self.physics(batch)
-        phi, truth = phi.to(physics.operator.spacing), batch.u.to(physics.operator.spacing)
+        dtype = torch.float32 if phi.device.type == "mps" else torch.float64
+        phi, truth = phi.to(dtype), batch.u.to(dtype)
         mask = select(batch, "conductive", self.exclude_radius)
         norm = lambda field, where: torch.where(where, field, 0.0).flatten(1).norm(dim=1)
         size, own = norm(truth, mask), norm(phi, mask)
         error = phi - truth
+        empty = [name for name, s in zip(batch.names, size.tolist()) if s == 0]
+        if empty:
+            raise ValueError(f"{empty[0]}: no tissue with a potential lies outside {self.exclude_radius:g} voxels of the source; use a finer grid or a smaller evaluation.exclude_radius")
         columns: dict[str, Tensor] = {
             "relative_l2": norm(error, mask) / size,
             "mse": norm(error, mask) ** 2 / mask.sum(dim=(1, 2, 3)),
@@ -55,20 +69,24 @@ class Metrics:
         }
         wrong, field = field_squares(phi, truth, mask, batch.spacing.to(phi))
         columns["field_error"] = (wrong / field).sqrt()
-        columns["pde_residual"] = PDELoss(0.0, self.exclude_radius).per_sample(phi, batch, physics).sqrt()
-        columns["charge_defect"] = ChargeLoss(self.boxes).per_sample(phi, batch, physics).sqrt()
+        if physics is not None:
+            columns["pde_residual"] = PDELoss(0.0, self.exclude_radius).per_sample(phi, batch, physics).sqrt()
+            columns["charge_defect"] = ChargeLoss(self.boxes).per_sample(phi, batch, physics).sqrt()
+        present: dict[str, Tensor] = {}
         for label, tissue in enumerate(TISSUES[1:], start=1):
             if batch.labels is not None:
                 inside = mask & (batch.labels == label)
                 columns[f"relative_l2_{tissue}"] = norm(error, inside) / norm(truth, inside)
+                present[f"relative_l2_{tissue}"] = norm(truth, inside) > 0
         r = distance_from(batch.source_point, batch.shape, batch.spacing)
         edges = [*self.distance_bins, math.inf]
         for low, high in zip(edges, edges[1:]):
             shell = mask & (r >= low) & (r < high)
             name = f"{low * 1e3:g}mm+" if math.isinf(high) else f"{low * 1e3:g}-{high * 1e3:g}mm"
             columns[f"relative_l2_{name}"] = norm(error, shell) / norm(truth, shell)
+            present[f"relative_l2_{name}"] = norm(truth, shell) > 0
         values = {k: v.tolist() for k, v in columns.items()}
-        return [{k: v[i] for k, v in values.items() if not math.isnan(v[i])} for i in range(len(batch))]
+        return [{k: v[i] for k, v in values.items() if k not in present or bool(present[k][i])} for i in range(len(batch))]
 
 
 def aggregate(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:

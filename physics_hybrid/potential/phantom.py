@@ -9,7 +9,7 @@ that taper along. A voxel has the tissue of its centre.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
@@ -36,20 +36,20 @@ class LimbDistribution:
     current : injected current, A.
     """
 
-    extent: tuple[float, float, float] = (0.192, 0.096, 0.096)
-    extent_jitter: float = 0.0
-    radius: tuple[float, float] = (0.75, 0.98)
-    eccentricity: tuple[float, float] = (0.8, 1.0)
-    taper: tuple[float, float] = (-0.15, 0.15)
-    skin: tuple[float, float] = (0.0015, 0.003)
-    fat: tuple[float, float] = (0.002, 0.008)
-    bone_radius: tuple[float, float] = (0.18, 0.32)
-    bones: tuple[int, ...] = (1, 2)
-    sigma: dict = field(default_factory=dict)
-    sigma_jitter: float = 0.2
-    source_on_skin: float = 0.2
-    source_margin: float = 0.15
-    current: float = 1e-3
+    extent: tuple[float, float, float]
+    extent_jitter: float
+    radius: tuple[float, float]
+    eccentricity: tuple[float, float]
+    taper: tuple[float, float]
+    skin: tuple[float, float]
+    fat: tuple[float, float]
+    bone_radius: tuple[float, float]
+    bones: tuple[int, ...]
+    sigma: dict
+    sigma_jitter: float
+    source_on_skin: float
+    source_margin: float
+    current: float
 
     def __post_init__(self):
         missing = [t for t in TISSUES[1:] if t not in self.sigma]

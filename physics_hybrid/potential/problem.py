@@ -79,7 +79,8 @@ class PotentialProblem:
             everyone: list = [None] * ranks
             torch.distributed.all_gather_object(everyone, rows)
             rows = [row for part in everyone for row in part]
-        return {name: float(np.mean([r[name] for r in rows])) for name in ("relative_l2", "rdm", "mag", "field_error", "pde_residual", "charge_defect")}
+        names = ("relative_l2", "rdm", "mag", "field_error", "pde_residual", "charge_defect")
+        return {name: float(np.mean([r[name] for r in rows])) for name in names if name in rows[0]}
 
     @torch.no_grad()
     def draw(self, model: nn.Module, folder: Path, tag: str) -> dict[str, Path]:
@@ -100,6 +101,8 @@ def sigma_statistics(data: LimbData | FileData, kind: str, eps: float, samples: 
     """Mean and standard deviation of the transformed sigma over all voxels of the first training samples."""
     from physics_hybrid.models.hybrid import transform_sigma
 
+    if samples < 1:
+        raise ValueError(f"model.statistics_samples must be at least 1; got {samples}")
     total = square = 0.0
     count = 0
     for sigma in itertools.islice(data.sigma_fields(samples), samples):
@@ -161,5 +164,6 @@ def build_model(config: Any, normalisation: dict[str, list[float]]) -> nn.Module
     channels = feature_channels(components, encoder.channels)
     return HybridWrapper(
         instantiate(model["backbone"], in_channels=channels, out_channels=1, _convert_="all"), encoder, PointSourceBaseline(**model["baseline"]),
-        composition=model["composition"], sigma_components=components, sigma_input=model["sigma_input"], sigma_eps=model["sigma_eps"], **normalisation,
+        composition=model["composition"], sigma_components=components, sigma_input=model["sigma_input"], sigma_eps=model["sigma_eps"], spacing_hidden=model["spacing_hidden"],
+        **normalisation,
     )

@@ -20,6 +20,8 @@ import h5py
 import numpy as np
 from scipy import ndimage
 
+from physics_hybrid.potential.phantom import TISSUES
+
 SCHEMA_VERSION = 1
 REQUIRED = ("sigma", "source", "u")
 OPTIONAL = ("mask", "spacing", "source_point", "labels")
@@ -35,6 +37,10 @@ class SampleError(ValueError):
 
     def __init__(self, where: str, key: str | None, rule: str):
         super().__init__(f"{where}: {f'key {key!r}: ' if key else ''}{rule}")
+        self.parts = (where, key, rule)
+
+    def __reduce__(self):  # a reading process hands it to the training process
+        return SampleError, self.parts
 
 
 @dataclass(frozen=True)
@@ -183,10 +189,17 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
             ))
     else:
         point = centroid
+    voxel = np.floor(point / spacing).astype(int)
+    if not ((point > 0) & (point < spacing * shape)).all():
+        fail("source_point", f"{point.tolist()} m is not inside the grid, {(spacing * shape).tolist()} m")
+    if not tissue[tuple(voxel)]:
+        fail("source_point" if "source_point" in values else "source", f"the centre of the source, {point.tolist()} m, lies in air (voxel {tuple(voxel.tolist())})")
     labels = values.get("labels")
     if labels is not None:
         if labels.shape != shape:
             fail("labels", f"must have shape {shape}, as source; got {labels.shape}")
+        if labels.min() < 0 or labels.max() >= len(TISSUES):
+            fail("labels", f"must be {', '.join(f'{i} {t}' for i, t in enumerate(TISSUES))}; found {labels.min()} to {labels.max()}. Leave labels out where yours mean something else")
         labels = labels.astype(np.uint8)
     sigma = np.ascontiguousarray(np.moveaxis(sigma, -1, 0))
     if phantom is None:
@@ -213,7 +226,7 @@ class Address:
         if self.row is not None:
             with _open_h5(self.path) as file:
                 arrays = {k: _read_row(file, k, self) for k in (*REQUIRED, *OPTIONAL) if k in file}
-                phantom = _text(file["phantom"][self.row]) if "phantom" in file else None
+                phantom = _text(_read_row(file, "phantom", self)) if "phantom" in file else None
             return check(arrays, str(self), conventions, phantom)
         if self.path.is_dir():
             arrays = {p.stem: _load(p, str(p)) for p in sorted(self.path.glob("*.npy")) if p.stem in (*REQUIRED, *OPTIONAL)}
@@ -229,6 +242,9 @@ def _text(value) -> str:
 def _load(path: Path, where: str):
     """np.load without pickles; whatever is wrong with the file becomes a SampleError."""
     try:
+        with open(path, "rb") as file:
+            if file.read(4) not in (b"PK\x03\x04", b"\x93NUM"):
+                raise SampleError(where, None, "is empty, truncated or not a NumPy file")
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:
@@ -283,8 +299,20 @@ def find(path: str | Path) -> list[Address]:
     Raises
     ------
     SampleError
-        If the path does not exist or holds nothing that can be read.
+        If the path does not exist, holds nothing that we read, or an .h5 file there is broken as a whole.
     """
+    return [address for place in places(path) for address in expand(place)]
+
+
+def expand(place: Path) -> list[Address]:
+    """The samples of one file or folder: one for each row of an .h5 file. Raises SampleError."""
+    if place.suffix in (".h5", ".hdf5"):
+        return [Address(place, row) for row in range(h5_length(place))]
+    return [Address(place)]
+
+
+def places(path: str | Path) -> list[Path]:
+    """Files and folders of samples under a path, none of them opened yet. Raises SampleError."""
     path = Path(path).expanduser()
     if not path.exists():
         raise SampleError(str(path), None, "does not exist (data.path)")
@@ -294,17 +322,12 @@ def find(path: str | Path) -> list[Address]:
         candidates = [path]
     else:
         candidates = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".h5", ".hdf5") or (p.is_dir() and any(p.glob("*.npy"))))
-    out: list[Address] = []
     for candidate in candidates:
-        if candidate.suffix in (".h5", ".hdf5"):
-            out += [Address(candidate, row) for row in range(h5_length(candidate))]
-        elif candidate.is_dir() or candidate.suffix == ".npz":
-            out.append(Address(candidate))
-        else:
+        if not (candidate.is_dir() or candidate.suffix in (".h5", ".hdf5", ".npz")):
             raise SampleError(str(candidate), None, "is not a format we read: .npz, .h5, or a folder with sigma.npy, source.npy, u.npy")
-    if not out:
+    if not candidates:
         raise SampleError(str(path), None, "holds no samples: looked for *.npz, *.h5 and folders of .npy (data.path)")
-    return out
+    return candidates
 
 
 def split_by_phantom(phantoms: list[str], fractions: dict[str, float], seed: int) -> dict[str, list[int]]:

@@ -23,7 +23,7 @@ SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 @dataclass(frozen=True)
 class Solver:
-    """How truth is made. tolerance: relative residual; dtype: 'float64' or 'float32' (what Apple's MPS can do);
+    """How truth is made. tolerance: relative residual; dtype: 'float64' or 'float32';
     singularity: 'subtraction' or 'nodal'; ends: SPEC 1."""
 
     tolerance: float = 1e-6
@@ -38,9 +38,6 @@ class Solver:
         if not 0 < self.tolerance < 1:
             raise ValueError(f"data.solver.tolerance must lie in (0, 1); got {self.tolerance}")
 
-    def on(self, device: torch.device) -> torch.dtype:
-        """The type to compute in: MPS has no float64."""
-        return torch.float32 if device.type == "mps" else getattr(torch, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,9 @@ class LimbStream:
         """
         numbers = list(numbers)
         bodies = [self.limbs.draw(self.seed, SPLITS[self.split], n).voxelise(self.grid) for n in numbers]
-        dtype = self.solver.on(self.device)
-        tensor = lambda values: torch.from_numpy(np.stack(values)).to(self.device, dtype)
+        dtype = getattr(torch, self.solver.dtype)
+        device = torch.device("cpu") if self.device.type == "mps" else self.device  # Apple's MPS has no float64
+        tensor = lambda values: torch.from_numpy(np.stack(values)).to(device, dtype)
         sigma = tensor([b.sigma for b in bodies])
         spacing = tensor([b.spacing for b in bodies])
         source = PointSource(tensor([b.source_point for b in bodies]), tensor([np.asarray(b.current) for b in bodies]))
@@ -82,6 +80,6 @@ class LimbStream:
         return Batch(
             sigma.float(), tensor([b.source for b in bodies]).float(), solution.phi.float(), spacing.float(),
             source.point.float(), source.current.float(),
-            torch.from_numpy(np.stack([b.labels for b in bodies])).to(self.device),
+            torch.from_numpy(np.stack([b.labels for b in bodies])),
             tuple(self.phantom(n) for n in numbers),
-        )
+        ).to(self.device)

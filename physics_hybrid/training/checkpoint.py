@@ -8,12 +8,14 @@ writer is not atomic (PhysicsNeMo issue 2012): into a temporary folder that is t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
 import shutil
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,7 @@ def save_state(folder: Path, state: dict) -> Path:
         Disk full, folder not writable: the files that were there are untouched.
     """
     folder = Path(folder)
-    latest, previous, temporary = folder / LATEST, folder / PREVIOUS, folder / f".{LATEST}.{os.getpid()}"
+    latest, previous, temporary = folder / LATEST, folder / PREVIOUS, folder / f".{LATEST}.new"
     buffer = io.BytesIO()
     torch.save(state, buffer)
     try:
@@ -152,10 +154,13 @@ def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
     folder = Path(folder)
     temporary, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     try:
+        if old.exists() and not folder.exists():  # killed between the two renames below: this is the only copy
+            os.replace(old, folder)
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_checkpoint(str(temporary), models=model, epoch=epoch, metadata=metadata)
+        with _no_git():
+            save_checkpoint(str(temporary), models=model, epoch=epoch, metadata=metadata)
         if folder.exists():
             os.replace(folder, old)
         os.replace(temporary, folder)
@@ -166,6 +171,19 @@ def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(f"could not write the model to {folder}: {error}") from error
     return folder
+
+
+@contextlib.contextmanager
+def _no_git():
+    """PhysicsNeMo's Module.save asks git for a commit it then does not store, and raises ValueError in a repository without one."""
+    import physicsnemo.core.module as module
+
+    original = module.get_physicsnemo_pkg_info
+    module.get_physicsnemo_pkg_info = lambda: {"version": version("nvidia-physicsnemo"), "git_hash": ""}
+    try:
+        yield
+    finally:
+        module.get_physicsnemo_pkg_info = original
 
 
 def load_model(path: Path):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 MODES = ("none", "norm", "value", "agc")
 
 
-def clipper(model: nn.Module, mode: str, threshold: float, eps: float = 1e-3) -> Callable[[], Tensor]:
+def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callable[[], Tensor]:
     """A function to call between backward and step: clips in place, returns the global gradient norm before clipping.
 
     Parameters

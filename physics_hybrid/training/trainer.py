@@ -14,7 +14,6 @@ import contextlib
 import json
 import math
 import os
-import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from tqdm import tqdm
 from physics_hybrid.launch import Machine
 from physics_hybrid.training import checkpoint
 from physics_hybrid.training.clipping import clipper
+from physics_hybrid.training.signals import Signals
 from physics_hybrid.training.tracker import Tracker
 
 
@@ -66,6 +66,7 @@ class TrainingSettings:
     precision: str
     clipping_mode: str
     clipping_threshold: float
+    clipping_eps: float
     ema: float
     checkpoint_every: int
     validate_every: int
@@ -90,14 +91,10 @@ class TrainingStopped(RuntimeError):
     """Training cannot go on; the message says why and which checkpoint is good."""
 
 
-class Requeue(SystemExit):
-    """A signal asked us to leave: state is saved, start again to go on. `code` is the exit status."""
-
-
 class Trainer:
     def __init__(
         self, model: nn.Module, problem: Problem, settings: TrainingSettings, machine: Machine, folder: Path, tracker: Tracker,
-        config: dict, normalisation: dict,
+        config: dict, normalisation: dict, signals: Signals | None = None,
     ):
         self.model, self.problem, self.settings, self.machine = model.to(machine.device), problem, settings, machine
         self.folder, self.tracker, self.config, self.normalisation = Path(folder), tracker, config, normalisation
@@ -111,11 +108,11 @@ class Trainer:
         if machine.world_size > 1:
             devices = [machine.device] if machine.device.type == "cuda" else None
             self.network = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
-        self.clip = clipper(model, s.clipping_mode, s.clipping_threshold)
+        self.clip = clipper(model, s.clipping_mode, s.clipping_threshold, s.clipping_eps)
         self.progress = {"epoch": 0, "position": 0, "step": 0, "bad_steps": 0, "skipped": 0, "seconds": 0.0, "finished": False}
         self.epoch_sums: dict[str, float] = {}
         self.best: dict | None = None
-        self.signal: int | None = None
+        self.signals = signals or Signals(settings.requeue_exit_code)
 
     # --- schedule ---------------------------------------------------------------------------------------------------
 
@@ -216,7 +213,11 @@ class Trainer:
         CheckpointError
             A checkpoint cannot be written.
         """
-        with _signals(self._on_signal):
+        # a program that has its own Signals lends them; else they are ours for the time of the fit
+        with contextlib.ExitStack() as stack:
+            if not self.signals.active:
+                stack.enter_context(self.signals)
+            stack.enter_context(self.signals.deferred())
             bar = tqdm(
                 total=self.total_steps, initial=self.progress["step"], unit="step", desc="training", disable=not self.machine.writes,
                 mininterval=0.5 if sys.stderr.isatty() else 10.0, dynamic_ncols=True,
@@ -224,6 +225,8 @@ class Trainer:
             with bar:
                 while self.progress["epoch"] < self.settings.epochs:
                     self._epoch(bar)
+            if self.signals.number is not None:  # it came while the last epoch was finished: nothing is left to save
+                self.signals.leave()
 
     def _epoch(self, bar: tqdm) -> None:
         s, progress = self.settings, self.progress
@@ -244,7 +247,7 @@ class Trainer:
             bar.set_postfix(epoch=f"{progress['epoch'] + 1}/{s.epochs}", loss=f"{values['loss']:.4g}", refresh=False)
             if progress["step"] % s.log_every == 0 and self.machine.writes:
                 self.tracker.log({f"train/{k}": v for k, v in values.items()}, progress["step"])
-            if self.signal is not None:
+            if self.signals.number is not None:
                 self._leave(bar)
             if progress["step"] % s.checkpoint_every == 0 and progress["position"] < self.problem.steps_per_epoch:
                 self.save()
@@ -272,11 +275,13 @@ class Trainer:
         values["gradient_norm"] = float(norm)
         values["parameter_norm"] = float(nn.utils.get_total_norm([p.detach() for p in self.model.parameters()]))
         values["learning_rate"] = self.scheduler.get_last_lr()[0]
-        if not math.isfinite(values["loss"]) or (not math.isfinite(values["gradient_norm"]) and not self.scaler.is_enabled()):
+        # a scaler skips non-finite gradients itself and halves its scale, at first often; a scale below 1 is no longer a search
+        searching = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+        if not math.isfinite(values["loss"]) or (not math.isfinite(values["gradient_norm"]) and not searching):
             self._bad_step(batches, values)
         else:
             progress["bad_steps"] = 0
-            self.scaler.step(self.optimizer)  # with fp16 it skips non-finite gradients itself and lowers the scale
+            self.scaler.step(self.optimizer)
             if self.averaged is not None:
                 self.averaged.update_parameters(self.model)
         self.scaler.update()
@@ -287,11 +292,11 @@ class Trainer:
         """Means over ranks; and a signal that reached one rank reaches all."""
         packed = torch.stack([*sums.values()])
         if self.machine.world_size > 1:
-            packed = torch.cat([packed, packed.new_tensor([float(self.signal or 0)])])
+            packed = torch.cat([packed, packed.new_tensor([float(self.signals.number or 0)])])
             everyone = [torch.empty_like(packed) for _ in range(self.machine.world_size)]
             dist.all_gather(everyone, packed)
             together = torch.stack(everyone)
-            self.signal = int(together[:, -1].max()) or None
+            self.signals.number = int(together[:, -1].max()) or None
             packed = together[:, :-1].mean(dim=0)
         return dict(zip(sums, packed.tolist()))
 
@@ -331,19 +336,28 @@ class Trainer:
             if math.isfinite(score) and (self.best is None or score < self.best["score"]):
                 weights = {k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()}
                 self.best = {"score": score, "epoch": progress["epoch"], "model": weights}
-        self.save()
-        if self.machine.writes:
-            self._report(record, bar)
-            if progress["epoch"] % s.figures_every == 0 or last:
-                for name, path in self.problem.draw(self.evaluated, self.folder / "figures", f"epoch{progress['epoch']:04d}").items():
-                    self.tracker.figure(name, path, progress["step"])
-            if self.best is not None and self.best["epoch"] == progress["epoch"]:
-                metadata = {"score": self.best["score"], "monitor": self.problem.monitor}
-                checkpoint.save_model(self.folder / "best", self.evaluated, progress["epoch"], metadata)
+        improved = self.best is not None and self.best["epoch"] == progress["epoch"]
+        if self.machine.writes:  # models first: a run that is killed in between repeats the epoch and writes them again
+            if improved:
+                checkpoint.save_model(self.folder / "best", self.evaluated, progress["epoch"], {"score": self.best["score"], "monitor": self.problem.monitor})
             if last:
                 checkpoint.save_model(self.folder / "final", self.evaluated, progress["epoch"], {"monitor": self.problem.monitor})
-        if self.signal is not None and not last:
+            self._report(record, bar)
+        self.save()
+        if self.machine.writes and (progress["epoch"] % s.figures_every == 0 or last):
+            self._draw()
+        if self.signals.number is not None and not last:
             self._leave(bar)
+
+    def _draw(self) -> None:
+        """Figures never stop a training."""
+        try:
+            figures = self.problem.draw(self.evaluated, self.folder / "figures", f"epoch{self.progress['epoch']:04d}")
+        except Exception as error:
+            tqdm.write(f"WARNING: no figures for epoch {self.progress['epoch']}: {error}", file=sys.stderr)
+            return
+        for name, path in figures.items():
+            self.tracker.figure(name, path, self.progress["step"])
 
     def _report(self, record: dict, bar: tqdm) -> None:
         self.tracker.log({k: v for k, v in record.items() if k not in ("epoch", "step")}, record["step"])
@@ -364,37 +378,15 @@ class Trainer:
         note = f", validation {self.problem.monitor} {monitored:.4f}" if monitored is not None else ""
         bar.write(f"epoch {record['epoch']}/{self.settings.epochs}: loss {record['train/loss']:.4g}{note}" if "train/loss" in record else f"epoch {record['epoch']}: no finite loss")
 
-    # --- signals ----------------------------------------------------------------------------------------------------
-
-    def _on_signal(self, number: int, _frame) -> None:
-        self.signal = number
-
     def _leave(self, bar: tqdm) -> None:
+        """Save and go, because of a signal."""
         path = self.save()
         if self.machine.world_size > 1:
             dist.barrier()  # a launcher that sees one rank leave may kill the others: nobody leaves before the state is on disk
         bar.close()
-        name = signal.Signals(self.signal).name
-        code = 130 if self.signal == signal.SIGINT else self.settings.requeue_exit_code
-        if not self.machine.writes:
-            raise Requeue(code)
-        print(f"{name}: state saved to {path} at epoch {self.progress['epoch']}, step {self.progress['step']}; the same command goes on from there (exit code {code})", flush=True)
-        raise Requeue(code)
-
-
-class _signals:
-    """Answer SIGTERM, SIGINT and, where the system has it, SIGUSR1 while training; put the old handlers back after."""
-
-    def __init__(self, handler):
-        self.handler = handler
-        self.numbers = [getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, n)]
-
-    def __enter__(self):
-        try:
-            self.old = {n: signal.signal(n, self.handler) for n in self.numbers}
-        except ValueError:  # not the main thread: signals stay with whoever has it
-            self.old = {}
-
-    def __exit__(self, *_):
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
+        if self.machine.writes:
+            print(
+                f"{self.signals.name}: state saved to {path} at epoch {self.progress['epoch']}, step {self.progress['step']}; "
+                f"the same command with run={self.folder.name} goes on from there", flush=True,
+            )
+        self.signals.leave()

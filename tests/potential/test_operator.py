@@ -276,7 +276,7 @@ def test_source_in_air_or_outside_and_oblique_tensors_are_refused():
     body.sigma[:, :, 2, 2, 2] = 0
     with pytest.raises(ValueError, match="lies in air"):
         solve(body, source((2.5, 2.5, 2.5)))
-    with pytest.raises(ValueError, match="outside the grid"):
+    with pytest.raises(ValueError, match="outside the outer faces"):
         solve(body, source((2.5, 2.5, 8.5)))
     oblique = Conductor(torch.tensor([1.0, 1, 1, 0.3, 0, 0]).view(1, 6, 1, 1, 1).expand(1, 6, 4, 4, 4), torch.ones(1, 3))
     with pytest.raises(ValueError, match="7-point"):

@@ -12,10 +12,10 @@ import torch
 
 from physics_hybrid.models.hybrid import source_moments
 from physics_hybrid.potential.generate import dataset_path, generate
-from physics_hybrid.potential.phantom import AIR, BONE, FAT, MUSCLE, SKIN, LimbDistribution, deposit
+from physics_hybrid.potential.phantom import AIR, BONE, FAT, MUSCLE, SKIN, deposit
 from physics_hybrid.potential.samples import find
 from physics_hybrid.potential.stream import LimbStream, Solver
-from tests.conftest import ROOT, SIGMA
+from tests.conftest import LIMBS, ROOT, limb_distribution
 
 
 def test_all_tissues_in_order_from_outside_in(limbs):
@@ -48,7 +48,7 @@ def test_a_limb_is_the_same_on_every_grid(limbs):
 
 
 def test_the_key_decides_the_limb_and_splits_share_none(limbs):
-    again = LimbDistribution(sigma=SIGMA)
+    again = limb_distribution()
     assert limbs.draw(0, 0, 7).voxelise((24, 12, 12)).sigma.tobytes() == again.draw(0, 0, 7).voxelise((24, 12, 12)).sigma.tobytes()
     shapes = {limbs.draw(seed, split, number).axes for seed in (0, 1) for split in (0, 1, 2) for number in range(5)}
     assert len(shapes) == 30
@@ -82,7 +82,7 @@ def test_deposit_conserves_current_and_position():
 
 
 def test_two_bones_do_not_overlap():
-    limbs = LimbDistribution(sigma=SIGMA, bones=(2,))
+    limbs = limb_distribution(bones=(2,))
     pairs = [limbs.draw(0, 0, n).bones for n in range(20)]
     assert any(len(p) == 2 for p in pairs)
     for pair in (p for p in pairs if len(p) == 2):
@@ -97,15 +97,15 @@ def test_stream_solves_the_same_problem_whatever_it_is_batched_with(stream):
 
 
 def test_generation_is_bit_for_bit_and_resumes(tmp_path, stream):
-    first = generate(tmp_path / "a.h5", stream, 5, 2, progress=False)
-    second = generate(tmp_path / "b.h5", stream, 5, 2, progress=False)
+    first = generate(tmp_path / "a.h5", stream, 9, progress=False)
+    second = generate(tmp_path / "b.h5", stream, 9, progress=False)
     assert first.read_bytes() == second.read_bytes()
     # a run that died after the first part: its part is used, not solved again
     parts = tmp_path / "c.h5.parts"
-    generate(tmp_path / "part.h5", stream, 2, 2, progress=False)
+    generate(tmp_path / "part.h5", stream, 4, progress=False)
     parts.mkdir()
     (tmp_path / "part.h5").rename(parts / "000000.h5")
-    (parts / ".000002.h5.999").write_bytes(b"half a file")
+    (parts / ".000004.h5.999").write_bytes(b"half a file")
     stamp = (parts / "000000.h5").stat().st_mtime_ns
     solved = []
 
@@ -115,12 +115,12 @@ def test_generation_is_bit_for_bit_and_resumes(tmp_path, stream):
             return super().batch(numbers)
 
     again = Counting(*(getattr(stream, f) for f in stream.__dataclass_fields__))
-    assert generate(tmp_path / "c.h5", again, 5, 2, progress=False).read_bytes() == first.read_bytes()
-    assert solved == [2, 3, 4] and not parts.exists() and stamp
+    assert generate(tmp_path / "c.h5", again, 9, progress=False).read_bytes() == first.read_bytes()
+    assert solved == [4, 5, 6, 7, 8] and not parts.exists() and stamp
 
 
 def test_generated_files_pass_the_checks_that_users_files_must(tmp_path, stream):
-    path = generate(tmp_path / "a.h5", stream, 3, 2, progress=False)
+    path = generate(tmp_path / "a.h5", stream, 3, progress=False)
     batch = stream.batch([2])
     sample = find(path)[2].read()
     assert np.array_equal(sample.u, batch.u[0].numpy()) and np.array_equal(sample.labels, batch.labels[0].numpy())
@@ -130,11 +130,11 @@ def test_generated_files_pass_the_checks_that_users_files_must(tmp_path, stream)
 
 def test_generation_killed_in_the_middle_goes_on(tmp_path):
     code = (
-        "import sys, torch\nfrom tests.conftest import SIGMA\nfrom physics_hybrid.potential.generate import generate\n"
-        "from physics_hybrid.potential.phantom import LimbDistribution\nfrom physics_hybrid.potential.stream import LimbStream, Solver\n"
+        "import sys, torch\nfrom tests.conftest import limb_distribution\nfrom physics_hybrid.potential.generate import generate\n"
+        "from physics_hybrid.potential.stream import LimbStream, Solver\n"
         "from pathlib import Path\ntorch.set_num_threads(1)\n"
-        "s = LimbStream(LimbDistribution(sigma=SIGMA), (24, 12, 12), 0, 'train', Solver(), torch.device('cpu'))\n"
-        f"generate(Path(sys.argv[1]), s, 60, 2, progress=False)\n"
+        "s = LimbStream(limb_distribution(), (24, 12, 12), 0, 'train', Solver(), torch.device('cpu'))\n"
+        f"generate(Path(sys.argv[1]), s, 120, progress=False)\n"
     )
     run = lambda name: subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT, stdout=subprocess.DEVNULL)
     whole, cut = run("whole.h5"), run("cut.h5")
@@ -158,15 +158,15 @@ def test_other_settings_other_file(stream, limbs):
 
 @pytest.mark.parametrize("change, message", [
     (dict(sigma={"skin": (1, 1, 1)}), "lacks fat, muscle, bone"),
-    (dict(sigma={**SIGMA, "fat": (0.05, -1, 0.05)}), "positive values"),
+    (dict(sigma={**LIMBS["sigma"], "fat": (0.05, -1, 0.05)}), "positive values"),
     (dict(radius=(0.9, 0.5)), "must not exceed"),
     (dict(sigma_jitter=1.5), "sigma_jitter"),
 ])
 def test_limb_distribution_refuses(change, message):
     with pytest.raises(ValueError, match=message):
-        LimbDistribution(**{"sigma": SIGMA, **change})
+        limb_distribution(**change)
 
 
 def test_a_grid_too_coarse_for_a_limb_is_refused(limbs):
     with pytest.raises(ValueError, match="too coarse"):
-        LimbDistribution(sigma=SIGMA, fat=(0.03, 0.03)).draw(0, 0, 0).voxelise((4, 2, 2))
+        limb_distribution(fat=(0.03, 0.03)).draw(0, 0, 0).voxelise((4, 2, 2))

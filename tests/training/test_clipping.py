@@ -25,16 +25,16 @@ def norm(model):
 def test_the_norm_reported_is_the_one_before_clipping(mode):
     model = filled()
     before = norm(model)
-    assert float(clipper(model, mode, 0.5)()) == pytest.approx(float(before), rel=1e-5)
+    assert float(clipper(model, mode, 0.5, 1e-3)()) == pytest.approx(float(before), rel=1e-5)
     assert (norm(model) == before) if mode == "none" else (norm(model) < before)
 
 
 def test_norm_and_value():
     model = filled()
-    clipper(model, "norm", 0.5)()
+    clipper(model, "norm", 0.5, 1e-3)()
     assert float(norm(model)) == pytest.approx(0.5, rel=1e-4)
     model = filled()
-    clipper(model, "value", 0.01)()
+    clipper(model, "value", 0.01, 1e-3)()
     assert max(float(p.grad.abs().max()) for p in model.parameters()) <= 0.01 + 1e-9
 
 
@@ -44,7 +44,7 @@ def test_agc_bounds_every_output_unit_and_only_the_offenders():
     spectral.grad *= 1e-6
     spectral.grad[:, 2] = 1e3  # one output channel explodes
     calm = spectral.grad[:, [0, 1, 3]].clone()
-    clipper(model, "agc", 0.1)()
+    clipper(model, "agc", 0.1, 1e-3)()
     assert torch.equal(spectral.grad[:, [0, 1, 3]], calm)
     unit = lambda t: t[:, 2].norm()
     assert float(unit(spectral.grad) / unit(spectral)) == pytest.approx(0.1, rel=1e-4)
@@ -63,4 +63,4 @@ def test_output_axis_of_spectral_and_pointwise_weights():
 @pytest.mark.parametrize("arguments, message", [(("soft", 1.0), "training.clipping.mode"), (("norm", 0.0), "threshold must be > 0")])
 def test_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
-        clipper(nn.Linear(2, 2), *arguments)
+        clipper(nn.Linear(2, 2), *arguments, 1e-3)

@@ -12,7 +12,8 @@ from torch import nn
 from physics_hybrid.launch import Machine, initialize
 from physics_hybrid.training import checkpoint
 from physics_hybrid.training.tracker import TensorBoardTracker, Tracker, WandbTracker
-from physics_hybrid.training.trainer import Requeue, Trainer, TrainingSettings, TrainingStopped
+from physics_hybrid.training.signals import Requeue
+from physics_hybrid.training.trainer import Trainer, TrainingSettings, TrainingStopped
 
 
 class Line(Module):
@@ -63,7 +64,7 @@ class Fit:
 def settings(**change):
     return TrainingSettings(**{**dict(
         epochs=3, learning_rate=0.05, weight_decay=0.0, betas=(0.9, 0.99), warmup_steps=2, final_learning_rate=1e-4, accumulate=1, precision="float32",
-        clipping_mode="norm", clipping_threshold=1.0, ema=0.0, checkpoint_every=2, validate_every=1, figures_every=10, log_every=1, max_bad_steps=3,
+        clipping_mode="norm", clipping_threshold=1.0, clipping_eps=1e-3, ema=0.0, checkpoint_every=2, validate_every=1, figures_every=10, log_every=1, max_bad_steps=3,
         requeue_exit_code=85), **change})
 
 

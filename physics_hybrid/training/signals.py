@@ -1,0 +1,67 @@
+"""SIGTERM, SIGINT and, where the system has it, SIGUSR1: save and leave, with an exit code that says so."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+
+class Requeue(SystemExit):
+    """A signal asked us to leave: what can be saved is saved, start again to go on. `code` is the exit status."""
+
+
+class Signals:
+    """A context in which those signals end the program with `code` (130 for SIGINT): at once, or, inside `deferred()`, when the work
+    in hand looks at `number`. The old handlers come back at the end."""
+
+    def __init__(self, code: int):
+        self.code, self.number = code, None
+        self._waiting = False
+        self._old: dict = {}
+
+    def __enter__(self) -> "Signals":
+        for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+            if hasattr(signal, name):
+                with contextlib.suppress(ValueError):  # not the main thread: signals stay with whoever has it
+                    number = getattr(signal, name)
+                    self._old[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self._old = {}
+
+    def _handle(self, number: int, _frame) -> None:
+        self.number = int(number)
+        if not self._waiting:
+            self.leave()
+
+    @contextlib.contextmanager
+    def deferred(self):
+        """Only remember a signal."""
+        self._waiting = True
+        try:
+            yield self
+        finally:
+            self._waiting = False
+
+    @property
+    def active(self) -> bool:
+        """Whether the handlers are ours at present."""
+        return bool(self._old)
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.number).name
+
+    def leave(self) -> None:
+        """Raise Requeue with the status that belongs to the signal."""
+        raise Requeue(130 if self.number == signal.SIGINT else self.code)
+
+
+def ignore_in_worker(_worker: int) -> None:
+    """For processes that read data: the training process decides when they end, also where a signal reaches the whole group."""
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
