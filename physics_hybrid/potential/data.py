@@ -26,7 +26,7 @@ from physics_hybrid.potential.generate import dataset_path, generate
 from physics_hybrid.potential.phantom import LimbDistribution
 from physics_hybrid.potential.samples import Address, Conventions, Sample, SampleError, expand, find, places, split_by_phantom
 from physics_hybrid.potential.stream import LimbStream, Solver
-from physics_hybrid.training.signals import ignore_in_worker
+from physics_hybrid.training.signals import quiet_worker
 
 Grid = tuple[int, int, int]
 
@@ -142,7 +142,7 @@ class Files:
         generator = torch.Generator().manual_seed(0)
         loader = DataLoader(
             _Batches(rows, self.conventions, self.sigma_components), batch_size=None, num_workers=min(self.workers, len(rows)),
-            pin_memory=pin, generator=generator, worker_init_fn=ignore_in_worker,
+            pin_memory=pin, generator=generator, worker_init_fn=quiet_worker,
         )
         for batch in loader:
             yield batch.to(self.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 
 
@@ -60,8 +61,12 @@ class Signals:
         raise Requeue(130 if self.number == signal.SIGINT else self.code)
 
 
-def ignore_in_worker(_worker: int) -> None:
-    """For processes that read data: the training process decides when they end, also where a signal reaches the whole group."""
-    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+def quiet_worker(_worker: int) -> None:
+    """For processes that read data: a signal to the whole group is answered by the training process.
+
+    SIGTERM must still end them (Python sends it to workers at exit), but as a success: PyTorch makes an error of any other end.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

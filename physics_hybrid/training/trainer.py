@@ -231,11 +231,22 @@ class Trainer:
     def _epoch(self, bar: tqdm) -> None:
         s, progress = self.settings, self.progress
         self.model.train()
-        batches = self.problem.train_batches(progress["epoch"], progress["position"])
+        with contextlib.closing(self.problem.train_batches(progress["epoch"], progress["position"])) as batches:
+            self._steps(batches, bar)
+        self._finish_epoch(bar)
+
+    def _steps(self, batches: Iterator[Any], bar: tqdm) -> None:
+        s, progress = self.settings, self.progress
         while progress["position"] < self.problem.steps_per_epoch:
             started = time.perf_counter()
             share = min(s.accumulate, self.problem.steps_per_epoch - progress["position"])
-            values = self._update([next(batches) for _ in range(share)])
+            try:
+                taken = [next(batches) for _ in range(share)]
+            except RuntimeError:
+                if self.signals.number is None:
+                    raise
+                self._leave(bar)  # the signal has ended the processes that read data, too
+            values = self._update(taken)
             progress["position"] += share
             progress["step"] += 1
             progress["seconds"] += time.perf_counter() - started
@@ -251,7 +262,6 @@ class Trainer:
                 self._leave(bar)
             if progress["step"] % s.checkpoint_every == 0 and progress["position"] < self.problem.steps_per_epoch:
                 self.save()
-        self._finish_epoch(bar)
 
     def _update(self, batches: list) -> dict[str, float]:
         """One optimiser step on the mean loss of some batches. A non-finite loss or gradient leaves the weights alone."""
