@@ -43,11 +43,14 @@ class Heartbeat:
         hosts: list = [None] * world_size
         dist.all_gather_object(hosts, name)
         self.hosts = hosts
-        self.thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
+        self.answered = time.monotonic()
+        self.heard = {r: self.answered for r in range(world_size) if r != rank}
+        self.threads = [threading.Thread(target=f, name="heartbeat", daemon=True) for f in (self._beat, self._watch)]
 
     def __enter__(self) -> "Heartbeat":
         if self.world_size > 1:
-            self.thread.start()
+            for thread in self.threads:
+                thread.start()
         return self
 
     def __exit__(self, kind, error, _) -> None:
@@ -56,7 +59,8 @@ class Heartbeat:
         if isinstance(error, RuntimeError) and not type(error).__module__.startswith("physics_hybrid"):
             self.blame(error)  # not an error of ours: a collective has lost its partner
         self.stop.set()
-        self.thread.join()
+        for thread in self.threads:
+            thread.join(timeout=self.patience)
         failed = kind is not None and not issubclass(kind, SystemExit)
         try:
             self.store.set(f"{'failed' if failed else 'done'}/{self.rank}", str(error)[:500] if failed else "1")
@@ -79,27 +83,35 @@ class Heartbeat:
         sys.stdout.flush()
         os._exit(LOST_RANK_EXIT_CODE)  # no clean-up: the main thread may hang in a collective
 
-    def _watch(self) -> None:
-        heard = {r: (None, time.monotonic()) for r in range(self.world_size) if r != self.rank}
-        beat = 0
+    def _beat(self) -> None:
+        """Tell the store that this rank lives, and what it says of the others. Hangs where the store's process is frozen."""
+        beat, last = 0, {r: None for r in self.heard}
         while not self.stop.wait(self.interval):
             beat += 1
             try:
                 self.store.set(f"beat/{self.rank}", str(beat))
-                for r, (last, _) in list(heard.items()):
+                for r in list(last):
                     if self.store.check([f"done/{r}"]):
-                        del heard[r]
+                        del last[r], self.heard[r]
                     elif self.store.check([f"failed/{r}"]):
                         self.lost = f"rank {r} on {self.hosts[r]} failed: {self.store.get(f'failed/{r}').decode()}"
                     elif self.store.check([f"beat/{r}"]):
                         now = self.store.get(f"beat/{r}")
-                        if now != last:
-                            heard[r] = (now, time.monotonic())
+                        if now != last[r]:
+                            last[r], self.heard[r] = now, time.monotonic()
+                self.answered = time.monotonic()
             except RuntimeError:
                 if not self.stop.is_set():
                     self.lost = f"rank 0 on {self.hosts[0]} is gone: its store does not answer"
-            for r, (_, when) in heard.items():
-                if time.monotonic() - when > self.patience:
-                    self.lost = f"rank {r} on {self.hosts[r]} has not been heard of for {self.patience:g} s"
+
+    def _watch(self) -> None:
+        """Leave when a rank has been silent for too long; the store's silence is that of rank 0."""
+        while not self.stop.wait(self.interval / 2):
+            now = time.monotonic()
+            silent = [r for r, when in list(self.heard.items()) if now - when > self.patience]
+            if now - self.answered > self.patience:
+                silent = [0]
+            if silent and not self.lost:
+                self.lost = f"rank {silent[0]} on {self.hosts[silent[0]]} has not been heard of for {self.patience:g} s"
             if self.lost:
                 self._leave(self.lost)

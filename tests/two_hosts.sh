@@ -9,6 +9,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 command -v ip >/dev/null || { echo "two_hosts: iproute2 is not installed"; exit 77; }
 id=ph$$
 work=$(mktemp -d)
+export PYTHONPATH=$root
 clean() {
     # shellcheck disable=SC2046
     kill $(jobs -p) 2>/dev/null || true
@@ -32,9 +33,10 @@ options=(data.grid='[16,12,12]' data.samples_per_epoch=16 data.validation_sample
     model.backbone.depth=2 training.epochs=2 training.threads=1 training.device=cpu evaluation.samples=1 evaluation.resolutions='[[16,12,12]]'
     model.statistics_samples=2 tracker=none runs_folder="$work/runs" data.folder="$work/data")
 host() { # host LETTER: what a node of the job runs
+    # shellcheck disable=SC2016  # the host's own shell expands it
     ip netns exec "$id$1" unshare --uts sh -c 'hostname "host$0"; exec "$@"' "$1" \
         env PBS_JOBID=1.server PBS_NODEFILE="$work/nodefile" OMP_NUM_THREADS=1 \
-        "$python" -m torch.distributed.run --nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_endpoint hosta:29400 --rdzv_id 1 \
+        "$python" -m physics_hybrid.torchrun --nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_endpoint hosta:29400 --rdzv_id 1 \
         "$root/train.py" "${options[@]}" run=hosts
 }
 host a > "$work/a.log" 2>&1 & a=$!
@@ -42,7 +44,7 @@ host b > "$work/b.log" 2>&1 & b=$!
 wait $a || { cat "$work/a.log" "$work/b.log"; exit 1; }
 wait $b || { cat "$work/a.log" "$work/b.log"; exit 1; }
 grep -m1 "rank 0 of 2" "$work/a.log"
-"$python" -m torch.distributed.run --standalone --nproc_per_node 2 "$root/train.py" "${options[@]}" run=one_host > "$work/one.log" 2>&1 || { cat "$work/one.log"; exit 1; }
+"$python" -m physics_hybrid.torchrun --standalone --nproc_per_node 2 "$root/train.py" "${options[@]}" run=one_host > "$work/one.log" 2>&1 || { cat "$work/one.log"; exit 1; }
 "$python" - "$work/runs" <<'PY'
 import json, pathlib, sys
 runs = pathlib.Path(sys.argv[1])
