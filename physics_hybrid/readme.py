@@ -1,6 +1,6 @@
 """Write the README's results table and picture from a run: nothing there is typed in by hand.
 
-    python -m physics_hybrid.readme runs/NAME [--overhead step_overhead.json]
+    python -m physics_hybrid.readme runs/NAME [--overhead step_overhead.json] [--memory peak_memory.json]
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def results(run: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--memory", type=Path, help="JSON of python -m physics_hybrid.peak_memory")
     parser.add_argument("--overhead", type=Path, help="JSON of python -m physics_hybrid.step_overhead")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
@@ -48,6 +49,13 @@ def main() -> None:
             f"ratio {o['ratio']:.3f} ({o['whole_step_s'] * 1e3:.0f} ms against {o['bare_step_s'] * 1e3:.0f} ms; batch {'x'.join(map(str, o['batch']))}, "
             f"{o['device']}); solving the streamed batch takes another {o['solve_batch_s'] * 1e3:.0f} ms."
         ))
+    if arguments.memory:
+        rows = json.loads(arguments.memory.read_text())
+        lines = ["| model | parameters | precision | activation checkpointing | peak, GB | step, s |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"| {r['model']} | {r['parameters'] / 1e6:.2f} M | {r['precision']} | {'yes' if r['checkpointing'] else 'no'} | {r['peak_GB']:.1f} | {r['step_s']:.1f} |" for r in rows
+        ]
+        text = fill(text, "memory", "\n".join(lines) + f"\n\n{rows[0]['grid']}, batch {rows[0]['batch']}; {rows[0]['device']}.")
     page.write_text(text)
     pictures = ROOT / "docs"
     pictures.mkdir(exist_ok=True)

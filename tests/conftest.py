@@ -68,6 +68,34 @@ TINY = {
 }
 
 
+def tiny_overrides(folder: Path, groups, overrides) -> list[str]:
+    words = [o for group in ("always", *groups) for o in TINY[group]]
+    words += [f"runs_folder={folder / 'runs'}"] + ([f"data.folder={folder / 'data'}"] if "limbs" in groups else [])
+    named = {o.split("=")[0] for o in overrides}
+    return [w for w in words if w.split("=")[0] not in named] + list(overrides)
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """What train.py prints on standard error when it refuses a configuration: the same calls, without starting a process."""
+
+    def call(overrides, tiny) -> str:
+        from hydra import compose, initialize_config_dir
+        from omegaconf import OmegaConf
+
+        from physics_hybrid.command_line import readable_errors
+        from physics_hybrid.session import train
+
+        with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+            config = compose("config", overrides=["run=refused", *tiny_overrides(tmp_path, tiny, overrides)])
+        with pytest.raises(SystemExit) as left, readable_errors():
+            train(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        assert left.value.code == 1 and not list(tmp_path.glob("runs/*/log.jsonl"))
+        return capsys.readouterr().err
+
+    return call
+
+
 @pytest.fixture
 def program(tmp_path):
     """Run train.py or evaluate.py as a user does, in a temporary folder.
@@ -76,12 +104,7 @@ def program(tmp_path):
     """
 
     def call(script, *overrides, tiny=("limbs", "fno"), expect=0, start=False):
-        words = [sys.executable, str(ROOT / f"{script}.py")]
-        if script == "train" and tiny:
-            words += [o for group in ("always", *tiny) for o in TINY[group]]
-            words += [f"runs_folder={tmp_path / 'runs'}"] + ([f"data.folder={tmp_path / 'data'}"] if "limbs" in tiny else [])
-        named = {o.split("=")[0] for o in overrides}
-        words = [w for w in words if w.split("=")[0] not in named] + list(overrides)
+        words = [sys.executable, str(ROOT / f"{script}.py"), *(tiny_overrides(tmp_path, tiny, overrides) if script == "train" and tiny else overrides)]
         if start:
             return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)

@@ -144,3 +144,36 @@ def test_metrics_of_known_errors(exact_batch):
 def test_aggregate():
     table = aggregate([{"a": 1.0}, {"a": 3.0, "b": 5.0}])
     assert table["a"] == dict(mean=2.0, std=1.0, median=2.0, p95=2.9, max=3.0) and table["b"]["mean"] == 5.0
+
+
+def test_a_prediction_of_zero_has_a_finite_physics_loss(exact_batch):
+    """What a network with a zero last layer predicts in the direct form at step 0."""
+    phi = torch.zeros_like(exact_batch.u).requires_grad_()
+    total, _ = PotentialLoss(dict(mse=1.0, gradient=0.1, pde=0.1, charge=0.1))(phi, exact_batch)
+    total.backward()
+    assert torch.isfinite(total.detach()) and torch.isfinite(phi.grad).all() and phi.grad.abs().sum() > 0
+
+
+def test_a_sample_without_the_masked_tissue_counts_nothing(exact_batch):
+    nothing = torch.zeros_like(exact_batch.tissue)
+    half = torch.stack([nothing[0], exact_batch.tissue[1]])
+    phi = off_truth(exact_batch)
+    both = MaskedMSE()(phi, exact_batch.u, exact_batch.tissue)
+    assert float(MaskedMSE()(phi, exact_batch.u, nothing).detach()) == 0
+    assert 0 < float(MaskedMSE()(phi, exact_batch.u, half).detach()) < float(both.detach())
+    assert torch.isfinite(GradientLoss()(phi, exact_batch.u, half, exact_batch.spacing).detach())
+
+
+def test_a_prediction_that_is_not_finite_is_not_averaged_away(exact_batch):
+    phi = exact_batch.u.clone()
+    phi[1] = float("nan")
+    table = aggregate(Metrics()(phi, exact_batch))
+    assert table["relative_l2"]["mean"] != table["relative_l2"]["mean"]  # NaN
+    with pytest.raises(ValueError, match=exact_batch.names[0]):
+        Metrics(exclude_radius=100.0)(exact_batch.u, exact_batch)
+
+
+def test_oblique_tensors_are_measured_without_the_7_point_operator(exact_batch):
+    sigma = torch.cat([exact_batch.sigma, 0.1 * exact_batch.sigma], dim=1)
+    row = Metrics()(exact_batch.u, dataclasses.replace(exact_batch, sigma=sigma))[0]
+    assert row["relative_l2"] == 0 and "pde_residual" not in row and "charge_defect" not in row

@@ -113,6 +113,10 @@ BROKEN = {
     "mask of another grid": (change("mask", lambda m: m[1:]), "mask", "must have shape"),
     "source point elsewhere": (change("source_point", np.array([0.03, 0.002, 0.002])), "source_point", "voxels from the centre"),
     "source point in indices": (change("source_point", np.array([4.0, 3.0, 3.0])), "source_point", "data.source_point=index"),
+    "source point in air": (lambda a: (drop("mask")(a), voxel("sigma", (3, 3, 3), 0.0)(a), change("source_point", np.array([3.9, 3.5, 3.5]) * 0.004)(a)), "source_point", "lies in air"),
+    "ring electrode round air": (lambda a: (drop("mask")(a), drop("source_point")(a), voxel("sigma", (4, 3, 3), 0.0)(a), voxel("source", (4, 3, 3), 0.0)(a),
+                                  *(voxel("source", i, 1.0)(a) for i in ((4, 2, 3), (4, 4, 3), (4, 3, 2), (4, 3, 4)))), "source", "lies in air"),
+    "labels of another program": (change("labels", np.full((8, 6, 6), 12)), "labels", "0 air, 1 skin"),
     "labels of another grid": (change("labels", np.zeros((2, 2, 2))), "labels", "must have shape"),
 }
 
@@ -224,3 +228,43 @@ def test_components_expand_and_refuse():
 
 def test_address_names_the_row(tmp_path):
     assert str(Address(tmp_path / "a.h5", 4)).endswith("a.h5[4]")
+
+
+def test_a_sample_on_the_edge_of_the_grid_is_inside(sample_arrays):
+    sample_arrays["source_point"] = np.array([4.5, 3.5, 3.5]) * 0.004 + np.array([0.003, 0, 0])
+    assert check(sample_arrays, "x").source_point[0] == pytest.approx(0.021)
+    sample_arrays["source"] = np.roll(sample_arrays["source"], 3, axis=0)
+    sample_arrays["source_point"] = np.array([8 * 0.004, 3.5 * 0.004, 3.5 * 0.004])
+    with pytest.raises(SampleError, match="not inside the grid"):
+        check(sample_arrays, "x")
+
+
+def test_skipping_covers_whole_files_too(tmp_path, sample_arrays, capsys):
+    from physics_hybrid.potential.data import scan
+
+    write_h5(tmp_path, sample_arrays, n=2, name="good.h5")
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "good.h5").read_bytes()[:1000])
+    write_h5(tmp_path, {k: v for k, v in sample_arrays.items() if k != "u"}, name="no_u.h5")
+    write_npz(tmp_path, {**sample_arrays, "spacing": np.zeros(3)})
+    assert len(scan(str(tmp_path), Conventions(), 3, "skip")) == 2
+    report = capsys.readouterr().err
+    assert all(name in report for name in ("cut.h5", "no_u.h5", "s.npz", "3 skipped, 2 samples left"))
+    with pytest.raises(SampleError, match="cut.h5"):
+        scan(str(tmp_path), Conventions(), 3)
+    (tmp_path / "good.h5").unlink()
+    with pytest.raises(SampleError, match="no sample is left"):
+        scan(str(tmp_path), Conventions(), 3, "skip")
+
+
+def test_what_readers_send_between_processes_survives_pickling(sample_arrays):
+    """Loaders under `spawn` (macOS, Windows) pickle data sets, batches and errors."""
+    import pickle
+
+    sample = check(sample_arrays, "x")
+    batch = pickle.loads(pickle.dumps(collate([sample], 3)))
+    assert batch.names == ("x",) and batch.labels is None
+    error = pickle.loads(pickle.dumps(SampleError("file", "u", "is wrong")))
+    assert str(error) == str(SampleError("file", "u", "is wrong"))
+    from physics_hybrid.potential.data import _Batches
+
+    assert len(pickle.loads(pickle.dumps(_Batches([[Address("a")]], Conventions(), 3)))) == 1

@@ -129,3 +129,36 @@ def test_a_damaged_model_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no .mdlus file"):
         (tmp_path / "empty").mkdir()
         load_model(tmp_path / "empty")
+
+
+def test_models_are_saved_without_git_and_inside_a_repository_without_a_commit(tmp_path, monkeypatch):
+    from physics_hybrid.launch import initialize
+    from physics_hybrid.models.fno import ResidualFNO
+
+    initialize("cpu")
+    model = ResidualFNO(2, width=4, depth=1, modes=[2, 2, 2])
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "best", model, 1, {})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    save_model(tmp_path / "run [1]" / "best", model, 1, {})  # a PBS array job's name
+    assert load_model(tmp_path / "run [1]" / "best").modes == [2, 2, 2]
+
+
+def test_the_only_copy_of_a_model_is_put_back(tmp_path, monkeypatch):
+    """Killed between the two renames of `save_model`, and then the disk is full."""
+    from physics_hybrid.launch import initialize
+    from physics_hybrid.models.fno import ResidualFNO
+
+    initialize("cpu")
+    model = ResidualFNO(2, width=4, depth=1, modes=[2, 2, 2])
+    save_model(tmp_path / "best", model, 1, {})
+    os.replace(tmp_path / "best", tmp_path / ".best.old")
+
+    def full(path, **_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("physicsnemo.utils.checkpoint.save_checkpoint", full)
+    with pytest.raises(CheckpointError):
+        save_model(tmp_path / "best", model, 2, {})
+    assert load_model(tmp_path / "best").modes == [2, 2, 2]

@@ -12,7 +12,7 @@ from torch import nn
 from physics_hybrid.launch import Machine, initialize
 from physics_hybrid.training import checkpoint
 from physics_hybrid.training.tracker import TensorBoardTracker, Tracker, WandbTracker
-from physics_hybrid.training.signals import Requeue
+from physics_hybrid.training.signals import Requeue, Signals
 from physics_hybrid.training.trainer import Trainer, TrainingSettings, TrainingStopped
 
 
@@ -212,3 +212,37 @@ def test_a_broken_tracker_does_not_stop_training(tmp_path, monkeypatch, capsys):
     assert "goes on without it" in capsys.readouterr().err
 
 
+
+
+def test_signals_leave_at_once_or_wait_for_the_work_in_hand():
+    with Signals(85) as signals:
+        with pytest.raises(Requeue) as left:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 0.1)
+        assert left.value.code == 85
+        signals.number = None
+        with signals.deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signals.number == signal.SIGINT and signals.name == "SIGINT"
+    assert not signals.active
+
+
+def test_a_signal_during_the_last_validation_still_leaves_with_its_code(tmp_path):
+    class Late(Fit):
+        def validate(self, model):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().validate(model)
+
+    t = trainer(tmp_path, Late(), epochs=1)
+    with pytest.raises(Requeue):
+        t.fit()
+    assert checkpoint.load_latest(tmp_path)["progress"]["finished"]
+
+
+def test_figures_never_stop_a_training(tmp_path, capsys):
+    class Ugly(Fit):
+        def draw(self, model, folder, tag):
+            raise ValueError("vmin must be less than vmax")
+
+    trainer(tmp_path, Ugly()).fit()
+    assert "no figures for epoch 3: vmin" in capsys.readouterr().err
