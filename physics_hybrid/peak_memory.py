@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from physics_hybrid.measure import bench, seconds
+from physics_hybrid.potential.evaluation import peak_memory
 
 CASES = tuple(
     (model, precision, checkpointing)
@@ -24,35 +25,11 @@ CASES = tuple(
 
 def one_step(overrides: list[str]) -> dict:
     """Two optimiser steps in this process; seconds of the second, and the peak."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    conf = Path(__file__).resolve().parents[1] / "conf"
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-        config = OmegaConf.to_container(compose("config", overrides=["run=memory", *overrides]), resolve=True)
-    import torch
-
-    from physics_hybrid.launch import initialize
-    from physics_hybrid.potential.problem import build_data, build_model, build_problem, sigma_statistics
-    from physics_hybrid.session import settings_of
-    from physics_hybrid.training.tracker import Tracker
-    from physics_hybrid.training.trainer import Trainer
-
-    machine = initialize(config["training"]["device"])
-    data = build_data(config, machine.device)
-    problem = build_problem(config, data)
-    model = build_model(config, sigma_statistics(data, config["model"]["sigma_input"], config["model"]["sigma_eps"], 1))
-    trainer = Trainer(model, problem, settings_of(config["training"]), machine, Path("."), Tracker(), config, {})
-    batch = next(problem.train_batches(0, 0))
-    for _ in range(2):
-        started = time.perf_counter()
-        loss = trainer._update([batch])["loss"]
-        seconds = time.perf_counter() - started
-    if machine.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 1e9
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
-    return {"peak_GB": peak, "step_s": seconds, "loss": loss, "device": str(machine), "parameters": sum(p.numel() for p in model.parameters())}
+    b = bench(overrides)
+    b.trainer._update([b.batch])
+    step = seconds(lambda: b.trainer._update([b.batch]), b.machine)
+    parameters = sum(p.numel() for p in b.trainer.model.parameters())
+    return {"peak_GB": peak_memory(b.machine.device) / 1e3, "step_s": step, "device": str(b.machine), "parameters": parameters}
 
 
 def main() -> None:

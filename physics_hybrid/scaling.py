@@ -24,7 +24,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -57,63 +56,37 @@ def predict(gpus: list[int], compute: float, size: float, per_node: int, node: t
 
 def worker(overrides: list[str], repeats: int, output: str) -> None:
     """One rank of a measurement: launched by torchrun."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    conf = Path(__file__).resolve().parents[1] / "conf"
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-        config = OmegaConf.to_container(compose("config", overrides=["run=scaling", *overrides]), resolve=True)
     import torch
     import torch.distributed as dist
 
-    from physics_hybrid.launch import finalize, initialize
-    from physics_hybrid.potential.problem import build_data, build_model, build_problem, sigma_statistics
-    from physics_hybrid.session import settings_of
-    from physics_hybrid.training.tracker import Tracker
-    from physics_hybrid.training.trainer import Trainer
+    from physics_hybrid.launch import finalize
+    from physics_hybrid.measure import bench, seconds
 
-    machine = initialize(config["training"]["device"])
-    data = build_data(config, machine.device, machine.rank, machine.world_size)
-    problem = build_problem(config, data)
-    model_config = config["model"]
-    model = build_model(config, sigma_statistics(data, model_config["sigma_input"], model_config["sigma_eps"], 4))
-    trainer = Trainer(model, problem, settings_of(config["training"]), machine, Path("."), Tracker(), config, {})
-    batch = next(problem.train_batches(0, 0))
+    b = bench(overrides)
+    machine, trainer = b.machine, b.trainer
 
-    def seconds(step) -> float:
+    def median(step) -> float:
         times = []
-        for i in range(repeats + 2):
+        for _ in range(repeats + 2):  # the first two warm up
             if machine.world_size > 1:
                 dist.barrier()
-            if machine.device.type == "cuda":
-                torch.cuda.synchronize()
-            started = time.perf_counter()
-            step()
-            if machine.device.type == "cuda":
-                torch.cuda.synchronize()
-            if i >= 2:
-                times.append(time.perf_counter() - started)
-        return statistics.median(times)
-
-    network, alone = trainer.network, trainer.model
+            times.append(seconds(step, machine))
+        return statistics.median(times[2:])
 
     def without_exchange():
-        trainer.network = alone
-        loss, _ = problem.loss(alone, batch)
-        loss.backward()
+        b.problem.loss(trainer.model, b.batch)[0].backward()
         trainer.optimizer.step()
         trainer.optimizer.zero_grad(set_to_none=True)
 
-    result = {"ranks": machine.world_size, "threads": torch.get_num_threads(), "compute_s": seconds(without_exchange)}
-    trainer.network = network
-    result["step_s"] = seconds(lambda: trainer._update([batch]))
-    result["gradient_bytes"] = sum(p.numel() * p.element_size() for p in model.parameters())
-    result["batch"] = list(batch.u.shape)
+    result = {
+        "ranks": machine.world_size, "threads": torch.get_num_threads(), "compute_s": median(without_exchange), "step_s": median(lambda: trainer._update([b.batch])),
+        "gradient_bytes": sum(p.numel() * p.element_size() for p in trainer.model.parameters()), "batch": list(b.batch.u.shape),
+    }
     if machine.world_size > 1:
         result["allreduce_s"] = {}
         for size in SIZES:
             buffer = torch.zeros(size // 4, device=machine.device)
-            result["allreduce_s"][size] = seconds(lambda: dist.all_reduce(buffer))
+            result["allreduce_s"][size] = median(lambda: dist.all_reduce(buffer))
     if machine.writes:
         Path(output).write_text(json.dumps(result))
     finalize()
@@ -129,7 +102,7 @@ def measure(ranks: list[int], overrides: list[str], repeats: int) -> list[dict]:
             path = str(Path(folder) / f"{n}.json")
             environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores // max(ranks))), "PYTHONPATH": root + os.pathsep + os.environ.get("PYTHONPATH", "")}
             subprocess.run(
-                [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n), "-m", "physics_hybrid.scaling",
+                [sys.executable, "-m", "physics_hybrid.torchrun", "--standalone", "--nproc_per_node", str(n), "-m", "physics_hybrid.scaling",
                  "--worker", path, "--repeats", str(repeats), *overrides], check=True, env=environment, stdout=subprocess.DEVNULL,
             )
             out.append(json.loads(Path(path).read_text()))

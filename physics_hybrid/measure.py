@@ -1,0 +1,60 @@
+"""What the measuring scripts share: a trainer and one batch, built from configuration overrides, with nothing written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from physics_hybrid.launch import Machine
+
+
+@dataclass
+class Bench:
+    """config: resolved; trainer: ready for `_update([batch])`; solve_s: seconds to draw and solve the batch."""
+
+    config: dict[str, Any]
+    machine: Machine
+    problem: Any
+    trainer: Any
+    batch: Any
+    normalisation: dict[str, list[float]]
+    solve_s: float
+
+
+def bench(overrides: list[str]) -> Bench:
+    """Raises what train.py raises for the same overrides."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from physics_hybrid.launch import initialize
+    from physics_hybrid.potential.problem import build_data, build_model, build_problem, sigma_statistics
+    from physics_hybrid.session import settings_of
+    from physics_hybrid.training.tracker import Tracker
+    from physics_hybrid.training.trainer import Trainer
+
+    conf = Path(__file__).resolve().parents[1] / "conf"
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+        config = OmegaConf.to_container(compose("config", overrides=["run=measure", *overrides]), resolve=True)
+    machine = initialize(config["training"]["device"])
+    data = build_data(config, machine.device, machine.rank, machine.world_size)
+    problem = build_problem(config, data)
+    normalisation = sigma_statistics(data, config["model"]["sigma_input"], config["model"]["sigma_eps"], 1)
+    model = build_model(config, normalisation)
+    trainer = Trainer(model, problem, settings_of(config["training"]), machine, Path("."), Tracker(), config, normalisation)
+    started = time.perf_counter()
+    batch = next(problem.train_batches(0, 0))
+    return Bench(config, machine, problem, trainer, batch, normalisation, time.perf_counter() - started)
+
+
+def seconds(step, machine: Machine) -> float:
+    """Wall time of one call, the GPU's work included."""
+    import torch
+
+    wait = torch.cuda.synchronize if machine.device.type == "cuda" else lambda: None
+    wait()
+    started = time.perf_counter()
+    step()
+    wait()
+    return time.perf_counter() - started
