@@ -6,11 +6,12 @@ after 30 seconds, and dies of SIGUSR1, leaving them behind. Here both are handed
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 import socket
 import sys
-from pathlib import Path
+
+import psutil
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -39,27 +40,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 def hand_on(number: int, _frame) -> None:
     """Pass a signal to the ranks; without any yet, leave."""
-    ranks = children(os.getpid())
-    for rank in ranks:
-        try:
-            os.kill(rank, number)
-        except ProcessLookupError:  # it has left in the meantime
-            pass
+    ranks = []
+    for rank in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has left in the meantime
+            if rank.status() != psutil.STATUS_ZOMBIE:
+                ranks.append(rank)
+                rank.send_signal(number)
     if not ranks:
         sys.exit(128 + number)
-
-
-def children(parent: int) -> list[int]:
-    """Process numbers, from /proc: the fourth field of `stat` is the parent, behind a name that may hold spaces and brackets."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has left in the meantime
-            continue
-        if int(fields[1]) == parent and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
 
 
 if __name__ == "__main__":
