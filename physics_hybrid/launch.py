@@ -25,11 +25,17 @@ class Machine:
     nodes: int = 1
     method: str = "one process"
     backend: str | None = None
+    local_size: int = 1
 
     @property
     def writes(self) -> bool:
         """Whether this process writes files (rank 0)."""
         return self.rank == 0
+
+    @property
+    def cores(self) -> int:
+        """CPU cores of this process: those it may use, shared with the other ranks of its node."""
+        return max(1, _cores() // self.local_size)
 
     def __str__(self) -> str:
         threads = torch.get_num_threads()
@@ -94,7 +100,7 @@ def initialize(device: str = "auto") -> Machine:
             f"of {members}: not all processes would train together"
         )
     where = torch.device("cuda", index) if chosen == "cuda" else torch.device(chosen)
-    return Machine(layout.rank, layout.world_size, where, layout.local_rank, layout.nodes, layout.method, backend)
+    return Machine(layout.rank, layout.world_size, where, layout.local_rank, layout.nodes, layout.method, backend, layout.local_size)
 
 
 def finalize() -> None:
@@ -121,11 +127,14 @@ def _device_index(layout: Layout, chosen: str) -> int:
     return layout.local_rank
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _share_threads(layout: Layout) -> None:
     """Ranks of one node share its cores: each would start a thread on every one of them, and they would wait for each other."""
     if layout.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(min(torch.get_num_threads(), max(1, cores // layout.local_size)))
+        torch.set_num_threads(min(torch.get_num_threads(), max(1, _cores() // layout.local_size)))
 
 
 def _join(layout: Layout, chosen: str, backend: str, index: int) -> None:

@@ -38,6 +38,7 @@ def bench(overrides: list[str]) -> Bench:
     with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
         config = OmegaConf.to_container(compose("config", overrides=["run=measure", *overrides]), resolve=True)
     machine = initialize(config["training"]["device"])
+    config["data"]["workers"] = 0
     data = build_data(config, machine.device, machine.rank, machine.world_size)
     problem = build_problem(config, data)
     normalisation = sigma_statistics(data, config["model"]["sigma_input"], config["model"]["sigma_eps"], 1)

@@ -91,9 +91,9 @@ def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: 
     np.random.seed(config["seed"])  # DistributedManager seeds NumPy with the rank
     tag = f"{folder.name}-{os.environ.get('PBS_JOBID', os.getpid() if machine.world_size == 1 else 'job')}".replace("[", "_").replace("]", "_")
     stage = lambda source: stack.enter_context(staged(source, data_config["stage_to"], machine, tag))
-    here = data_config  # as read on this node; the run keeps the configuration as it was given
+    here = {**data_config, "workers": readers(data_config["workers"], machine)}  # as on this node; the run keeps the configuration as given
     if data_config["kind"] == "files":
-        here = {**data_config, "path": stage(data_config["path"])}
+        here["path"] = stage(data_config["path"])
     data = build_data({**config, "data": here}, machine.device, machine.rank, machine.world_size)
     grids = grids_of(config["evaluation"], data)
     data.check_loss(config["loss"]["mask"], config["loss"]["pde"]["weight"] > 0 or config["loss"]["charge"]["weight"] > 0)
@@ -134,6 +134,15 @@ def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: 
             print("training is complete already" if done["finished"] else f"going on from epoch {done['epoch']}, step {done['step']}", flush=True)
     tracker.start(folder, config, state["tracker_run"] if state else None)
     return Session(config, folder, machine, problem, trainer, tracker)
+
+
+def readers(wanted: int | None, machine: Machine) -> int:
+    """Processes that read data for one rank: as asked, else one for each core beyond the first, at most 4 where nothing else shares the machine."""
+    if wanted is not None:
+        if wanted < 0:
+            raise ValueError(f"data.workers must be null or >= 0; got {wanted}")
+        return wanted
+    return min(machine.cores - 1, 4) if machine.world_size == 1 else machine.cores - 1
 
 
 def settings_of(training: dict[str, Any]) -> TrainingSettings:
@@ -249,6 +258,7 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
     config["data"]["batch_size"] = evaluation["batch_size"]
     if config["training"]["threads"]:
         torch.set_num_threads(config["training"]["threads"])
+    config["data"]["workers"] = readers(config["data"]["workers"], machine)
     data = build_data(config, machine.device)
     if own_files and options["split"] in ("train", "validation"):
         data.entries["test"] = data.entries[options["split"]]

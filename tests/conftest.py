@@ -60,9 +60,9 @@ def exact_batch(limbs):
 
 #: Overrides that make a training of seconds, by what they belong to.
 TINY = {
-    "always": ["training.epochs=2", "training.threads=1", "training.device=cpu", "evaluation.samples=2", "model.statistics_samples=2", "tracker=none"],
+    "always": ["training.epochs=2", "training.threads=1", "training.device=cpu", "data.workers=0", "evaluation.samples=2", "model.statistics_samples=2", "tracker=none"],
     "limbs": ["data.grid=[16,12,12]", "data.samples_per_epoch=6", "data.validation_samples=2", "evaluation.resolutions=[[16,12,12],[32,24,24]]"],
-    "files": ["data=files", "data.workers=0"],
+    "files": ["data=files"],
     "fno": ["model.backbone.modes=[3,3,3]", "model.backbone.width=8", "model.backbone.depth=2"],
     "unet": ["model=unet", "model.backbone.width=4", "model.backbone.levels=2"],
 }

@@ -215,3 +215,12 @@ def test_ring_model_is_recovered_from_its_own_times_and_large_jobs_are_slower():
     assert efficiency[0] == 1.0 and all(a > b for a, b in zip(efficiency, efficiency[1:]))
     # 512 GPUs in nodes of 4: 3 rings inside, then 128 nodes exchanging a quarter each
     assert table[-1]["communication_s"] == pytest.approx(ring(4, 2e8, 1e-5, 2e11) + ring(128, 5e7, 1e-5, 2e10))
+
+
+@pytest.mark.parametrize("world, local, wanted, expected", [(1, 1, None, 4), (8, 4, None, 3), (8, 16, None, 0), (8, 4, 2, 2)])
+def test_readers_scale_with_the_cores_of_a_rank(monkeypatch, world, local, wanted, expected):
+    from physics_hybrid import launch
+    from physics_hybrid.session import readers
+
+    monkeypatch.setattr(launch, "_cores", lambda: 16)
+    assert readers(wanted, Machine(0, world, torch.device("cpu"), local_size=local)) == expected
