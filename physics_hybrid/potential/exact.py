@@ -1,4 +1,4 @@
-r"""Series solutions that solvers and networks are held to.
+r"""Closed forms and series that solvers and networks are held to.
 
 **Layered box** (layers normal to H, grounded ends at D = 0 and L, zero flux on all other faces). With
 k_n = n pi / L_W, k_m = m pi / L_D:
@@ -8,11 +8,28 @@ k_n = n pi / L_W, k_m = m pi / L_D:
 where in each layer -sigma_H g'' + (sigma_W k_n^2 + sigma_D k_m^2) g = I delta(h - h0), so that g is a sum of e^{+-kh},
 k = sqrt((sigma_W k_n^2 + sigma_D k_m^2) / sigma_H), plus I e^{-k |h - h0|} / (2 sigma_H k) in the layer of the source; g and
 sigma_H g' are continuous and g' = 0 on the outer faces. (Separation of variables; Morse and Feshbach, 1953, ch. 10.)
+
+**Two half-spaces** (plane z = 0, source in medium 1 at z = d > 0), by images. With g_i = sqrt(sigma_ti sigma_ni),
+K = (g_1 - g_2) / (g_1 + g_2), T = 2 g_1 / (g_1 + g_2):
+
+    phi_1 = inf_1(z - d) + K inf_1(z + d),      phi_2 = T inf_1(a z - d),      a = sqrt(sigma_t2 / sigma_n2) sqrt(sigma_n1 / sigma_t1)
+
+**Layered cylinder** (axis along D, grounded ends, insulated mantle). With k_m = m pi / L and kappa = k_m sqrt(sigma_D / sigma_r):
+
+    phi = sum_m sum_n (2 / L) sin(k_m d0) sin(k_m d) (e_n / 2 pi) cos n(theta - theta0) g_mn(r)
+
+g of I_n(kappa r) and K_n(kappa r) in each layer, plus (I / sigma_r) I_n(kappa r<) K_n(kappa r>) in the layer of the source; g and sigma_r g'
+continuous, g'(R) = 0. Structure of Farina, Mesin, Martina and Merletti, IEEE TBME 51 (2004) 415, there with continuous k.
+
+**Homogeneous sphere**, point source and uniform sink, zero flux and zero mean at the surface's scale:
+
+    phi = I / (4 pi sigma) [1/D + 1/(R q) - ln((1 - c + q) / 2) / R + r^2 / (2 R^3)],   c = r . r0 / R^2, q = sqrt(1 - 2 c + r^2 r0^2 / R^4), D = |r - r0|
 """
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import ive, kve
 
 
 def layered_box(
@@ -80,3 +97,105 @@ def layered_box(
             g = g + particular * np.exp(-k[home] * abs(position - h0))
         phi[:, i] = along_d.T @ g @ along_w
     return phi
+
+
+def two_half_spaces(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, *, depth: float, first: tuple[float, float], second: tuple[float, float], current: float = 1.0
+) -> np.ndarray:
+    """Potential in volts at points (metres, broadcast) of a source at (0, 0, depth) in the medium z > 0.
+
+    first, second : (sigma_t, sigma_n), along and across the plane, of the media z > 0 and z < 0, S/m; second = (0, 0) is an insulator
+    (phi is NaN inside it).
+    """
+    (t1, n1), (t2, n2) = first, second
+    rho = np.hypot(x, y)
+    infinite = lambda distance: current / (4 * np.pi * np.sqrt(t1 * t1 * n1) * np.sqrt(rho**2 / t1 + distance**2 / n1))
+    g1, g2 = np.sqrt(t1 * n1), np.sqrt(t2 * n2)
+    inside = infinite(z - depth) + (g1 - g2) / (g1 + g2) * infinite(z + depth)
+    if g2 == 0:
+        return np.where(z >= 0, inside, np.nan)
+    stretch = np.sqrt(t2 / n2) * np.sqrt(n1 / t1)
+    return np.where(z >= 0, inside, 2 * g1 / (g1 + g2) * infinite(stretch * z - depth))
+
+
+def sphere_with_uniform_sink(points: np.ndarray, *, radius: float, sigma: float, source: np.ndarray, current: float = 1.0) -> np.ndarray:
+    """Potential in volts at points (..., 3) inside an insulated sphere round the origin; the current leaves evenly through the volume."""
+    R = radius
+    r2, s2, dot = (points**2).sum(axis=-1), float((source**2).sum()), points @ source
+    c = dot / R**2
+    q = np.sqrt(1 - 2 * c + r2 * s2 / R**4)
+    D = np.linalg.norm(points - source, axis=-1)
+    return current / (4 * np.pi * sigma) * (1 / D + 1 / (R * q) - np.log((1 - c + q) / 2) / R + r2 / (2 * R**3))
+
+
+def layered_cylinder(
+    d: np.ndarray, r: np.ndarray, theta: np.ndarray, *, length: float, radii: list[float], sigma: np.ndarray, source: tuple[float, float, float],
+    current: float = 1.0, modes: tuple[int, int] = (160, 48),
+) -> np.ndarray:
+    """Potential in volts on d x points: d (1D, metres) and section points (r, theta) of equal shape -> (len(d), *r.shape).
+
+    Parameters
+    ----------
+    radii : outer radius of each layer, ascending, metres. sigma : (layers, 2), (sigma_D, sigma_r) in S/m; sigma_theta = sigma_r.
+    source : (d0, r0, theta0), inside a layer. modes : terms along D and round the axis; the series converges as e^{-kappa |r - r0|}.
+    """
+    d0, r0, theta0 = source
+    sigma = np.asarray(sigma, dtype=float)
+    edges = np.array([0.0, *radii])
+    layers = len(radii)
+    home = int(np.searchsorted(edges, r0) - 1)
+    n = np.arange(modes[1])[None, :]
+    k = np.arange(1, modes[0] + 1)[:, None] * np.pi / length
+    kappa = [k * np.sqrt(s[0] / s[1]) for s in sigma]
+
+    # each basis function is 1 on the edge where it is largest: I on the outer, K on the inner one
+    def grown(layer, radius):
+        x, top = kappa[layer] * radius, kappa[layer] * edges[layer + 1]
+        scale = np.exp(x - top) / ive(n, top)
+        return ive(n, x) * scale, (ive(n - 1, x) - n / x * ive(n, x)) * scale * kappa[layer]
+
+    def decayed(layer, radius):
+        x, bottom = kappa[layer] * radius, kappa[layer] * edges[layer]
+        scale = np.exp(bottom - x) / kve(n, bottom)
+        return kve(n, x) * scale, -(kve(n - 1, x) + n / x * kve(n, x)) * scale * kappa[layer]
+
+    def particular(radius):
+        x, x0 = kappa[home] * radius, kappa[home] * r0
+        factor = current / sigma[home, 1] * np.exp(-np.abs(x - x0))
+        if radius < r0:
+            return factor * ive(n, x) * kve(n, x0), factor * kve(n, x0) * (ive(n - 1, x) - n / x * ive(n, x)) * kappa[home]
+        return factor * ive(n, x0) * kve(n, x), -factor * ive(n, x0) * (kve(n - 1, x) + n / x * kve(n, x)) * kappa[home]
+
+    size = 2 * layers - 1  # the innermost layer has no K
+    column = lambda layer: (2 * layer - 1, 2 * layer) if layer else (None, 0)
+    system, right = np.zeros((modes[0], modes[1], size, size)), np.zeros((modes[0], modes[1], size))
+
+    def put(row, layer, radius, sign, flux):
+        weight = sigma[layer, 1] if flux else 1.0
+        k_column, i_column = column(layer)
+        system[..., row, i_column] += sign * weight * grown(layer, radius)[flux]
+        if k_column is not None:
+            system[..., row, k_column] += sign * weight * decayed(layer, radius)[flux]
+        if layer == home:
+            right[..., row] -= sign * weight * particular(radius)[flux]
+
+    for i in range(layers - 1):
+        for row, flux in ((2 * i, False), (2 * i + 1, True)):
+            put(row, i, edges[i + 1], 1.0, flux)
+            put(row, i + 1, edges[i + 1], -1.0, flux)
+    put(size - 1, layers - 1, edges[-1], 1.0, True)
+    coefficients = np.linalg.solve(system, right[..., None])[..., 0]
+
+    along = np.sin(np.outer(k[:, 0], d)) * (2 / length * np.sin(k * d0))
+    weight = np.where(np.arange(modes[1]) == 0, 1.0, 2.0) / (2 * np.pi)
+    out = np.empty((len(d), r.size))
+    for j, (radius, angle) in enumerate(zip(r.ravel(), theta.ravel())):
+        layer = min(int(np.searchsorted(edges, radius, side="right") - 1), layers - 1)
+        k_column, i_column = column(layer)
+        g = coefficients[..., i_column] * grown(layer, radius)[0]
+        if k_column is not None:
+            g = g + coefficients[..., k_column] * decayed(layer, radius)[0]
+        if layer == home:
+            g = g + particular(radius)[0]
+        out[:, j] = along.T @ (g @ (weight * np.cos(np.arange(modes[1]) * (angle - theta0))))
+    return out.reshape(len(d), *r.shape)
