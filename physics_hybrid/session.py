@@ -241,14 +241,15 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
     if config is None:
         print(f"{options['checkpoint']} carries no configuration: data and metrics are those of conf/config.yaml", file=sys.stderr)
         config = defaults
-    config = {**config, "data": dict(options["data"] or config["data"]), "evaluation": dict(config["evaluation"])}
-    own_files = bool(options["data"]) and options["data"]["kind"] == "files"
+    other = options.get("data")  # Hydra leaves the key out where no data=... was chosen
+    config = {**config, "data": dict(other or config["data"]), "evaluation": dict(config["evaluation"])}
+    own_files = bool(other) and other["kind"] == "files"
     if options["split"] not in ("all", "train", "validation", "test"):
         raise ValueError(f"split must be all, train, validation or test; got {options['split']!r}")
     if own_files and options["split"] == "all":
         config["data"]["splits"] = {"train": 0.0, "validation": 0.0, "test": 1.0}
     evaluation = config["evaluation"]
-    if options["data"]:  # other data: their grids, all of their samples
+    if other:  # other data: their grids, all of their samples
         evaluation["resolutions"] = None
         evaluation["samples"] = sys.maxsize if own_files else evaluation["samples"]
     for key in ("resolutions", "samples", "batch_size"):
