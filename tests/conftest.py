@@ -106,7 +106,7 @@ def program(tmp_path):
     def call(script, *overrides, tiny=("limbs", "fno"), expect=0, start=False):
         words = [sys.executable, str(ROOT / f"{script}.py"), *(tiny_overrides(tmp_path, tiny, overrides) if script == "train" and tiny else overrides)]
         if start:
-            return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import re
 import signal
@@ -108,6 +109,17 @@ def test_sigterm_saves_exits_with_its_code_and_a_damaged_latest_falls_back(progr
     latest.write_bytes(latest.read_bytes()[:-1000])
     done = program("train", "run=r", *LONGER)
     assert "is damaged" in done.stderr and "instead" in done.stderr and "going on from" in done.stdout
+
+
+def test_sigterm_to_the_whole_group_finds_the_readers_alive_until_the_state_is_saved(program, tmp_path):
+    """As PBS sends it: to every process of a job, those that read data included."""
+    folder = tmp_path / "runs" / "r"
+    process = program("train", "run=r", "data=generated", "data.train_samples=40", "data.workers=2", "training.epochs=50", "training.checkpoint_every=3", start=True)
+    while process.poll() is None and not (folder / checkpoint.PREVIOUS).exists():
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 85 and "SIGTERM: state saved" in output and "Traceback" not in output, output
 
 
 def test_a_users_own_files(program, tmp_path, limbs):

@@ -7,6 +7,10 @@ import os
 import signal
 
 
+#: Seconds that a process that reads data outlives SIGTERM.
+WORKER_GRACE = 20
+
+
 class Requeue(SystemExit):
     """A signal asked us to leave: what can be saved is saved, start again to go on. `code` is the exit status."""
 
@@ -64,9 +68,12 @@ class Signals:
 def quiet_worker(_worker: int) -> None:
     """For processes that read data: a signal to the whole group is answered by the training process.
 
-    SIGTERM must still end them (Python sends it to workers at exit), but as a success: PyTorch makes an error of any other end.
+    SIGTERM must still end them, for Python sends it to workers left over at exit; but later, when the step in hand has had its data and
+    the state is saved, and as a success, since PyTorch makes an error of any other end.
     """
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_GRACE))

@@ -113,6 +113,7 @@ class Trainer:
         self.epoch_sums: dict[str, float] = {}
         self.best: dict | None = None
         self.signals = signals or Signals(settings.requeue_exit_code)
+        self.leaving: int | None = None  # a signal that all ranks know of
 
     # --- schedule ---------------------------------------------------------------------------------------------------
 
@@ -243,9 +244,10 @@ class Trainer:
             try:
                 taken = [next(batches) for _ in range(share)]
             except RuntimeError:
-                if self.signals.number is None:
+                if self.signals.number is None or self.machine.world_size > 1:
                     raise
-                self._leave(bar)  # the signal has ended the processes that read data, too
+                self.leaving = self.signals.number  # it has ended the processes that read data, too
+                self._leave(bar)
             values = self._update(taken)
             progress["position"] += share
             progress["step"] += 1
@@ -258,7 +260,7 @@ class Trainer:
             bar.set_postfix(epoch=f"{progress['epoch'] + 1}/{s.epochs}", loss=f"{values['loss']:.4g}", refresh=False)
             if progress["step"] % s.log_every == 0 and self.machine.writes:
                 self.tracker.log({f"train/{k}": v for k, v in values.items()}, progress["step"])
-            if self.signals.number is not None:
+            if self.leaving is not None:
                 self._leave(bar)
             if progress["step"] % s.checkpoint_every == 0 and progress["position"] < self.problem.steps_per_epoch:
                 self.save()
@@ -299,14 +301,16 @@ class Trainer:
         return values
 
     def _agree(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Means over ranks; and a signal that reached one rank reaches all."""
+        """Means over ranks; and a signal that reached one rank reaches all. All ranks act on what was exchanged here, never on a signal that
+        came since: they would part ways."""
         packed = torch.stack([*sums.values()])
+        self.leaving = self.signals.number
         if self.machine.world_size > 1:
-            packed = torch.cat([packed, packed.new_tensor([float(self.signals.number or 0)])])
+            packed = torch.cat([packed, packed.new_tensor([float(self.leaving or 0)])])
             everyone = [torch.empty_like(packed) for _ in range(self.machine.world_size)]
             dist.all_gather(everyone, packed)
             together = torch.stack(everyone)
-            self.signals.number = int(together[:, -1].max()) or None
+            self.leaving = int(together[:, -1].max()) or None
             packed = together[:, :-1].mean(dim=0)
         return dict(zip(sums, packed.tolist()))
 
@@ -356,8 +360,6 @@ class Trainer:
         self.save()
         if self.machine.writes and (progress["epoch"] % s.figures_every == 0 or last):
             self._draw()
-        if self.signals.number is not None and not last:
-            self._leave(bar)
 
     def _draw(self) -> None:
         """Figures never stop a training."""
@@ -389,8 +391,9 @@ class Trainer:
         bar.write(f"epoch {record['epoch']}/{self.settings.epochs}: loss {record['train/loss']:.4g}{note}" if "train/loss" in record else f"epoch {record['epoch']}: no finite loss")
 
     def _leave(self, bar: tqdm) -> None:
-        """Save and go, because of a signal."""
+        """Save and go, because of a signal. All ranks together."""
         path = self.save()
+        self.signals.number = self.leaving
         if self.machine.world_size > 1:
             dist.barrier()  # a launcher that sees one rank leave may kill the others: nobody leaves before the state is on disk
         bar.close()
