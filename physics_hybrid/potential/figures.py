@@ -26,7 +26,7 @@ SECTIONS = ((0, (1, 2), "axial"), (2, (0, 1), "sagittal"))
 def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, title: str) -> Path:
     """Axial and sagittal section through the source of the first sample of a batch.
 
-    A negative current is drawn with its sign turned. Columns: truth, prediction (one shared logarithmic scale, mV), correction phi / phi_a - 1, error (mV), and |error| (log scale).
+    Predictions below the scale, negative ones too, have its lowest colour. A negative current is drawn with its sign turned. Columns: truth, prediction (one shared logarithmic scale, mV), correction phi / phi_a - 1, error (mV), and |error| (log scale).
     phi, phi_a (B, D, H, W) in V. The tissue outline is drawn in black; the cross marks the source.
     """
     plt = _pyplot()
@@ -49,7 +49,7 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
     wrong = max(float(np.percentile(np.abs(error.compressed()), 99)), 1e-9)
     panels = (
         (r"truth $\phi$", hide(truth * 1e3), dict(norm=scale, cmap="viridis"), "mV"),
-        (r"prediction $\hat\phi$", hide(guess * 1e3), dict(norm=scale, cmap="viridis"), "mV"),
+        (r"prediction $\hat\phi$", hide(np.maximum(guess * 1e3, scale.vmin * 1e-3)), dict(norm=scale, cmap="viridis"), "mV"),
         (r"correction $\hat\phi/\phi_a - 1$", correction, dict(vmin=-span, vmax=span, cmap="RdBu_r"), "dimensionless"),
         (r"error $\hat\phi - \phi$", error, dict(vmin=-wrong, vmax=wrong, cmap="RdBu_r"), "mV"),
         (r"$|\hat\phi - \phi|$", np.ma.masked_less_equal(np.abs(error), 0), dict(norm=LogNorm(vmin=wrong * 1e-3, vmax=wrong), cmap="magma"), "mV"),
