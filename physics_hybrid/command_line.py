@@ -63,7 +63,11 @@ def check_overrides(folder: Path, name: str, arguments: list[str]) -> None:
             near = list(dict.fromkeys([*tail, *near]))[:3]
             raise UsageError(f"there is no key {key!r}" + (f"; did you mean {' or '.join(near)}?" if near else "") + f" (python {Path(sys.argv[0]).name} --help)")
         if not o.is_sweep_override():
-            _check_type(key, known[key], o.value())
+            default = known[key]
+            if isinstance(default, str) and "${" in default:
+                with contextlib.suppress(OmegaConfBaseException):  # a value of its own kind, such as the time
+                    default = OmegaConf.select(config, key)
+            _check_type(key, default, o.value())
 
 
 def _check_type(key: str, default: Any, value: Any) -> None:
