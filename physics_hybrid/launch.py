@@ -8,6 +8,7 @@ import socket
 import sys
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 
@@ -45,6 +46,9 @@ class Machine:
             f"{self.backend or 'no process group'}, detected: {self.method}"
         )
 
+
+#: How long ranks wait for one of them that solves or copies data; that a rank is gone is the heartbeat's to find out.
+WAIT = timedelta(hours=12)
 
 #: The layout of the process group that `initialize` made; its own exports would hide how it was detected.
 _joined: Layout | None = None
@@ -171,6 +175,7 @@ def _corrected_process_group(backend: str, chosen: str):
 
     def corrected(_backend, device_id=None, **rest):
         os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = handling
+        rest.setdefault("timeout", WAIT)
         return original(backend, **rest, **({"device_id": device_id} if chosen == "cuda" else {}))
 
     torch.distributed.init_process_group = corrected

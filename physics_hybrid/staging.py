@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import socket
 import sys
 import time
 from pathlib import Path
@@ -89,7 +90,8 @@ def staged(source: str | None, scratch: str | None, machine: Machine, tag: str) 
         yield source
         return
     origin = Path(source)
-    target = Path(scratch) / f"physics_hybrid-{tag}" / origin.name
+    # named for the host, too: a scratch may be shared by nodes, and each removes its own copy
+    target = Path(scratch) / f"physics_hybrid-{tag}-{socket.gethostname()}" / origin.name
     if machine.local_rank == 0:
         try:
             size, seconds = copy_verified(origin, target)

@@ -405,7 +405,7 @@ def check_two_ranks(printed: str, method: str) -> None:
     for rank in (0, 1):
         assert f"rank {rank} of 2 on 1 node, cpu" in printed
     assert printed.count(f"gloo, detected: {method}; sum 3; async=1") == 2, printed
-    assert printed.count("handed on: ('gloo',) ['rank', 'world_size'] async=1") == 2, printed  # no device_id (issue 1936)
+    assert printed.count("handed on: ('gloo',) ['rank', 'timeout', 'world_size'] async=1") == 2, printed  # no device_id (issue 1936)
 
 
 def test_two_ranks_under_torchrun(rank_script):

@@ -130,7 +130,7 @@ class Files:
                 together = order[k : k + size]
                 share = len(together) // self.world_size
                 batches.append([addresses[i] for i in together[self.rank * share : (self.rank + 1) * share]])
-        if random is not None:
+        if random is not None and len(groups) > 1:  # one grid is shuffled already: its order does not depend on the size of a batch
             batches = [batches[i] for i in random.permutation(len(batches))]
         return batches
 

@@ -102,7 +102,8 @@ def load_latest(folder: Path) -> dict | None:
     CheckpointError
         If files are there and none can be read.
     """
-    files = [p for p in (Path(folder) / LATEST, Path(folder) / PREVIOUS) if p.exists()]
+    # the last one is there only where a kill hit the moment between two renames of `save_state`
+    files = [p for p in (Path(folder) / LATEST, Path(folder) / PREVIOUS, Path(folder) / f".{LATEST}.new") if p.exists()]
     problems = []
     for path in files:
         try:

@@ -185,6 +185,13 @@ class Trainer:
             checkpoint.set_rng_state(state["rng"][self.machine.rank])
         if state["world_size"] != self.machine.world_size:
             self._reshard(state["world_size"])
+        if self.machine.world_size > 1:
+            everyone: list = [None] * self.machine.world_size
+            dist.all_gather_object(everyone, (self.progress["epoch"], self.progress["position"], self.progress["step"]))
+            if len(set(everyone)) > 1:
+                raise checkpoint.CheckpointError(
+                    f"ranks have read different states from {self.folder} (epoch, position, step: {everyone}): a node does not see the newest file. Start again"
+                )
 
     def _reshard(self, before: int) -> None:
         """Go on with another number of ranks: the same samples have been seen, in larger or smaller global batches.
