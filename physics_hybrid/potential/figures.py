@@ -64,7 +64,7 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
         centres = [(np.arange(8 * tissue.shape[a]) + 0.5) * spacing[a] / 8 for a in (across, down)]
         for column, (label, field, style, unit) in enumerate(panels):
             axis = axes[row, column]
-            picture = axis.imshow(_mask_take(field, voxel[cut], cut), extent=extent, interpolation="nearest", **style)
+            picture = axis.imshow(np.ma.take(field, voxel[cut], axis=cut), extent=extent, interpolation="nearest", **style)
             if outline.min() < outline.max():
                 axis.contour(*centres, outline, levels=[0.5], colors="black", linewidths=1.0)
             axis.plot(point[across], point[down], "+", color="red", markersize=9, markeredgewidth=1.5)
@@ -82,10 +82,6 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
-
-
-def _mask_take(field, index: int, axis: int):
-    return np.ma.take(field, index, axis=axis) if np.ma.isMaskedArray(field) else np.take(field, index, axis=axis)
 
 
 def _plain_ticks(axis) -> None:

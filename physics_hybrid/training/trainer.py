@@ -237,7 +237,7 @@ class Trainer:
                 self.signals.leave()
 
     def _epoch(self, bar: tqdm) -> None:
-        s, progress = self.settings, self.progress
+        progress = self.progress
         self.model.train()
         with contextlib.closing(self.problem.train_batches(progress["epoch"], progress["position"])) as batches:
             self._steps(batches, bar)
@@ -274,7 +274,7 @@ class Trainer:
 
     def _update(self, batches: list) -> dict[str, float]:
         """One optimiser step on the mean loss of some batches. A non-finite loss or gradient leaves the weights alone."""
-        s, progress = self.settings, self.progress
+        progress = self.progress
         self.optimizer.zero_grad(set_to_none=True)
         count = sum(len(b) for b in batches)
         sums: dict[str, Tensor] = {}

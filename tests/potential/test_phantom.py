@@ -1,6 +1,5 @@
 """Limbs: the same on every grid, solved and stored without loss, bit for bit."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -134,7 +133,7 @@ def test_generation_killed_in_the_middle_goes_on(tmp_path):
         "from physics_hybrid.potential.stream import LimbStream, Solver\n"
         "from pathlib import Path\ntorch.set_num_threads(1)\n"
         "s = LimbStream(limb_distribution(), (24, 12, 12), 0, 'train', Solver(), torch.device('cpu'))\n"
-        f"generate(Path(sys.argv[1]), s, 120, progress=False)\n"
+        "generate(Path(sys.argv[1]), s, 120, progress=False)\n"
     )
     run = lambda name: subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT, stdout=subprocess.DEVNULL)
     whole, cut = run("whole.h5"), run("cut.h5")
