@@ -1,23 +1,76 @@
 """The volume conductor: what is known about the body before anything is solved.
 
 Everything in this package takes a `Conductor`: conductivity on voxels, the size of a voxel, and what
-happens at the two cut ends of the limb. A body surrounded by air passes no current through its skin.
+happens at the two cut ends of the limb (`Ends`). A body surrounded by air passes no current through its skin.
 
 Units: metres, siemens per metre. Axes: (D, H, W); D is the long axis of the limb and the fibre axis.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-#: What may happen on the two cut faces of the limb (SPEC 1).
-ENDS = ("grounded",)
+ENDS = {
+    "grounded": "phi = 0 on the two cut faces of the limb",
+    "robin": "d phi / dn = -beta phi on the two cut faces: the limb goes on",
+    "sink": "zero flux everywhere; the current leaves evenly through all tissue, and phi has zero mean",
+    "pair": "zero flux everywhere; a second electrode takes the current out, and phi has zero mean",
+}
 
 #: Components of sigma: scalar; diagonal (DD, HH, WW); symmetric (DD, HH, WW, DH, DW, HW).
 COMPONENTS = (1, 3, 6)
+
+
+@dataclass(frozen=True)
+class Ends:
+    """How the current leaves: the boundary condition that makes the potential of one electrode unique.
+
+    kind : str
+        ``grounded``, ``robin``, ``sink`` or ``pair``, see `ENDS`.
+    beta : float or None
+        1/m, for ``robin`` only: a limb that goes on for 1/beta metres to a grounded end has this on its cut face, once the field there
+        is one-dimensional.
+
+    One number says it all to an operator: `beta` is infinite where the end is grounded and 0 where nothing passes.
+
+    Raises
+    ------
+    ValueError
+        For another kind, with the four choices; for a beta that is missing, not positive, or given where it means nothing.
+    """
+
+    kind: str = "grounded"
+    beta: float | None = None
+
+    def __post_init__(self):
+        if self.kind not in ENDS or (self.kind == "robin" and self.beta == 0):
+            raise ValueError(
+                f"ends must say how the current leaves; got {self.kind!r}{' with beta=0' if self.kind == 'robin' else ''}. (Zero flux on the whole surface "
+                "with one electrode has no solution: the current that comes in has no way out.) Choose: "
+                + "; ".join(f"{kind}: {meaning}" for kind, meaning in ENDS.items())
+            )
+        if self.kind == "robin" and not (self.beta is not None and 0 < self.beta < math.inf):
+            raise ValueError(f"ends=robin needs a positive beta in 1/m (d phi / dn = -beta phi); got {self.beta}")
+        if self.kind != "robin" and self.beta is not None:
+            raise ValueError(f"beta={self.beta:g} has a meaning for ends=robin only, not for ends={self.kind}: leave it out")
+
+    @classmethod
+    def of(cls, ends: "Ends | str") -> "Ends":
+        return ends if isinstance(ends, Ends) else cls(ends)
+
+    @property
+    def floating(self) -> bool:
+        """Whether no current passes the ends, so that phi is known up to a constant and has zero mean by choice."""
+        return self.kind in ("sink", "pair")
+
+    @property
+    def exchange(self) -> float:
+        """beta of every kind: infinity where grounded, 0 where floating. 1/m"""
+        return {"grounded": math.inf, "robin": self.beta}.get(self.kind, 0.0)
 
 
 @dataclass(frozen=True)
@@ -30,8 +83,8 @@ class Conductor:
         Conductivity in S/m at voxel centres, C in {1, 3, 6}; 0 is air.
     spacing : Tensor (B, 3)
         Edge lengths of a voxel in metres, in the order (D, H, W).
-    ends : str
-        Boundary condition on the first and last face along D. ``grounded``: phi = 0 there.
+    ends : Ends or str
+        What happens on the first and last face along D, and how the current leaves.
 
     Raises
     ------
@@ -41,9 +94,10 @@ class Conductor:
 
     sigma: Tensor
     spacing: Tensor
-    ends: str = "grounded"
+    ends: Ends | str = "grounded"
 
     def __post_init__(self):
+        object.__setattr__(self, "ends", Ends.of(self.ends))
         if self.sigma.ndim != 5 or self.sigma.shape[1] not in COMPONENTS:
             raise ValueError(
                 f"sigma must have shape (B, C, D, H, W) with C in {COMPONENTS}; got {tuple(self.sigma.shape)}"
@@ -52,8 +106,6 @@ class Conductor:
             raise ValueError(
                 f"spacing must have shape (B, 3) = ({self.sigma.shape[0]}, 3); got {tuple(self.spacing.shape)}"
             )
-        if self.ends not in ENDS:
-            raise ValueError(f"ends must be one of {ENDS}; got {self.ends!r}")
         if not bool(torch.isfinite(self.sigma).all()):
             raise ValueError("sigma must be finite (S/m); it holds NaN or infinity")
         if not bool((self.sigma[:, :3] >= 0).all()):
@@ -107,6 +159,23 @@ class Conductor:
             raise ValueError(f"source point {point.tolist()} m lies on or outside the outer faces of the grid {self.shape} of spacing {self.spacing.tolist()} m")
         return torch.minimum(position.floor().long(), size - 1)
 
+    def in_tissue(self, point: Tensor) -> Tensor:
+        """The points (K, 3) in metres, those on a face between air and tissue moved into the tissue by 2e-6 voxels."""
+        size = torch.tensor(self.shape, device=point.device)
+
+        def held(p: Tensor) -> Tensor:
+            position = p / self.spacing.to(p)
+            inside = ((position > 0) & (position < size)).all(dim=1)
+            index = torch.minimum(position.floor().long().clamp_min(0), size - 1)
+            return inside & at(self.tissue[:, None], index)[:, 0]
+
+        for axis in range(3):
+            for step in (-2e-6, 2e-6):
+                moved = point.clone()
+                moved[:, axis] += step * self.spacing[:, axis].to(point)
+                point = torch.where((~held(point) & held(moved))[:, None], moved, point)
+        return point
+
     def sigma_at(self, point: Tensor) -> Tensor:
         """Conductivity (B, C) of the voxel that holds `point` (B, 3) in metres.
 
@@ -116,13 +185,26 @@ class Conductor:
             If a point lies outside the grid or in air.
         """
         index = self.voxel_of(point)
-        value = self.sigma[torch.arange(len(index), device=index.device), :, index[:, 0], index[:, 1], index[:, 2]]
+        value = at(self.sigma, index)
         if not bool((value[:, 0] > 0).all()):
             b = int((value[:, 0] <= 0).nonzero()[0])
             raise ValueError(
                 f"source of sample {b} lies in air (voxel {tuple(index[b].tolist())}, sigma = 0): no current can flow from it"
             )
         return value
+
+
+def at(field: Tensor, index: Tensor) -> Tensor:
+    """Values (K, C) of a field (B, C, D, H, W) at voxels (K, 3); B is K, or 1 where all voxels belong to one body."""
+    rows = torch.arange(len(index), device=index.device) % len(field)
+    return field[rows, :, index[:, 0], index[:, 1], index[:, 2]]
+
+
+def zero_mean(phi: Tensor, where: Tensor) -> Tensor:
+    """phi less its mean over the voxels marked, and 0 elsewhere. (B, D, H, W)"""
+    count = where.sum(dim=(1, 2, 3), keepdim=True).clamp_min(1)
+    mean = torch.where(where, phi, 0.0).sum(dim=(1, 2, 3), keepdim=True) / count
+    return torch.where(where, phi - mean, 0.0)
 
 
 def face_positions(size: int, spacing: Tensor) -> Tensor:

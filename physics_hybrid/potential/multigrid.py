@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from physics_hybrid.potential.conductor import Conductor
+from physics_hybrid.potential.conductor import Conductor, zero_mean
 from physics_hybrid.potential.operator import FluxOperator, Subtraction, nodal_source
 from physics_hybrid.potential.point_source import PointSource
 
@@ -146,7 +146,9 @@ class Solution:
 def conjugate_gradients(operator: FluxOperator, rhs: Tensor, tolerance: float, max_iterations: int = 200) -> Solution:
     """Solve A x = rhs to |rhs - A x| <= tolerance |rhs| in every sample; the true residual is checked, not the recursion.
 
-    A sample that has converged is frozen while the others go on.
+    A sample that has converged is frozen while the others go on. rhs (K, D, H, W) may have many sources for one conductor: the
+    operator and its multigrid levels are set up once. Where no current passes the ends, A has the constants as its null space: rhs
+    must sum to zero, and x is any of the solutions.
 
     Raises
     ------
@@ -182,36 +184,45 @@ def conjugate_gradients(operator: FluxOperator, rhs: Tensor, tolerance: float, m
         raise SolverError(
             f"conjugate gradients did not reach a relative residual of {tolerance:g} in {max_iterations} iterations: "
             + ", ".join(f"sample {b} is at {float(relative[b]):.2e}" for b in bad[:8])
-            + f" ({rhs.dtype}; a tolerance near the rounding of the type cannot be reached)"
+            + f" ({rhs.dtype}; a tolerance near the rounding of the type cannot be reached; tissue round the source that is cut off from the way out has no solution)"
         )
     return Solution(torch.where(A.diagonal > 0, x, 0.0), iteration, relative)  # coarse corrections spill into air
 
 
 def solve(
     conductor: Conductor,
-    source: PointSource,
+    source: PointSource | Tensor,
     tolerance: float = 1e-8,
     dtype: torch.dtype = torch.float64,
     singularity: str = "subtraction",
     max_iterations: int = 200,
 ) -> Solution:
-    """Potential of a point source in a conductor, finite volumes.
+    """Potential of a source in a conductor, finite volumes. With zero flux on the whole surface (ends: sink, pair) its mean over tissue is 0.
 
     Parameters
     ----------
+    source : PointSource, or Tensor (B, D, H, W)
+        Point electrodes, or any current density in A/m^3. A conductor of one body may be given with many sources.
     singularity : "subtraction" or "nodal"
         Closed form plus a smooth correction, or the whole current in the voxel that holds the source.
 
     Raises
     ------
     SolverError
-        Tolerance not reached. ValueError: source in air or outside, oblique tensor.
+        Tolerance not reached.
+    ValueError
+        Source in air or outside; oblique tensor; a limb that does not reach its ends; a pair without its second electrode.
     """
-    operator = FluxOperator.of(conductor, dtype)
-    if singularity == "nodal":
-        return conjugate_gradients(operator, nodal_source(conductor, source.to(dtype)), tolerance, max_iterations)
-    if singularity != "subtraction":
+    if singularity not in ("subtraction", "nodal"):
         raise ValueError(f"singularity must be 'subtraction' or 'nodal'; got {singularity!r}")
-    known = Subtraction.of(conductor, operator, source)
+    operator = FluxOperator.of(conductor, dtype)
+    if isinstance(source, PointSource) and singularity == "subtraction":
+        known = Subtraction.of(conductor, operator, source)
+    else:
+        density = nodal_source(conductor, source.to(dtype)) if isinstance(source, PointSource) else source
+        known = Subtraction.density(conductor, operator, density)
     correction = conjugate_gradients(operator, known.rhs, tolerance, max_iterations)
-    return Solution(correction.phi + known.phi_inf, correction.iterations, correction.residual)
+    phi = correction.phi + known.phi_inf
+    if conductor.ends.floating:
+        phi = zero_mean(phi, conductor.tissue.expand_as(phi))
+    return Solution(phi, correction.iterations, correction.residual)

@@ -6,17 +6,21 @@ integrated over voxels. Between voxel centres the conductivity is the harmonic m
 
     sigma_h = 2 sigma_i sigma_j / (sigma_i + sigma_j)       (0 as soon as one side is air: zero flux at the skin)
 
-and J = -sigma_h (phi_j - phi_i) / h is the current density through the face. On the grounded ends phi = 0 on the
-face itself, half a voxel away: J = -2 sigma_i (0 - phi_i) / h. (Patankar, Numerical Heat Transfer and Fluid Flow,
+and J = -sigma_h (phi_j - phi_i) / h is the current density through the face. Ends, half a voxel from the last centre: outward
+
+    J = sigma_i phi_i / (h / 2 + 1 / beta),     grounded: beta = infinity, robin: d phi / dn = -beta phi, sink and pair: beta = 0
+
+(Patankar, Numerical Heat Transfer and Fluid Flow,
 1980, eq. 4.9; LeVeque, Finite Volume Methods, 2002.)
 
 **Singularity subtraction.** A point source on a lattice is wrong by 8 to 12 % for several voxels. So
 phi = phi_inf + phi_c with phi_inf the closed form in the medium at the source, sigma_inf, whose current
 through every face, Phi, is known exactly (`point_source.face_current_density`). With the known part of the current
 
-    S = (sigma_h / sigma_inf - 1) Phi        (+ sigma phi_inf / (h/2) outward on a grounded end)
+    S = (sigma_h / sigma_inf - 1) Phi        (+ sigma phi_inf / (h/2 + 1/beta) outward on an end; there sigma_h is sigma / (1 + 2 / (beta h)))
 
-the smooth rest obeys A phi_c = -div S, and J = S + Phi - sigma_h grad phi_c. S vanishes round the source.
+the smooth rest obeys A phi_c = -div S, and J = S + Phi - sigma_h grad phi_c. S vanishes round the source. Where the current leaves
+evenly (ends: sink), I over the volume of all tissue is taken from the right-hand side; for a pair both electrodes are subtracted.
 The same idea for finite elements: Wolters et al., SIAM J. Sci. Comput. 30 (2007) 24, eq. 3.6.
 
 Truth, PDE loss, charge loss and residuals all use this module, so that they cannot drift apart.
@@ -55,7 +59,7 @@ class FluxOperator:
     """A = -div(sigma grad .) on one batch of conductors.
 
     conductance : three tensors (B, D+1, H, W), (B, D, H+1, W), (B, D, H, W+1)
-        sigma_h / h^2 on the faces normal to each axis, S/m^3; 0 towards air, 2 sigma / h^2 on a grounded end.
+        sigma_h / h^2 on the faces normal to each axis, S/m^3; 0 towards air, sigma / (h (h/2 + 1/beta)) on an end.
     spacing : Tensor (B, 3), metres.
     """
 
@@ -64,7 +68,13 @@ class FluxOperator:
 
     @classmethod
     def of(cls, conductor: Conductor, dtype: torch.dtype = torch.float64) -> "FluxOperator":
-        """Build the operator of a conductor with scalar or diagonal sigma (ValueError for oblique tensors)."""
+        """Build the operator of a conductor with scalar or diagonal sigma.
+
+        Raises
+        ------
+        ValueError
+            For oblique tensors; where tissue does not reach an end that should carry the current away.
+        """
         sigma = conductor.diagonal().to(dtype)
         spacing = conductor.spacing.to(dtype)
         faces = []
@@ -75,8 +85,17 @@ class FluxOperator:
             total = low + high
             harmonic = torch.where(total > 0, 2 * low * high / total.clamp_min(torch.finfo(dtype).tiny), 0.0)
             faces.append(_pad(harmonic, axis))
-        for end in (0, -1):  # grounded: half a voxel to phi = 0
-            faces[0][:, end] = 2 * sigma[:, 0, end]
+        if not conductor.ends.floating:
+            exchange = conductor.ends.exchange * spacing[:, 0]
+            share = torch.where(exchange.isinf(), 2.0, exchange / (1 + exchange.nan_to_num(posinf=0.0) / 2))
+            for end in (0, -1):
+                faces[0][:, end] = share.view(-1, 1, 1) * sigma[:, 0, end]
+            sealed = ~(faces[0][:, [0, -1]] > 0).flatten(1).any(dim=1)
+            if bool(sealed.any()):
+                raise ValueError(
+                    f"sample {int(sealed.nonzero()[0])}: no tissue touches the first or last plane along D, so that ends={conductor.ends.kind} is zero flux "
+                    "on the whole surface, and one electrode has no solution. A closed body needs ends=sink or ends=pair; a limb must reach the cut faces"
+                )
         return cls(tuple(k / _column(spacing[:, a]) ** 2 for a, k in enumerate(faces)), spacing)
 
     @property
@@ -107,49 +126,65 @@ class FluxOperator:
 
 @dataclass(frozen=True)
 class Subtraction:
-    """What is known in closed form about one source in one conductor.
+    """What is known about the sources of a batch before anything is solved. One conductor may hold many sources: K sources, B = 1.
 
     phi_inf : Tensor (B, D, H, W)
-        Potential in the infinite medium with the conductivity found at the source, volts; 0 in air.
+        Closed-form part of the potential, volts; 0 in air.
     known : three face tensors
         S above, A/m^2.
     total : three face tensors
         S + Phi: the current density carried by phi_inf in the real conductor.
+    injected : Tensor (B, D, H, W)
+        div J of a solution, A/m^3: I / V in the voxel of an electrode, less what leaves evenly (ends: sink).
     rhs : Tensor (B, D, H, W)
-        -div S, A/m^3; 0 in air: A phi_c = rhs.
+        A phi_c = rhs, A/m^3; 0 in air.
     """
 
     phi_inf: Tensor
     known: tuple[Tensor, Tensor, Tensor]
     total: tuple[Tensor, Tensor, Tensor]
+    injected: Tensor
     rhs: Tensor
 
     @classmethod
     def of(cls, conductor: Conductor, operator: FluxOperator, source: PointSource) -> "Subtraction":
-        """Raises ValueError where a source lies outside the grid or in air."""
-        dtype = operator.spacing.dtype
-        source = source.to(dtype)
-        shape, spacing = operator.shape, operator.spacing
+        """Point electrodes in closed form. sigma_inf is that of the voxel that holds the electrode: on an interface, of the one above.
+
+        Raises
+        ------
+        ValueError
+            Where a source lies outside the grid or in air, or the second electrode of a pair is missing, or not asked for.
+        """
         conductor.diagonal()  # refuses oblique tensors
-        sigma_inf = conductor.sigma_at(source.point)[:, :3].to(dtype).expand(-1, 3)
-        Phi = face_current_density(shape, spacing, source, sigma_inf)
-        known = []
-        for a, k in enumerate(operator.conductance):
-            h = _column(spacing[:, a])
-            sigma_face = k * h**2
-            if a == 0:
-                sigma_face = sigma_face.clone()
-                sigma_face[:, [0, -1]] /= 2  # on an end the conductance spans half a voxel
-            known.append((sigma_face / _column(sigma_inf[:, a]) - 1) * Phi[a])
-        face = face_positions(shape[0], spacing[:, 0])[:, [0, -1]] - source.point[:, :1]
-        lateral = offsets_from(source.point, shape, spacing)[1:]
-        phi_end = potential([face.view(-1, 2, 1, 1), *lateral], source.current, sigma_inf)
-        outward = torch.tensor([-1.0, 1.0], dtype=dtype, device=spacing.device).view(1, 2, 1, 1)
-        known[0][:, [0, -1]] += outward * operator.conductance[0][:, [0, -1]] * _column(spacing[:, 0]) * phi_end
-        tissue = conductor.tissue
-        rhs = -operator.divergence(known) * tissue
-        phi_inf = infinite_medium(shape, spacing, source, sigma_inf) * tissue
-        return cls(phi_inf, tuple(known), tuple(s + p for s, p in zip(known, Phi)), rhs)
+        source = source.to(operator.spacing.dtype)
+        injected = nodal_source(conductor, source)
+        parts = [_closed_form(conductor, operator, electrode) for electrode in source.electrodes]
+        phi_inf = sum(part[0] for part in parts) * conductor.tissue
+        known = tuple(sum(part[1][a] for part in parts) for a in range(3))
+        total = tuple(k + sum(part[2][a] for part in parts) for a, k in enumerate(known))
+        evenly = _leaving_evenly(conductor, source.current)
+        rhs = (-operator.divergence(known) - evenly) * conductor.tissue
+        return cls(phi_inf, known, total, injected - evenly, rhs)
+
+    @classmethod
+    def density(cls, conductor: Conductor, operator: FluxOperator, density: Tensor) -> "Subtraction":
+        """Nothing in closed form: any current density (B, D, H, W) in A/m^3 on the grid, such as an electrode of many voxels.
+
+        Raises
+        ------
+        ValueError
+            Where current is injected in air, or the currents of a pair do not add up to zero.
+        """
+        density = density.to(operator.spacing.dtype)
+        if bool((density * ~conductor.tissue).any()):
+            raise ValueError("the source lies partly in air (sigma = 0): no current can flow from it")
+        net, size = density.sum(dim=(1, 2, 3)), density.abs().sum(dim=(1, 2, 3))
+        if conductor.ends.kind == "pair" and bool((net.abs() > 1e-4 * size).any()):
+            raise ValueError("ends=pair: the current that the second electrode takes out must equal what the first one brings in")
+        even = net / conductor.tissue.sum(dim=(1, 2, 3)) if conductor.ends.floating else torch.zeros_like(net)
+        injected = (density - _column(even)) * conductor.tissue
+        nothing = tuple(torch.zeros_like(k).expand(len(density), -1, -1, -1) for k in operator.conductance)
+        return cls(torch.zeros_like(density), nothing, nothing, injected, injected)
 
     def current_density(self, operator: FluxOperator, phi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Total current density on the faces, A/m^2, of the potential phi (B, D, H, W) in volts."""
@@ -160,10 +195,56 @@ class Subtraction:
         return operator(phi - self.phi_inf) - self.rhs
 
 
+def _closed_form(conductor: Conductor, operator: FluxOperator, source: PointSource):
+    """phi_inf (V), S and Phi (A/m^2 on faces) of one electrode for each sample."""
+    count = len(source.point)
+    shape, spacing = operator.shape, operator.spacing.expand(count, 3)
+    point = conductor.in_tissue(source.point)
+    source = PointSource(point, source.current)
+    sigma_inf = conductor.sigma_at(point)[:, :3].to(spacing).expand(-1, 3)
+    Phi = face_current_density(shape, spacing, source, sigma_inf)
+    known = []
+    for a, k in enumerate(operator.conductance):
+        h = _column(operator.spacing[:, a])
+        sigma_face = k * h**2
+        if a == 0:
+            sigma_face = sigma_face.clone()
+            sigma_face[:, [0, -1]] /= 2  # on an end the conductance spans half a voxel
+        known.append((sigma_face / _column(sigma_inf[:, a]) - 1) * Phi[a])
+    face = face_positions(shape[0], spacing[:, 0])[:, [0, -1]] - point[:, :1]
+    lateral = offsets_from(point, shape, spacing)[1:]
+    phi_end = potential([face.view(-1, 2, 1, 1), *lateral], source.current, sigma_inf)
+    outward = torch.tensor([-1.0, 1.0]).to(spacing).view(1, 2, 1, 1)
+    known[0][:, [0, -1]] += outward * operator.conductance[0][:, [0, -1]] * _column(operator.spacing[:, 0]) * phi_end
+    return infinite_medium(shape, spacing, source, sigma_inf), known, Phi
+
+
+def _leaving_evenly(conductor: Conductor, current: Tensor) -> Tensor:
+    """The current that leaves through the volume of all tissue, A/m^3; 0 unless ends is sink. (B, D, H, W)"""
+    if conductor.ends.kind != "sink":
+        return torch.zeros((), dtype=current.dtype, device=current.device)
+    volume = conductor.tissue.sum(dim=(1, 2, 3)) * conductor.voxel_volume.to(current)
+    return _column(current / volume) * conductor.tissue
+
+
 def nodal_source(conductor: Conductor, source: PointSource) -> Tensor:
-    """The source as a current density in the one voxel that holds it: I / V there, A/m^3. (B, D, H, W)"""
-    conductor.sigma_at(source.point)
-    index = conductor.voxel_of(source.point)
-    f = torch.zeros(len(index), *conductor.shape, dtype=source.current.dtype, device=source.current.device)
-    f[torch.arange(len(index)), index[:, 0], index[:, 1], index[:, 2]] = source.current / conductor.voxel_volume.to(f)
+    """The source as a current density in the one voxel that holds it: I / V there, A/m^3; -I / V at the returning electrode. (B, D, H, W)
+
+    Raises
+    ------
+    ValueError
+        Where an electrode lies outside the grid or in air, or the second electrode of a pair is missing, or not asked for.
+    """
+    paired = source.returns is not None
+    if paired != (conductor.ends.kind == "pair"):
+        raise ValueError(
+            f"ends={conductor.ends.kind} with {'a second electrode' if paired else 'one electrode'}: ends=pair needs a returning electrode, and no other ends takes one"
+        )
+    f = torch.zeros(len(source.point), *conductor.shape, dtype=source.current.dtype, device=source.current.device)
+    rows = torch.arange(len(f), device=f.device)
+    for electrode in source.electrodes:
+        point = conductor.in_tissue(electrode.point)
+        conductor.sigma_at(point)
+        index = conductor.voxel_of(point)
+        f.index_put_((rows, *index.unbind(dim=1)), electrode.current / conductor.voxel_volume.to(f), accumulate=True)
     return f

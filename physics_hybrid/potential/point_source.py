@@ -30,21 +30,33 @@ class PointSource:
 
     point : Tensor (B, 3), metres from the outer corner of voxel (0, 0, 0).
     current : Tensor (B,), amperes.
+    returns : Tensor (B, 3) or None
+        Where a second electrode takes the current out again (ends: pair), metres.
     """
 
     point: Tensor
     current: Tensor
+    returns: Tensor | None = None
 
     def __post_init__(self):
         if self.point.ndim != 2 or self.point.shape[1] != 3 or self.current.shape != self.point.shape[:1]:
             raise ValueError(
                 f"a source needs point (B, 3) and current (B,); got {tuple(self.point.shape)} and {tuple(self.current.shape)}"
             )
+        if self.returns is not None and self.returns.shape != self.point.shape:
+            raise ValueError(f"the returning electrodes need shape {tuple(self.point.shape)}, as point; got {tuple(self.returns.shape)}")
         if not bool(torch.isfinite(self.point).all() & torch.isfinite(self.current).all()):
             raise ValueError("source point (m) and current (A) must be finite")
 
     def to(self, dtype: torch.dtype) -> "PointSource":
-        return PointSource(self.point.to(dtype), self.current.to(dtype))
+        return PointSource(self.point.to(dtype), self.current.to(dtype), None if self.returns is None else self.returns.to(dtype))
+
+    @property
+    def electrodes(self) -> list["PointSource"]:
+        """The one electrode, or the two of a pair with currents of opposite sign."""
+        if self.returns is None:
+            return [self]
+        return [PointSource(self.point, self.current), PointSource(self.returns, -self.current)]
 
 
 def potential(offsets: list[Tensor], current: Tensor, sigma: Tensor, softening: Tensor | float = 0.0, clamp: Tensor | float = 0.0) -> Tensor:
