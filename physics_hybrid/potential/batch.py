@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from physics_hybrid.potential.conductor import Conductor
+from physics_hybrid.potential.conductor import Conductor, Ends, distance_from, outside_sphere
 from physics_hybrid.potential.point_source import PointSource
 from physics_hybrid.potential.samples import Sample
 
@@ -20,7 +20,8 @@ class Batch:
     """Samples on one grid.
 
     sigma (B, C, D, H, W) S/m; source (B, D, H, W) A/m^3; u (B, D, H, W) V, the truth, 0 in air; spacing (B, 3) m;
-    source_point (B, 3) m; current (B,) A; labels (B, D, H, W) uint8, or None where a sample has none; names (B).
+    source_point (B, 3) m; current (B,) A; labels (B, D, H, W) uint8, or None where a sample has none; names (B); return_point (B, 3) m,
+    the electrode of a pair that takes the current out (source is negative there), else None.
     """
 
     sigma: Tensor
@@ -31,6 +32,7 @@ class Batch:
     current: Tensor
     labels: Tensor | None
     names: tuple[str, ...]
+    return_point: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,6 +51,26 @@ class Batch:
         """Whether sigma has off-diagonal components anywhere."""
         return self.sigma.shape[1] == 6 and bool((self.sigma[:, 3:] != 0).any())
 
+    @property
+    def spread(self) -> Tensor:
+        """Whether an electrode covers more than 2 x 2 x 2 voxels, so that it is no point on this grid. (B,)"""
+        wide = torch.zeros(len(self), dtype=torch.bool, device=self.source.device)
+        for electrode in (self.source > 0, self.source < 0):
+            for axis in range(3):
+                on = electrode.any(dim=tuple(a + 1 for a in range(3) if a != axis)).to(torch.int8)
+                wide |= on.any(dim=1) & (on.shape[1] - on.argmax(dim=1) - on.flip(1).argmax(dim=1) > 2)
+        return wide
+
+    def away(self, radius: float) -> Tensor:
+        """True farther than `radius` voxels from every electrode. (B, D, H, W)"""
+        far = outside_sphere(self.source_point, self.shape, self.spacing, radius)
+        return far if self.return_point is None else far & outside_sphere(self.return_point, self.shape, self.spacing, radius)
+
+    def distance(self) -> Tensor:
+        """Metres to the nearest electrode. (B, D, H, W)"""
+        r = distance_from(self.source_point, self.shape, self.spacing)
+        return r if self.return_point is None else torch.minimum(r, distance_from(self.return_point, self.shape, self.spacing))
+
     def to(self, device: torch.device) -> "Batch":
         move = lambda value: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         return Batch(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})
@@ -57,11 +79,11 @@ class Batch:
         pin = lambda value: value.pin_memory() if isinstance(value, Tensor) else value
         return Batch(**{f.name: pin(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
-    def conductor(self, ends: str) -> Conductor:
+    def conductor(self, ends: Ends | str) -> Conductor:
         return Conductor(self.sigma, self.spacing, ends)
 
     def point_source(self) -> PointSource:
-        return PointSource(self.source_point, self.current)
+        return PointSource(self.source_point, self.current, self.return_point)
 
 
 def components(sigma: np.ndarray, wanted: int, where: str) -> np.ndarray:
@@ -92,6 +114,9 @@ def collate(samples: Sequence[Sample], sigma_components: int) -> Batch:
     shapes = {s.shape for s in samples}
     if len(shapes) > 1:
         raise ValueError(f"samples of different grids cannot share a batch: {sorted(shapes)}")
+    paired = {s.return_point is not None for s in samples}
+    if len(paired) > 1:
+        raise ValueError("samples of one electrode and of a pair cannot share a batch")
     stack = lambda values: torch.from_numpy(np.stack([np.asarray(v, dtype=np.float32) for v in values]))
     labels = [s.labels for s in samples]
     return Batch(
@@ -103,4 +128,5 @@ def collate(samples: Sequence[Sample], sigma_components: int) -> Batch:
         current=stack([s.current for s in samples]),
         labels=None if any(label is None for label in labels) else torch.from_numpy(np.stack(labels)),
         names=tuple(s.name for s in samples),
+        return_point=stack([s.return_point for s in samples]) if paired == {True} else None,
     )

@@ -200,7 +200,7 @@ class LimbData:
             if len(addresses) != count:
                 raise SampleError(str(path), None, f"holds {len(addresses)} samples, not {count}; delete it and it is solved again")
             entries = [Entry(a, tuple(grid), stream.phantom(i)) for i, a in enumerate(addresses)]
-            self._cache[key] = Files(entries, self.batch_size, self.device, self.workers, Conventions(), self.sigma_components)
+            self._cache[key] = Files(entries, self.batch_size, self.device, self.workers, Conventions(ends=self.solver.ends), self.sigma_components)
         return self._cache[key]
 
     @property

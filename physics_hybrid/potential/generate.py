@@ -83,6 +83,7 @@ def _datasets(batch: Batch) -> dict[str, np.ndarray]:
         "sigma": np.moveaxis(array(batch.sigma), 1, -1), "source": array(batch.source), "u": array(batch.u),
         "mask": array(batch.tissue).astype(np.uint8), "spacing": array(batch.spacing).astype(np.float64),
         "source_point": array(batch.source_point).astype(np.float64), "labels": array(batch.labels),
+        **({} if batch.return_point is None else {"return_point": array(batch.return_point).astype(np.float64)}),
     }
 
 
@@ -93,7 +94,9 @@ def _write(path: Path, batch: Batch, phantoms: list[str], stream: LimbStream) ->
         file.create_dataset("phantom", data=np.array(phantoms, dtype="S"), track_times=False)
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs["axes"] = AXES
-        file.attrs["ends"] = stream.solver.ends
+        file.attrs["ends"] = stream.solver.ends.kind
+        if stream.solver.ends.beta is not None:
+            file.attrs["beta"] = stream.solver.ends.beta
         file.attrs["tissues"] = json.dumps(TISSUES)
         file.attrs["provenance"] = json.dumps({"program": f"physics_hybrid {_version()}", **settings(stream)}, sort_keys=True)
 
@@ -114,7 +117,7 @@ def _join(path: Path, parts: list[Path]) -> None:
             for name, value in sources[0].attrs.items():
                 out.attrs[name] = value
             out.create_dataset("phantom", data=np.concatenate([s["phantom"][:] for s in sources]), track_times=False)
-            for key in UNITS:
+            for key in (k for k in UNITS if k in sources[0]):
                 first = sources[0][key]
                 data = out.create_dataset(
                     key, shape=(total, *first.shape[1:]), dtype=first.dtype, chunks=(1, *first.shape[1:]),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.conductor import outside_sphere
+from physics_hybrid.potential.conductor import Ends, zero_mean
 from physics_hybrid.potential.operator import FluxOperator, Subtraction
 from physics_hybrid.potential.phantom import TISSUES
 
@@ -23,7 +23,7 @@ NORMALISATIONS = ("relative", "absolute")
 
 
 def select(batch: Batch, where: str | list[str] = "conductive", exclude_radius: float = 3.0) -> Tensor:
-    """The voxels that count: True in the chosen tissues, outside a sphere of `exclude_radius` voxels round the source.
+    """The voxels that count: True in the chosen tissues, outside a sphere of `exclude_radius` voxels round every electrode.
 
     where : 'conductive' (all tissue), 'muscle', or a list of names in `phantom.TISSUES`. (B, D, H, W)
 
@@ -42,7 +42,7 @@ def select(batch: Batch, where: str | list[str] = "conductive", exclude_radius: 
         if batch.labels is None:
             raise ValueError(f"loss.mask={where} needs tissue labels, and {batch.names[0]} has none (key 'labels'); use loss.mask=conductive")
         chosen = torch.isin(batch.labels, torch.tensor([TISSUES.index(n) for n in names], device=batch.labels.device, dtype=batch.labels.dtype))
-    return chosen & outside_sphere(batch.source_point, batch.shape, batch.spacing, exclude_radius)
+    return chosen & batch.away(exclude_radius)
 
 
 def _sum(values: Tensor) -> Tensor:
@@ -107,20 +107,22 @@ class Physics:
 
     operator: FluxOperator
     subtraction: Subtraction
+    ends: Ends
 
     @classmethod
-    def of(cls, batch: Batch, ends: str, dtype: torch.dtype | None = None) -> "Physics":
-        """Built in float64 (float32 on MPS) and rounded to `dtype` (default: that of batch.u)."""
+    def of(cls, batch: Batch, ends: Ends | str, dtype: torch.dtype | None = None) -> "Physics":
+        """Built in float64 (float32 on MPS) and rounded to `dtype` (default: that of batch.u). A source that covers more voxels than a
+        point does (`Batch.spread`) is taken as it lies on the grid, nothing of it in closed form."""
         conductor = batch.conductor(ends)
         build = torch.float32 if batch.u.device.type == "mps" else torch.float64
         operator = FluxOperator.of(conductor, build)
         known = Subtraction.of(conductor, operator, batch.point_source())
+        spread = batch.spread
+        if bool(spread.any()):
+            known = Subtraction.density(conductor, operator, batch.source).where(spread, known)
         dtype = dtype or batch.u.dtype
         cast = lambda faces: tuple(f.to(dtype) for f in faces)
-        return cls(
-            FluxOperator(cast(operator.conductance), operator.spacing.to(dtype)),
-            Subtraction(known.phi_inf.to(dtype), cast(known.known), cast(known.total), known.rhs.to(dtype)),
-        )
+        return cls(FluxOperator(cast(operator.conductance), operator.spacing.to(dtype)), known.to(dtype), conductor.ends)
 
 
 class PDELoss(nn.Module):
@@ -143,7 +145,7 @@ class PDELoss(nn.Module):
     def per_sample(self, phi: Tensor, batch: Batch, physics: Physics) -> Tensor:
         A = physics.operator
         mask = (batch.sigma[:, :3].mean(dim=1) > self.sigma_threshold) & (A.diagonal > 0)
-        mask = mask & outside_sphere(batch.source_point, batch.shape, batch.spacing, self.exclude_radius + 1)
+        mask = mask & batch.away(self.exclude_radius + 1)
         phi = torch.where(batch.tissue, phi, 0.0)
         residual = physics.subtraction.residual(A, phi)
         volts = torch.where(mask, residual / A.diagonal.clamp_min(torch.finfo(phi.dtype).tiny), 0.0)
@@ -153,11 +155,13 @@ class PDELoss(nn.Module):
 class ChargeLoss(nn.Module):
     """Gauss's law: the current that leaves a closed surface equals the current injected inside.
 
-        mean over surfaces of (D / I - 1)^2,   D = sum over the surface of J . n dA
+        mean over surfaces of ((D - S) / I)^2,   D = sum over the surface of J . n dA,   S = the current injected inside
 
-    for the whole conductor, where D is what flows out through its grounded ends, and for `boxes` nested voxel boxes round the
-    source, evenly spaced between it and the far end. Air faces carry no current. Fluxes are those of `Subtraction`, whose closed
-    form passes exactly I through every surface: on truth the loss is zero to the solver's tolerance.
+    for the whole conductor, where D is what flows out through its grounded or Robin ends and S = I, and for `boxes` nested voxel boxes
+    round the source, evenly spaced between it and the far end. Air faces carry no current. Where no current passes the ends (sink, pair)
+    the whole conductor says nothing, D and S being zero for every field, and is left out; S of a box is less what leaves evenly in it
+    (sink), or what the second electrode takes out in it (pair). Fluxes are those of `Subtraction`, whose closed form passes exactly I
+    through every surface: on truth the loss is zero to the solver's tolerance.
     """
 
     def __init__(self, boxes: int = 3):
@@ -172,11 +176,15 @@ class ChargeLoss(nn.Module):
     def per_sample(self, phi: Tensor, batch: Batch, physics: Physics) -> Tensor:
         phi = torch.where(batch.tissue, phi, 0.0)
         J = physics.subtraction.current_density(physics.operator, phi)
+        surfaces = self.surfaces(batch)[1 if physics.ends.floating else 0 :]
+        if not surfaces:
+            raise ValueError(f"ends={physics.ends.kind} lets no current through the surface of the conductor: the charge loss needs loss.charge.boxes of at least 1")
+        volume = physics.operator.spacing.prod(dim=1)
+        injected = physics.subtraction.injected
         defects = [
-            self.outflow(J, inside.to(phi.dtype), physics.operator.spacing) / batch.current.to(phi) - 1
-            for inside in self.surfaces(batch)
+            self.outflow(J, inside.to(phi.dtype), physics.operator.spacing) - _sum(torch.where(inside, injected, 0.0)) * volume for inside in surfaces
         ]
-        return torch.stack(defects).pow(2).mean(dim=0)
+        return (torch.stack(defects) / batch.current.to(phi)).pow(2).mean(dim=0)
 
     def surfaces(self, batch: Batch) -> list[Tensor]:
         """Insides of the surfaces, (B, D, H, W) bool: the whole grid, then boxes from small to large."""
@@ -213,7 +221,7 @@ class PotentialLoss(nn.Module):
 
     def __init__(
         self, weights: dict[str, float], mask: str | list[str] = "conductive", exclude_radius: float = 3.0, normalise: str = "relative",
-        sigma_threshold: float = 0.0, boxes: int = 3, ends: str = "grounded",
+        sigma_threshold: float = 0.0, boxes: int = 3, ends: Ends | str = "grounded",
     ):
         super().__init__()
         negative = {k: w for k, w in weights.items() if w < 0}
@@ -223,7 +231,9 @@ class PotentialLoss(nn.Module):
             raise ValueError("all loss weights are 0: nothing to train on")
         if exclude_radius < 0:
             raise ValueError(f"loss.exclude_radius must be >= 0 voxels; got {exclude_radius}")
-        self.weights, self.mask, self.exclude_radius, self.ends = dict(weights), mask, exclude_radius, ends
+        self.weights, self.mask, self.exclude_radius, self.ends = dict(weights), mask, exclude_radius, Ends.of(ends)
+        if weights.get("charge") and self.ends.floating and boxes < 1:
+            raise ValueError(f"ends={self.ends.kind} lets no current through the surface of the conductor: the charge loss needs loss.charge.boxes of at least 1")
         self.mse = MaskedMSE(normalise)
         self.gradient = GradientLoss()
         self.pde = PDELoss(sigma_threshold, exclude_radius)
@@ -234,8 +244,9 @@ class PotentialLoss(nn.Module):
         terms: dict[str, Tensor] = {}
         if on & {"mse", "gradient"}:
             mask = select(batch, self.mask, self.exclude_radius)
-        if "mse" in on:
-            terms["mse"] = self.mse(phi, batch.u, mask)
+        if "mse" in on:  # where phi is known up to a constant, a constant is no error
+            centred = (lambda field: zero_mean(field, mask)) if self.ends.floating else (lambda field: field)
+            terms["mse"] = self.mse(centred(phi), centred(batch.u), mask)
         if "gradient" in on:
             terms["gradient"] = self.gradient(phi, batch.u, mask, batch.spacing)
         if on & {"pde", "charge"}:

@@ -4,8 +4,9 @@ r"""How good a potential is, by the figures the field uses.
     RDM           | phi / |phi| - phi* / |phi*| |       topography error, 0 to 2       (Meijs et al., IEEE TBME 36 (1989) 1038)
     MAG           |phi| / |phi*|                        magnitude error, 1 is right
 
-over conductive voxels outside a sphere of `exclude_radius` voxels round the source. E is the field on faces inside
-that set. Both potentials are in volts and share their reference (phi = 0 on the ends), so no mean is removed.
+over conductive voxels outside a sphere of `exclude_radius` voxels round the electrodes. E is the field on faces inside
+that set. Both potentials are in volts and share their reference, so no mean is removed; where they have none (ends: sink, pair), the
+mean over the set is taken from both.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.conductor import distance_from
+from physics_hybrid.potential.conductor import Ends, zero_mean
 from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics, field_squares, select
 from physics_hybrid.potential.phantom import TISSUES
 
@@ -32,7 +33,7 @@ class Metrics:
     exclude_radius: float = 3.0
     distance_bins: tuple[float, ...] = (0.0, 0.02, 0.04, 0.08)
     boxes: int = 3
-    ends: str = "grounded"
+    ends: Ends | str = "grounded"
 
     def physics(self, batch: Batch) -> Physics | None:
         """The discrete problem in the precision of the metrics: build it once where several predictions are measured. None for oblique
@@ -54,6 +55,8 @@ class Metrics:
         dtype = torch.float32 if phi.device.type == "mps" else torch.float64
         phi, truth = phi.to(dtype), batch.u.to(dtype)
         mask = select(batch, "conductive", self.exclude_radius)
+        if Ends.of(self.ends).floating:
+            phi, truth = zero_mean(phi, mask), zero_mean(truth, mask)
         norm = lambda field, where: torch.where(where, field, 0.0).flatten(1).norm(dim=1)
         size, own = norm(truth, mask), norm(phi, mask)
         error = phi - truth
@@ -78,7 +81,7 @@ class Metrics:
                 inside = mask & (batch.labels == label)
                 columns[f"relative_l2_{tissue}"] = norm(error, inside) / norm(truth, inside)
                 present[f"relative_l2_{tissue}"] = norm(truth, inside) > 0
-        r = distance_from(batch.source_point, batch.shape, batch.spacing)
+        r = batch.distance()
         edges = [*self.distance_bins, math.inf]
         for low, high in zip(edges, edges[1:]):
             shell = mask & (r >= low) & (r < high)

@@ -186,6 +186,19 @@ class Subtraction:
         nothing = tuple(torch.zeros_like(k).expand(len(density), -1, -1, -1) for k in operator.conductance)
         return cls(torch.zeros_like(density), nothing, nothing, injected, injected)
 
+    def where(self, chosen: Tensor, other: "Subtraction") -> "Subtraction":
+        """This one for the samples marked (B,), the other one for the rest."""
+        pick = lambda mine, theirs: torch.where(_column(chosen), mine, theirs)
+        faces = lambda mine, theirs: tuple(map(pick, mine, theirs))
+        return Subtraction(
+            pick(self.phi_inf, other.phi_inf), faces(self.known, other.known), faces(self.total, other.total),
+            pick(self.injected, other.injected), pick(self.rhs, other.rhs),
+        )
+
+    def to(self, dtype: torch.dtype) -> "Subtraction":
+        faces = lambda values: tuple(f.to(dtype) for f in values)
+        return Subtraction(self.phi_inf.to(dtype), faces(self.known), faces(self.total), self.injected.to(dtype), self.rhs.to(dtype))
+
     def current_density(self, operator: FluxOperator, phi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Total current density on the faces, A/m^2, of the potential phi (B, D, H, W) in volts."""
         return tuple(t + j for t, j in zip(self.total, operator.current_density(phi - self.phi_inf)))

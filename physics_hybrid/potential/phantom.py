@@ -9,6 +9,7 @@ that taper along. A voxel has the tissue of its centre.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ class LimbDistribution:
     sigma : tissue -> (DD, HH, WW).
     sigma_jitter : every tissue of every limb is multiplied by a factor in [1 - jitter, 1 + jitter].
     source_on_skin : share of sources on the skin; the others lie in muscle.
+    pair_distance : least distance of the two electrodes of a pair.
     source_margin : share of the length kept free of sources at each end.
     current : injected current, A.
     """
@@ -49,6 +51,7 @@ class LimbDistribution:
     sigma_jitter: float
     source_on_skin: float
     source_margin: float
+    pair_distance: float
     current: float
 
     def __post_init__(self):
@@ -65,8 +68,14 @@ class LimbDistribution:
             if low > high:
                 raise ValueError(f"data.phantom.{name} = [{low}, {high}]: the first value must not exceed the second")
 
-    def draw(self, *key: int) -> "Limb":
-        """The limb that belongs to `key` (any integers): the same key gives the same limb, always."""
+    def draw(self, *key: int, electrodes: int = 1) -> "Limb":
+        """The limb that belongs to `key` (any integers): the same key gives the same limb, always, with one electrode or two.
+
+        Raises
+        ------
+        ValueError
+            Settings that leave no room: for muscle, for a source in it, for a second electrode `pair_distance` away.
+        """
         random = np.random.default_rng(np.random.SeedSequence(entropy=list(key)))
         span = lambda pair: float(random.uniform(*pair))
         extent = tuple(e * (1 + random.uniform(-1, 1) * self.extent_jitter) for e in self.extent)
@@ -93,21 +102,40 @@ class LimbDistribution:
         sigma = np.zeros((len(TISSUES), 3))
         for label, tissue in enumerate(TISSUES[1:], start=1):
             sigma[label] = np.asarray(self.sigma[tissue]) * factor[tissue]
-        limb = Limb(extent, (first, second), angle, taper, skin, fat, tuple(bones), sigma, (0.0, 0.0, 0.0), SKIN, self.current)
+        limb = Limb(extent, (first, second), angle, taper, skin, fat, tuple(bones), sigma, (), self.current)
+        source = self._place(limb, random)
+        if electrodes == 1:
+            return dataclasses.replace(limb, electrodes=(source,))
+        random = np.random.default_rng(np.random.SeedSequence(entropy=[*key, 1]))
+        for _ in range(100):
+            second_source = self._place(limb, random)
+            if math.dist(source.point, second_source.point) >= self.pair_distance:
+                return dataclasses.replace(limb, electrodes=(source, second_source))
+        raise ValueError(f"data.phantom.pair_distance={self.pair_distance:g} m: found no second electrode so far from the first; lower it")
+
+    def _place(self, limb: "Limb", random: np.random.Generator) -> "Electrode":
         on_skin = random.uniform() < self.source_on_skin
-        height = extent[0] * random.uniform(self.source_margin, 1 - self.source_margin)
+        height = limb.extent[0] * random.uniform(self.source_margin, 1 - self.source_margin)
         if on_skin:
-            return dataclasses.replace(limb, source=limb.on_skin(height, random.uniform(0, 2 * np.pi)))
+            return Electrode(limb.on_skin(height, random.uniform(0, 2 * np.pi)), SKIN)
         for _ in range(1000):
-            point = (height, *(np.asarray(extent[1:]) * random.uniform(0, 1, 2)))
+            point = (height, *(np.asarray(limb.extent[1:]) * random.uniform(0, 1, 2)))
             if limb.label(*(np.asarray([p]) for p in point))[0] == MUSCLE:
-                return dataclasses.replace(limb, source=point, source_tissue=MUSCLE)
+                return Electrode(point, MUSCLE)
         raise ValueError("data.phantom: found no muscle to place a source in; bones leave no room")
 
 
 @dataclass(frozen=True)
+class Electrode:
+    """point in metres, and the tissue it lies in."""
+
+    point: tuple[float, float, float]
+    tissue: int
+
+
+@dataclass(frozen=True)
 class Limb:
-    """One limb in metres. `bones` holds (h, w, semi-axis, semi-axis) in the turned frame of the section."""
+    """One limb in metres; of two electrodes the second takes the current out. `bones` holds (h, w, semi-axis, semi-axis) in the turned frame of the section."""
 
     extent: tuple[float, float, float]
     axes: tuple[float, float]
@@ -117,8 +145,7 @@ class Limb:
     fat: float
     bones: tuple[tuple[float, float, float, float], ...]
     sigma: np.ndarray
-    source: tuple[float, float, float]
-    source_tissue: int
+    electrodes: tuple[Electrode, ...]
     current: float
 
     def _section(self, d, h, w):
@@ -149,24 +176,33 @@ class Limb:
         return (d, y * cos - x * sin + self.extent[1] / 2, y * sin + x * cos + self.extent[2] / 2)
 
     def voxelise(self, grid: tuple[int, int, int]) -> "VoxelLimb":
-        """Labels, conductivity and source on a grid (D, H, W)."""
+        """Labels, conductivity and electrodes on a grid (D, H, W).
+
+        Raises
+        ------
+        ValueError
+            A grid too coarse for the muscle, or to keep the electrodes of a pair 3 voxels apart.
+        """
         spacing = np.asarray(self.extent) / grid
         d, h, w = np.meshgrid(*((np.arange(n) + 0.5) * s for n, s in zip(grid, spacing)), indexing="ij", sparse=True)
         labels = self.label(d, h, w)
         if not (labels == MUSCLE).any():
             raise ValueError(f"grid {tuple(grid)} is too coarse for this limb: no voxel centre lies in muscle")
         sigma = self.sigma[labels].transpose(3, 0, 1, 2)
-        point = self._source_point(labels, spacing)
-        return VoxelLimb(labels, sigma, spacing, point, deposit(point, grid, spacing, self.current), self.current)
+        points = [self._on_grid(electrode, labels, spacing) for electrode in self.electrodes]
+        if len(points) == 2 and (np.abs(points[0] - points[1]) < 3 * spacing).all():
+            raise ValueError(f"grid {tuple(grid)} has the two electrodes of a pair less than 3 voxels apart; raise data.phantom.pair_distance or refine the grid")
+        source = sum(deposit(point, grid, spacing, sign * self.current) for point, sign in zip(points, (1, -1)))
+        return VoxelLimb(labels, sigma, spacing, points[0], source, self.current, points[1] if len(points) == 2 else None)
 
-    def _source_point(self, labels: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-        """The source where the grid can hold it: kept if the 8 voxels round it all carry its tissue, else moved to the
+    def _on_grid(self, electrode: Electrode, labels: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+        """An electrode where the grid can hold it: kept if the 8 voxels round it all carry its tissue, else moved to the
         nearest voxel centre of muscle (or, for a source on the skin, of any tissue)."""
-        point = np.asarray(self.source)
-        home = labels == MUSCLE if self.source_tissue == MUSCLE else labels != AIR
+        point = np.asarray(electrode.point)
+        home = labels == MUSCLE if electrode.tissue == MUSCLE else labels != AIR
         index = np.floor(point / spacing - 0.5).astype(int)
         corner = tuple(slice(max(i, 0), i + 2) for i in index)
-        if self.source_tissue == MUSCLE and home[corner].all() and home[corner].size == 8:
+        if electrode.tissue == MUSCLE and home[corner].all() and home[corner].size == 8:
             return point
         nearest = distance_transform_edt(
             ~home, sampling=spacing, return_distances=False, return_indices=True
@@ -176,7 +212,8 @@ class Limb:
 
 @dataclass(frozen=True)
 class VoxelLimb:
-    """labels (D, H, W); sigma (3, D, H, W) S/m; spacing (3,) m; source_point (3,) m; source (D, H, W) A/m^3; current A."""
+    """labels (D, H, W); sigma (3, D, H, W) S/m; spacing (3,) m; source_point (3,) m; source (D, H, W) A/m^3, negative round the second
+    electrode; current A; return_point (3,) m or None."""
 
     labels: np.ndarray
     sigma: np.ndarray
@@ -184,6 +221,7 @@ class VoxelLimb:
     source_point: np.ndarray
     source: np.ndarray
     current: float
+    return_point: np.ndarray | None = None
 
 
 def deposit(point: np.ndarray, grid: tuple[int, int, int], spacing: np.ndarray, current: float) -> np.ndarray:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from physics_hybrid.potential.batch import Batch
+from physics_hybrid.potential.conductor import Ends, zero_mean
 from physics_hybrid.potential.data import FileData, LimbData
 from physics_hybrid.potential.losses import PotentialLoss
 from physics_hybrid.potential.metrics import Metrics
@@ -35,9 +36,14 @@ def coordinates(grid: tuple[int, int, int], kind: str, device: torch.device) -> 
 
 
 def model_inputs(batch: Batch, kind: str = "cell") -> Tensor:
-    """The channel stack (B, C + 4, D, H, W): sigma in S/m, source in A/m^3, X, Y, Z."""
+    """The channel stack (B, C + 4, D, H, W): sigma in S/m, source in A/m^3, X, Y, Z.
+
+    A pair gives 2 B rows of one electrode each, first those that bring the current in, then those that take it out, all with a positive
+    source: the sum of both potentials has a zero surface, where a multiplicative correction would have a pole.
+    """
     grid = coordinates(batch.shape, kind, batch.sigma.device).expand(len(batch), -1, -1, -1, -1)
-    return torch.cat([batch.sigma, batch.source[:, None], grid], dim=1)
+    electrodes = [batch.source] if batch.return_point is None else [batch.source.clamp_min(0), (-batch.source).clamp_min(0)]
+    return torch.cat([torch.cat([batch.sigma, source[:, None], grid], dim=1) for source in electrodes])
 
 
 @dataclass
@@ -48,6 +54,7 @@ class PotentialProblem:
     criterion: PotentialLoss
     metrics: Metrics
     coordinates: str = "cell"
+    ends: Ends = Ends()
     monitor: str = "relative_l2"
 
     @property
@@ -58,12 +65,21 @@ class PotentialProblem:
         return self.data.train_batches(epoch, start)
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
-        """phi (B, D, H, W) in volts."""
-        return model(model_inputs(batch, self.coordinates), batch.spacing)[:, 0]
+        """phi (B, D, H, W) in volts; of a pair, the difference of two predictions with one electrode each. Zero mean over tissue where no
+        current passes the ends."""
+        inputs = model_inputs(batch, self.coordinates)
+        return self._superpose(model(inputs, batch.spacing.repeat(len(inputs) // len(batch), 1))[:, 0], batch)
+
+    def _superpose(self, phi: Tensor, batch: Batch) -> Tensor:
+        if batch.return_point is not None:
+            phi = phi[: len(batch)] - phi[len(batch) :]
+        return zero_mean(phi, batch.tissue) if self.ends.floating else phi
 
     def baseline(self, model: nn.Module, batch: Batch) -> Tensor:
         """phi_a (B, D, H, W) in volts, 0 in air."""
-        return model.baseline(batch.sigma, batch.source_point, batch.current, batch.spacing)[:, 0] * batch.tissue
+        points = [batch.source_point] if batch.return_point is None else [batch.source_point, batch.return_point]
+        phi = torch.cat([model.baseline(batch.sigma, point, batch.current, batch.spacing)[:, 0] * batch.tissue for point in points])
+        return self._superpose(phi, batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         phi = self.predict(model, batch)
@@ -113,6 +129,12 @@ def sigma_statistics(data: LimbData | FileData, kind: str, eps: float, samples: 
     return {"sigma_mean": mean.tolist(), "sigma_std": torch.where(std > 1e-12, std, 1.0).tolist()}
 
 
+def build_ends(config: Any) -> Ends:
+    """problem.ends and, where it is robin, problem.beta (ValueError for what has no solution)."""
+    kind = config["problem"]["ends"]
+    return Ends(kind, config["problem"]["beta"] if kind == "robin" else None)
+
+
 def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int = 1) -> LimbData | FileData:
     """The data of `config` (the whole resolved configuration, a plain dict), or one rank's share of it."""
     from physics_hybrid.potential.phantom import LimbDistribution
@@ -125,18 +147,18 @@ def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int
     if kind == "files":
         if not data["path"]:
             raise ValueError("data=files needs data.path=FILE_OR_FOLDER: .npz, .h5, or folders of .npy (see README)")
-        conventions = Conventions(data["source_units"], data["source_point"])
+        conventions = Conventions(data["source_units"], data["source_point"], build_ends(config))
         return FileData(path=data["path"], splits=data["splits"], conventions=conventions, on_error=data["on_error"], **common)
     phantom = {k: tuple(v) if isinstance(v, list) else v for k, v in data["phantom"].items()}
     return LimbData(
-        limbs=LimbDistribution(**phantom), solver=Solver(ends=config["problem"]["ends"], **data["solver"]), grid=tuple(data["grid"]),
+        limbs=LimbDistribution(**phantom), solver=Solver(ends=build_ends(config), **data["solver"]), grid=tuple(data["grid"]),
         folder=data["folder"], samples_per_epoch=data["samples_per_epoch"], validation_samples=data["validation_samples"],
         train_samples=data["train_samples"], **common,
     )
 
 
 def build_problem(config: Any, data: LimbData | FileData) -> PotentialProblem:
-    ends = config["problem"]["ends"]
+    ends = build_ends(config)
     loss = config["loss"]
     names = ("mse", "gradient", "pde", "charge")
     criterion = PotentialLoss(
@@ -145,7 +167,7 @@ def build_problem(config: Any, data: LimbData | FileData) -> PotentialProblem:
     )
     evaluation = config["evaluation"]
     metrics = Metrics(evaluation["exclude_radius"], tuple(evaluation["distance_bins"]), evaluation["charge_boxes"], ends)
-    return PotentialProblem(data, criterion, metrics, config["problem"]["coordinates"])
+    return PotentialProblem(data, criterion, metrics, config["problem"]["coordinates"], ends)
 
 
 def build_model(config: Any, normalisation: dict[str, list[float]]) -> nn.Module:

@@ -2,8 +2,8 @@ r"""Solved samples: what one is, and how they are read from `.npz`, `.h5` and `.
 
 | format | content |
 |---|---|
-| `.npz` (one sample) | `sigma` (D,H,W[,3 or 6]) S/m, `source` (D,H,W) A/m^3, `u` (D,H,W) V, `spacing` (3,) m; optional `mask` (D,H,W), `source_point` (3,) m, `labels` (D,H,W) |
-| `.h5` (many) | the same names with a leading sample axis; optional `phantom` (N,) |
+| `.npz` (one sample) | `sigma` (D,H,W[,3 or 6]) S/m, `source` (D,H,W) A/m^3, `u` (D,H,W) V, `spacing` (3,) m; optional `mask` (D,H,W), `source_point` (3,) m, `labels` (D,H,W), `ends` (and `beta`), with `ends` pair `return_point` (3,) m |
+| `.h5` (many) | the same names with a leading sample axis; optional `phantom` (N,); `ends` and `beta` are attributes of the file |
 | folder of `.npy` | `sigma.npy`, `source.npy`, `u.npy`, ... in one folder per sample |
 
 Every sample is checked when it is read (`check`), and a broken one is an error that names file, key, index and
@@ -13,6 +13,7 @@ rule. Pickles are never loaded.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +21,18 @@ import h5py
 import numpy as np
 from scipy import ndimage
 
+from physics_hybrid.potential.conductor import Ends
 from physics_hybrid.potential.phantom import TISSUES
 
 SCHEMA_VERSION = 1
 REQUIRED = ("sigma", "source", "u")
-OPTIONAL = ("mask", "spacing", "source_point", "labels")
+OPTIONAL = ("mask", "spacing", "source_point", "return_point", "labels")
+#: How the current leaves: entries of an .npz or folder, attributes of an .h5.
+BOUNDARY = ("ends", "beta")
 AXES = "sample, D (long axis, fibres), H, W[, component DD HH WW [DH DW HW]]"
 UNITS = {
     "sigma": "S/m", "source": "A/m^3", "u": "V", "spacing": "m", "source_point": "m from the outer corner of voxel (0,0,0)",
+    "return_point": "m from the outer corner of voxel (0,0,0)",
     "mask": "1 in tissue", "labels": "index into attribute tissues",
 }
 
@@ -48,7 +53,8 @@ class Sample:
     """One solved conductor, checked.
 
     sigma (C, D, H, W) S/m; source (D, H, W) A/m^3; u (D, H, W) V, 0 in air; mask (D, H, W) bool, True in tissue;
-    spacing (3,) m; source_point (3,) m; labels (D, H, W) uint8 or None; phantom: what must not be split; name: where it is from.
+    spacing (3,) m; source_point (3,) m; labels (D, H, W) uint8 or None; phantom: what must not be split; name: where it is from;
+    return_point (3,) m of the electrode of a pair that takes the current out (source is negative there), or None.
     """
 
     sigma: np.ndarray
@@ -60,6 +66,7 @@ class Sample:
     labels: np.ndarray | None
     phantom: str
     name: str
+    return_point: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,16 +75,18 @@ class Sample:
     @property
     def current(self) -> float:
         """Injected current, A."""
-        return float(self.source.sum(dtype=np.float64) * np.prod(self.spacing, dtype=np.float64))
+        source = self.source if self.return_point is None else self.source.clip(min=0)
+        return float(source.sum(dtype=np.float64) * np.prod(self.spacing, dtype=np.float64))
 
 
 @dataclass(frozen=True)
 class Conventions:
     """How a user's files are to be read. source_units: 'density' (A/m^3) or 'current' (A per voxel);
-    source_point: 'metres' or 'index'."""
+    source_point: 'metres' or 'index'; ends: how the current leaves, where the files do not say."""
 
     source_units: str = "density"
     source_point: str = "metres"
+    ends: Ends = Ends()
 
     def __post_init__(self):
         if self.source_units not in ("density", "current"):
@@ -156,11 +165,19 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
         fail("source", "is 0 everywhere: one source is needed")
     if (active & ~tissue).any():
         fail("source", f"lies in air (sigma = 0) at voxel {_first(active & ~tissue)}: no current can flow from it")
-    _, count = ndimage.label(active, structure=np.ones((3, 3, 3)))
-    if count != 1:
-        fail("source", f"must be one connected source; found {count}. Solve one source at a time and superpose")
-    if not ((source[active] > 0).all() or (source[active] < 0).all()):
-        fail("source", "has both signs: solve one source at a time and superpose")
+    ends = _ends(arrays, conventions.ends, fail)
+    signs = [part for part in (source > 0, source < 0) if part.any()]
+    if ends.kind == "pair":
+        if len(signs) != 2:
+            fail("source", "has one sign: with ends=pair it holds two electrodes, positive where the current comes in and negative where it is taken out")
+        if abs(source.sum()) > 1e-3 * np.abs(source).sum():
+            fail("source", f"must sum to zero with ends=pair; {100 * abs(source.sum()) / np.abs(source).sum():.2g} % of the current is left over")
+    elif len(signs) != 1:
+        fail("source", "has both signs: solve one source at a time and superpose (or, for an electrode that takes all the current out, set problem.ends=pair)")
+    for part in signs:
+        _, count = ndimage.label(part, structure=np.ones((3, 3, 3)))
+        if count != 1:
+            fail("source", f"must be one connected source{' of each sign' if len(signs) == 2 else ''}; found {count}. Solve one source at a time and superpose")
     if conventions.source_units == "current":
         source = source / np.prod(spacing)
 
@@ -173,27 +190,32 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
     if not u.any():
         fail("u", "is 0 everywhere in tissue: this is not a solution")
 
-    index = np.indices(shape).reshape(3, -1)
-    centroid = ((index + 0.5) * source.ravel()).sum(axis=1) / source.sum() * spacing
-    if "source_point" in values:
-        point = values["source_point"].astype(np.float64)
-        if point.shape != (3,) or not np.isfinite(point).all():
-            fail("source_point", f"must be three finite numbers; got {point.tolist()}")
-        if conventions.source_point == "index":
-            point = (point + 0.5) * spacing
-        away = np.abs(point - centroid) / spacing
-        if (away > 1.0).any():
-            fail("source_point", (
-                f"{point.tolist()} m is {away.max():.1f} voxels from the centre of mass of source, {centroid.tolist()} m. It is metres "
-                "from the outer corner of voxel (0,0,0); set data.source_point=index where files hold voxel indices"
-            ))
-    else:
+    def electrode(key: str, part: np.ndarray) -> np.ndarray:
+        """Its position in metres: what the file says, held to the centre of mass of the source, or that centre."""
+        weights = np.where(part, source, 0.0)
+        centroid = ((np.indices(shape).reshape(3, -1) + 0.5) * weights.ravel()).sum(axis=1) / weights.sum() * spacing
         point = centroid
-    voxel = np.floor(point / spacing).astype(int)
-    if not ((point > 0) & (point < spacing * shape)).all():
-        fail("source_point", f"{point.tolist()} m is not inside the grid, {(spacing * shape).tolist()} m")
-    if not tissue[tuple(voxel)]:
-        fail("source_point" if "source_point" in values else "source", f"the centre of the source, {point.tolist()} m, lies in air (voxel {tuple(voxel.tolist())})")
+        if key in values:
+            point = values[key].astype(np.float64)
+            if point.shape != (3,) or not np.isfinite(point).all():
+                fail(key, f"must be three finite numbers; got {point.tolist()}")
+            if conventions.source_point == "index":
+                point = (point + 0.5) * spacing
+            away = np.abs(point - centroid) / spacing
+            if (away > 1.0).any():
+                fail(key, (
+                    f"{point.tolist()} m is {away.max():.1f} voxels from the centre of mass of source, {centroid.tolist()} m. It is metres "
+                    "from the outer corner of voxel (0,0,0); set data.source_point=index where files hold voxel indices"
+                ))
+        if not ((point > 0) & (point < spacing * shape)).all():
+            fail(key, f"{point.tolist()} m is not inside the grid, {(spacing * shape).tolist()} m")
+        voxel = np.floor(point / spacing).astype(int)
+        if not tissue[tuple(voxel)]:
+            fail(key if key in values else "source", f"the centre of the source, {point.tolist()} m, lies in air (voxel {tuple(voxel.tolist())})")
+        return point
+
+    point = electrode("source_point", signs[0])
+    return_point = electrode("return_point", signs[1]) if len(signs) == 2 else None
     labels = values.get("labels")
     if labels is not None:
         if labels.shape != shape:
@@ -204,7 +226,23 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
     sigma = np.ascontiguousarray(np.moveaxis(sigma, -1, 0))
     if phantom is None:
         phantom = hashlib.sha256(sigma.tobytes() + spacing.tobytes()).hexdigest()[:16]
-    return Sample(sigma, source.astype(np.float32), u, tissue, spacing, point, labels, phantom, where)
+    return Sample(sigma, source.astype(np.float32), u, tissue, spacing, point, labels, phantom, where, return_point)
+
+
+def _ends(arrays: dict, expected: Ends, fail) -> Ends:
+    """How the current leaves: what the file says, which must be what is asked for, or what is asked for."""
+    if arrays.get("ends") is None:
+        return expected
+    value, beta = np.asarray(arrays["ends"]).item(), arrays.get("beta")
+    kind = value.decode() if isinstance(value, bytes) else str(value)
+    try:
+        ends = Ends(kind, None if beta is None else float(beta))
+    except ValueError as error:
+        fail("ends", str(error))
+    if ends.kind != expected.kind or not math.isclose(ends.beta or 0, expected.beta or 0, rel_tol=1e-5):
+        told = lambda e: e.kind + (f" with beta={e.beta:g}/m" if e.beta else "")
+        fail("ends", f"is {told(ends)}, and the problem is {told(expected)}; set problem.ends={ends.kind}" + (f" problem.beta={ends.beta:g}" if ends.beta else ""))
+    return ends
 
 
 def _first(flags: np.ndarray) -> tuple[int, ...]:
@@ -226,10 +264,11 @@ class Address:
         if self.row is not None:
             with _open_h5(self.path) as file:
                 arrays = {k: _read_row(file, k, self) for k in (*REQUIRED, *OPTIONAL) if k in file}
+                arrays |= {k: file.attrs[k] for k in BOUNDARY if k in file.attrs}
                 phantom = _text(_read_row(file, "phantom", self)) if "phantom" in file else None
             return check(arrays, str(self), conventions, phantom)
         if self.path.is_dir():
-            arrays = {p.stem: _load(p, str(p)) for p in sorted(self.path.glob("*.npy")) if p.stem in (*REQUIRED, *OPTIONAL)}
+            arrays = {p.stem: _load(p, str(p)) for p in sorted(self.path.glob("*.npy")) if p.stem in (*REQUIRED, *OPTIONAL, *BOUNDARY)}
         else:
             arrays = _load(self.path, str(self.path))
         return check(arrays, str(self), conventions)
@@ -248,7 +287,7 @@ def _load(path: Path, where: str):
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:
-                return {k: loaded[k] for k in loaded.files if k in (*REQUIRED, *OPTIONAL)}
+                return {k: loaded[k] for k in loaded.files if k in (*REQUIRED, *OPTIONAL, *BOUNDARY)}
         if path.suffix == ".npz":
             raise SampleError(where, None, "is not an .npz archive")
         return loaded

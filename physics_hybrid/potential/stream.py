@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from physics_hybrid.potential.batch import Batch, components
-from physics_hybrid.potential.conductor import Conductor
+from physics_hybrid.potential.conductor import Conductor, Ends
 from physics_hybrid.potential.multigrid import solve
 from physics_hybrid.potential.phantom import LimbDistribution
 from physics_hybrid.potential.point_source import PointSource
@@ -24,12 +24,12 @@ SPLITS = {"train": 0, "validation": 1, "test": 2}
 @dataclass(frozen=True)
 class Solver:
     """How truth is made. tolerance: relative residual; dtype: 'float64' or 'float32';
-    singularity: 'subtraction' or 'nodal'; ends: SPEC 1."""
+    singularity: 'subtraction' or 'nodal'; ends: how the current leaves."""
 
     tolerance: float = 1e-6
     dtype: str = "float64"
     singularity: str = "subtraction"
-    ends: str = "grounded"
+    ends: Ends = Ends()
     max_iterations: int = 200
 
     def __post_init__(self):
@@ -64,13 +64,15 @@ class LimbStream:
             If a solve does not reach its tolerance.
         """
         numbers = list(numbers)
-        bodies = [self.limbs.draw(self.seed, SPLITS[self.split], n).voxelise(self.grid) for n in numbers]
+        paired = self.solver.ends.kind == "pair"
+        bodies = [self.limbs.draw(self.seed, SPLITS[self.split], n, electrodes=1 + paired).voxelise(self.grid) for n in numbers]
         dtype = getattr(torch, self.solver.dtype)
         device = torch.device("cpu") if self.device.type == "mps" else self.device  # Apple's MPS has no float64
         tensor = lambda values: torch.from_numpy(np.stack(values)).to(device, dtype)
         sigma = tensor([b.sigma for b in bodies])
         spacing = tensor([b.spacing for b in bodies])
-        source = PointSource(tensor([b.source_point for b in bodies]), tensor([np.asarray(b.current) for b in bodies]))
+        returns = tensor([b.return_point for b in bodies]) if paired else None
+        source = PointSource(tensor([b.source_point for b in bodies]), tensor([np.asarray(b.current) for b in bodies]), returns)
         solution = solve(
             Conductor(sigma, spacing, self.solver.ends), source, self.solver.tolerance, dtype,
             self.solver.singularity, self.solver.max_iterations,
@@ -82,4 +84,5 @@ class LimbStream:
             source.point.float(), source.current.float(),
             torch.from_numpy(np.stack([b.labels for b in bodies])),
             tuple(self.phantom(n) for n in numbers),
+            returns.float() if paired else None,
         ).to(self.device)

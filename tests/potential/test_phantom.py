@@ -61,9 +61,9 @@ def test_sources_lie_in_their_tissue_with_their_current_and_centre(limbs):
         active = np.argwhere(voxels.source > 0)
         tissues = {int(voxels.labels[tuple(i)]) for i in active}
         assert AIR not in tissues
-        if limb.source_tissue == MUSCLE:
+        if limb.electrodes[0].tissue == MUSCLE:
             assert tissues == {MUSCLE}
-        on_skin += limb.source_tissue == SKIN
+        on_skin += limb.electrodes[0].tissue == SKIN
         current, centre = source_moments(torch.from_numpy(voxels.source)[None], torch.from_numpy(voxels.spacing)[None])
         assert float(current) == pytest.approx(1e-3, rel=1e-9)
         assert np.abs(centre[0].numpy() - voxels.source_point).max() < 1e-9

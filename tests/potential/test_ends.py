@@ -1,0 +1,304 @@
+"""The four ways for the current to leave: operator, solver, losses, limbs, files, predictions."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from physics_hybrid.potential.batch import collate
+from physics_hybrid.potential.conductor import Conductor, Ends, zero_mean
+from physics_hybrid.potential.generate import generate
+from physics_hybrid.potential.losses import ChargeLoss, MaskedMSE, PDELoss, Physics, PotentialLoss
+from physics_hybrid.potential.metrics import Metrics
+from physics_hybrid.potential.multigrid import SolverError, solve
+from physics_hybrid.potential.operator import FluxOperator
+from physics_hybrid.potential.point_source import PointSource
+from physics_hybrid.potential.problem import PotentialProblem
+from physics_hybrid.potential.samples import Address, Conventions, SampleError, check, find
+from physics_hybrid.potential.stream import LimbStream, Solver
+from tests.conftest import limb_distribution
+
+KINDS = {"grounded": Ends(), "robin": Ends("robin", 5.0), "sink": Ends("sink"), "pair": Ends("pair")}
+LIMBS = limb_distribution(pair_distance=0.06)
+double = lambda t: t.double() if isinstance(t, torch.Tensor) and t.is_floating_point() else t
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=str)
+def solved(request):
+    """Two limbs in float64, solved to rounding, and how their current leaves."""
+    ends = KINDS[request.param]
+    batch = LimbStream(LIMBS, (24, 14, 13), 3, "train", Solver(ends=ends), torch.device("cpu")).batch(range(2))
+    batch = dataclasses.replace(batch, **{f.name: double(getattr(batch, f.name)) for f in dataclasses.fields(batch)})
+    phi = solve(batch.conductor(ends), batch.point_source(), 1e-12).phi
+    return dataclasses.replace(batch, u=phi), ends
+
+
+def block(shape=(24, 14, 14), spacing=2e-3, ends="grounded", sigma=(1.2, 0.3, 0.3)):
+    field = torch.tensor(sigma, dtype=torch.float64).view(1, 3, 1, 1, 1).expand(1, 3, *shape).clone()
+    return Conductor(field, torch.full((1, 3), spacing, dtype=torch.float64), ends)
+
+
+def electrode(*point, current=1e-3):
+    return PointSource(torch.tensor([point], dtype=torch.float64), torch.tensor([current], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("loss", [PDELoss(), ChargeLoss(boxes=3)], ids=["pde", "charge"])
+def test_physics_losses_vanish_on_truth_and_have_a_gradient_off_it(loss, solved):
+    batch, ends = solved
+    physics = Physics.of(batch, ends)
+    assert float(loss(batch.u, batch, physics)) ** 0.5 <= 1e-9
+    noise = torch.randn(batch.u.shape, generator=torch.Generator().manual_seed(5), dtype=batch.u.dtype)
+    phi = (batch.u * (1 + 0.05 * noise)).requires_grad_()
+    value = loss(phi, batch, physics)
+    value.backward()
+    assert float(value.detach()) > 1e-6 and float(phi.grad.abs().sum()) > 0
+
+
+def test_the_current_out_of_a_box_is_what_is_injected_in_it(solved):
+    """Gauss's law on the solved field, counted by hand for every way out."""
+    batch, ends = solved
+    physics = Physics.of(batch, ends)
+    J = physics.subtraction.current_density(physics.operator, batch.u)
+    inside = torch.zeros_like(batch.u)
+    inside[:, 3:20, 2:11] = 1
+    out = ChargeLoss.outflow(J, inside, physics.operator.spacing)
+    for b in range(2):
+        held = lambda point: bool(inside[b][tuple((point[b] / batch.spacing[b]).long().tolist())])
+        expected = float(batch.current[b]) * held(batch.source_point)
+        if ends.kind == "pair":
+            expected -= float(batch.current[b]) * held(batch.return_point)
+        if ends.kind == "sink":
+            expected -= float(batch.current[b]) * int((batch.tissue[b] & (inside[b] > 0)).sum()) / int(batch.tissue[b].sum())
+        assert float(out[b]) == pytest.approx(expected, abs=1e-9 * 1e-3)
+
+
+def test_floating_potentials_have_zero_mean_and_a_constant_is_no_error(solved):
+    batch, ends = solved
+    mean = torch.where(batch.tissue, batch.u, 0.0).sum(dim=(1, 2, 3)) / batch.tissue.sum(dim=(1, 2, 3))
+    shifted = batch.u + 0.01
+    loss = PotentialLoss(dict(mse=1.0), ends=ends)
+    error = Metrics(ends=ends)(shifted, batch)[0]["relative_l2"]
+    if ends.floating:
+        assert float(mean.abs().max()) < 1e-15 and float(loss(shifted, batch)[0]) < 1e-25 and error < 1e-12
+    else:
+        assert float(mean.abs().min()) > 1e-3 and float(loss(shifted, batch)[0]) > 1e-5 and error > 1e-3
+
+
+def test_robin_lies_between_grounded_and_closed():
+    """beta = infinity is the grounded end; and with a small beta all current leaves over a potential I / (2 sigma beta A)."""
+    source = electrode(0.024, 0.013, 0.015)
+    grounded = solve(block(), source, 1e-11).phi
+    stiff = solve(block(ends=Ends("robin", 1e8)), source, 1e-11).phi
+    assert float((stiff - grounded).norm() / grounded.norm()) < 1e-6
+    beta, area = 0.05, (14 * 2e-3) ** 2
+    loose = solve(block(ends=Ends("robin", beta)), source, 1e-9).phi
+    sink = solve(block(ends="sink"), source, 1e-11).phi
+    assert float(loose.mean()) == pytest.approx(1e-3 / (2 * 1.2 * beta * area), rel=1e-3)
+    # what is left is a closed block whose current leaves in equal parts through both ends
+    assert float((zero_mean(loose, loose != 0) - sink).norm() / sink.norm()) < 0.5
+
+
+def test_robin_stands_for_the_limb_that_goes_on():
+    """A block cut at both ends with beta = 1 / l against the block that is l longer on both sides and grounded there."""
+    extra, h = 20, 2e-3
+    whole = solve(block((24 + 2 * extra, 14, 14)), electrode((extra + 12.3) * h, 0.013, 0.015), 1e-11).phi[:, extra:-extra]
+    source = electrode(12.3 * h, 0.013, 0.015)
+    error = {
+        ends: float((solve(block(ends=e), source, 1e-11).phi - whole).norm() / whole.norm())
+        for ends, e in (("robin", Ends("robin", 1 / (extra * h))), ("grounded", Ends()))
+    }
+    assert error["robin"] < 0.01 and error["grounded"] > 0.3
+
+
+def test_sink_and_pair_obey_superposition():
+    a, b = electrode(0.02, 0.0131, 0.015), electrode(0.035, 0.02, 0.009)
+    both = PointSource(a.point, a.current, b.point)
+    pair = solve(block(ends="pair"), both, 1e-11).phi
+    difference = solve(block(ends="sink"), a, 1e-11).phi - solve(block(ends="sink"), b, 1e-11).phi
+    assert float((pair - difference).norm() / pair.norm()) < 1e-9
+    swapped = solve(block(ends="pair"), PointSource(b.point, a.current, a.point), 1e-11).phi
+    assert float((pair + swapped).norm() / pair.norm()) < 1e-9
+
+
+def test_a_pair_does_not_care_how_its_single_potentials_return():
+    """The difference of two grounded solutions differs from the pair: current crosses the ends. Far from them it does not."""
+    a, b = electrode(0.0401, 0.0131, 0.015), electrode(0.055, 0.016, 0.012)
+    pair = solve(block((48, 14, 14), ends="pair"), PointSource(a.point, a.current, b.point), 1e-11).phi
+    grounded = solve(block((48, 14, 14)), a, 1e-11).phi - solve(block((48, 14, 14)), b, 1e-11).phi
+    tissue = torch.ones_like(pair, dtype=torch.bool)
+    away = float((zero_mean(grounded, tissue) - pair).norm() / pair.norm())
+    assert 1e-4 < away < 0.5
+
+
+@pytest.mark.parametrize("kind", ["grounded", "robin", "sink"])
+def test_reciprocity(kind):
+    """The potential at q of a source in p is that at p of a source in q, nodal sources at voxel centres; up to the gauge where floating."""
+    conductor = block(ends=KINDS[kind])
+    p, q, r = (9, 5, 6), (15, 9, 4), (3, 3, 11)
+    at = lambda i: electrode(*((k + 0.5) * 2e-3 for k in i))
+    phi = {i: solve(conductor, at(i), 1e-12, singularity="nodal").phi[0] for i in (p, q, r)}
+    assert float(phi[p][q]) == pytest.approx(float(phi[q][p]), rel=1e-9)
+
+
+def test_many_sources_share_one_conductor():
+    points = [(0.02, 0.0131, 0.015), (0.035, 0.02, 0.009), (0.011, 0.007, 0.0201)]
+    many = PointSource(torch.tensor(points, dtype=torch.float64), torch.tensor([1e-3, 2e-3, -1e-3], dtype=torch.float64))
+    for ends in ("grounded", "sink"):
+        together = solve(block(ends=ends), many, 1e-11).phi
+        for k, (point, current) in enumerate(zip(points, (1e-3, 2e-3, -1e-3))):
+            alone = solve(block(ends=ends), electrode(*point, current=current), 1e-11).phi[0]
+            assert float((together[k] - alone).norm() / alone.norm()) < 1e-9
+
+
+def test_a_ball_of_current_has_the_field_of_its_centre():
+    """Newton's shell theorem: outside a uniform ball of current the potential is that of a point, here of a ball 5 voxels wide."""
+    shape, h, centre, radius = (40, 30, 30), 1e-3, (0.02, 0.015, 0.015), 3.2e-3
+    conductor = block(shape, h, sigma=(0.3, 0.3, 0.3))
+    axes = [(torch.arange(n, dtype=torch.float64) + 0.5) * h - c for n, c in zip(shape, centre)]
+    r = sum(a**2 for a in torch.meshgrid(*axes, indexing="ij")).sqrt()
+    ball = (r < radius).double()
+    density = (ball * 1e-3 / (ball.sum() * h**3))[None]
+    phi, point = solve(conductor, density, 1e-10).phi[0], solve(conductor, electrode(*centre), 1e-10).phi[0]
+    outside = r > 2 * radius
+    assert float((phi - point)[outside].norm() / point[outside].norm()) < 3e-3
+    assert float(phi.max()) < 1.05 * 1e-3 * 3 / (8 * math.pi * 0.3 * radius)  # the centre of a ball: 3/2 of its surface
+
+
+def test_losses_take_a_blob_as_it_lies_on_the_grid(sample_arrays):
+    source = np.zeros((8, 6, 6))
+    source[3:6, 2:5, 2:5] = 1e-3 / (27 * 0.004**3)
+    arrays = {**sample_arrays, "source": source}
+    del arrays["source_point"]
+    batch = collate([check(arrays, "blob")], 3)
+    assert batch.spread.tolist() == [True]
+    batch = dataclasses.replace(batch, **{f.name: double(getattr(batch, f.name)) for f in dataclasses.fields(batch)})
+    batch = dataclasses.replace(batch, u=solve(batch.conductor("grounded"), batch.source, 1e-12).phi)
+    physics = Physics.of(batch, "grounded")
+    for loss in (PDELoss(exclude_radius=0.0), ChargeLoss(2)):
+        assert float(loss(batch.u, batch, physics)) ** 0.5 < 1e-9
+        assert float(loss(1.01 * batch.u, batch, physics)) > 1e-8
+
+
+def test_an_electrode_on_the_surface_belongs_to_the_tissue():
+    """On the very face between skin and air: all its current still enters the limb."""
+    sigma = torch.zeros(1, 3, 16, 12, 12, dtype=torch.float64)
+    sigma[..., 2:10, :] = 0.3
+    for ends in ("grounded", "sink"):
+        conductor = Conductor(sigma, torch.full((1, 3), 2e-3, dtype=torch.float64), ends)
+        for h in (2 * 2e-3, 10 * 2e-3):
+            source = electrode(0.0155, h, 0.013)
+            phi = solve(conductor, source, 1e-11).phi
+            assert torch.isfinite(phi).all()
+            mirror = solve(conductor, electrode(0.0155, 0.024 - h, 0.013), 1e-11).phi
+            assert float((phi - mirror.flip(2)).norm() / phi.norm()) < 1e-4
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: Ends("neumann"), "no way out.*grounded: .*robin: .*sink: .*pair: "), (lambda: Ends("robin", 0.0), "with beta=0.*no way out"),
+    (lambda: Ends("robin"), "needs a positive beta"), (lambda: Ends("robin", -1.0), "needs a positive beta"), (lambda: Ends("sink", 2.0), "for ends=robin only"),
+    (lambda: solve(block(ends="pair"), electrode(0.02, 0.01, 0.01)), "with one electrode"),
+    (lambda: solve(block(), PointSource(torch.tensor([[0.02, 0.01, 0.01]]), torch.ones(1), torch.tensor([[0.03, 0.01, 0.01]]))), "with a second electrode"),
+    (lambda: solve(block(ends="pair"), torch.ones(1, 24, 14, 14)), "must equal what the first one brings in"),
+    (lambda: PotentialLoss(dict(charge=1.0), boxes=0, ends="sink"), "loss.charge.boxes of at least 1"),
+], ids=range(9))
+def test_what_has_no_solution_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_body_in_air_cannot_be_grounded():
+    """Tissue that touches neither cut face: zero flux on all of its surface, whatever the ends say."""
+    sigma = torch.zeros(1, 1, 12, 10, 10, dtype=torch.float64)
+    sigma[:, :, 2:10, 2:8, 2:8] = 0.3
+    spacing = torch.full((1, 3), 2e-3, dtype=torch.float64)
+    for ends in (Ends(), Ends("robin", 5.0)):
+        with pytest.raises(ValueError, match="ends=sink or ends=pair"):
+            FluxOperator.of(Conductor(sigma, spacing, ends))
+    assert torch.isfinite(solve(Conductor(sigma, spacing, "sink"), electrode(0.012, 0.01, 0.01)).phi).all()
+
+
+def test_a_source_cut_off_from_the_way_out_is_an_error():
+    sigma = torch.full((1, 1, 16, 8, 8), 0.3, dtype=torch.float64)
+    sigma[:, :, 4] = 0
+    sigma[:, :, 11] = 0
+    with pytest.raises(SolverError, match="cut off from the way out"):
+        solve(Conductor(sigma, torch.full((1, 3), 2e-3, dtype=torch.float64)), electrode(0.015, 0.009, 0.008))
+
+
+def test_stored_limbs_come_back_with_their_ends(solved, tmp_path):
+    _, ends = solved
+    stream = LimbStream(LIMBS, (24, 12, 12), 1, "train", Solver(ends=ends), torch.device("cpu"))
+    path = generate(tmp_path / "limbs.h5", stream, 2, progress=False)
+    made = stream.batch(range(2))
+    read = collate([a.read(Conventions(ends=ends)) for a in find(path)], 3)
+    assert torch.equal(read.u, made.u) and torch.equal(read.source, made.source)
+    assert torch.allclose(read.current, made.current, rtol=1e-6)
+    assert (read.return_point is None) == (ends.kind != "pair")
+    if ends.kind == "pair":
+        assert torch.allclose(read.return_point, made.return_point)
+    wrong = Ends("sink") if ends.kind == "grounded" else Ends()
+    with pytest.raises(SampleError, match=f"set problem.ends={ends.kind}" + (" problem.beta=5" if ends.beta else "")):
+        Address(path, 0).read(Conventions(ends=wrong))
+
+
+def paired(arrays):
+    source = np.zeros((8, 6, 6))
+    source[2, 3, 3], source[5, 2, 3] = 1e-3 / 0.004**3, -1e-3 / 0.004**3
+    return {**arrays, "source": source, "source_point": np.array([2.5, 3.5, 3.5]) * 0.004, "return_point": np.array([5.5, 2.5, 3.5]) * 0.004}
+
+
+def test_a_users_pair_is_read(sample_arrays):
+    sample = check({**paired(sample_arrays), "ends": np.array("pair")}, "a", Conventions(ends=Ends("pair")))
+    assert sample.current == pytest.approx(1e-3, rel=1e-5) and np.allclose(sample.return_point, np.array([5.5, 2.5, 3.5]) * 0.004)
+    without = {k: v for k, v in paired(sample_arrays).items() if not k.endswith("_point")}
+    assert np.allclose(check(without, "a", Conventions(ends=Ends("pair"))).return_point, sample.return_point)
+
+
+@pytest.mark.parametrize("change, ends, message", [
+    (lambda a: a, Ends("pair"), "has one sign"), (paired, Ends(), "has both signs"),
+    (lambda a: {**paired(a), "source": paired(a)["source"] * np.where(paired(a)["source"] > 0, 2, 1)}, Ends("pair"), "must sum to zero"),
+    (lambda a: {**paired(a), "return_point": np.array([0.01, 0.02, 0.02])}, Ends("pair"), "'return_point'.*voxels from the centre of mass"),
+    (lambda a: {**a, "ends": np.array("sink")}, Ends(), "is sink, and the problem is grounded; set problem.ends=sink"),
+    (lambda a: {**a, "ends": np.array("robin"), "beta": np.array(5.0)}, Ends("robin", 7.0), "set problem.ends=robin problem.beta=5"),
+    (lambda a: {**a, "ends": np.array("zero flux")}, Ends(), "no way out"), (lambda a: {**a, "ends": np.array("robin")}, Ends(), "needs a positive beta"),
+], ids=range(8))
+def test_samples_that_disagree_with_their_ends_are_refused(sample_arrays, change, ends, message):
+    with pytest.raises(SampleError, match=message):
+        check(change(sample_arrays), "a", Conventions(ends=ends))
+
+
+def test_the_first_electrode_does_not_depend_on_the_second():
+    for number in range(5):
+        one, two = LIMBS.draw(0, 0, number), LIMBS.draw(0, 0, number, electrodes=2)
+        assert one.electrodes == two.electrodes[:1] and one.bones == two.bones
+        assert math.dist(two.electrodes[0].point, two.electrodes[1].point) >= 0.06
+    with pytest.raises(ValueError, match="pair_distance"):
+        limb_distribution(pair_distance=1.0).draw(0, electrodes=2)
+
+
+class Linear(torch.nn.Module):
+    """phi of every row: its positive source, smeared along H; what the network is given can be read off."""
+
+    def forward(self, x, spacing):
+        assert (x[:, -4] >= 0).all() and len(x) == len(spacing)
+        return x[:, -4:-3].cumsum(dim=3)
+
+
+def test_a_pair_is_predicted_one_electrode_at_a_time(solved):
+    batch, ends = solved
+    problem = PotentialProblem(None, None, None, ends=ends)
+    phi = problem.predict(Linear(), batch)
+    expected = batch.source.cumsum(dim=2)
+    if ends.floating:
+        expected = zero_mean(expected, batch.tissue)
+    assert torch.allclose(phi, expected)
+
+
+def test_masked_voxels_get_no_gradient_through_the_mean(solved):
+    batch, ends = solved
+    phi = (batch.u * 1.1).requires_grad_()
+    PotentialLoss(dict(mse=1.0), ends=ends)(phi, batch)[0].backward()
+    near = ~batch.away(3.0)
+    assert torch.equal(phi.grad[near], torch.zeros_like(phi.grad[near])) and phi.grad.abs().sum() > 0
