@@ -62,7 +62,10 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(pro
     ([], ("limbs", "unet")), (["model=fno"], ("limbs", "fno")), (["model.composition=direct", "training.ema=0.5", "training.clipping.mode=agc", "training.precision=bf16"], ("limbs", "fno")),
     (["loss.pde.weight=0.1", "loss.charge.weight=0.1", "loss.mask=[muscle,fat]"], ("limbs", "fno")),
     (["data=generated", "data.train_samples=6", "data.workers=1", "tracker=tensorboard"], ("limbs", "fno")),
-], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated"])
+    (["problem.ends=robin", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
+    (["problem.ends=sink", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
+    (["problem.ends=pair", "data.phantom.pair_distance=0.08", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
+], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated", "robin", "sink", "pair"])
 def test_other_choices_train_the_same_way(program, overrides, tiny):
     done = program("train", *overrides, tiny=tiny)
     metrics = json.loads((folder_of(done) / "evaluation/metrics.json").read_text())
@@ -151,7 +154,9 @@ def test_a_users_own_files(program, tmp_path, limbs):
     (["model.backbone.modes=[3,9,3]"], ("limbs", "fno"), r"9 Fourier modes along H exceed what the grid \(16, 12, 12\) holds \(at most 6\)"),
     (["model.backbone.levels=4"], ("limbs", "unet"), r"grid \(16, 12, 12\) is too small to be halved 4 times"),
     (["runs_folder=/proc/none"], ("limbs", "fno"), "cannot be written"), (["model.composition=sum"], ("limbs", "fno"), "multiplicative, additive, direct"),
-    (["data.path=/nowhere"], ("files", "fno"), "does not exist"), (["data.solver.tolerance=1e-30"], ("limbs", "fno"), "did not reach a relative residual"),
+    (["data.path=/nowhere"], ("files", "fno"), "does not exist"), (["data.solve.tolerance=1e-30"], ("limbs", "fno"), "did not reach a relative residual"),
+    (["problem.ends=neumann"], ("limbs", "fno"), "grounded: .*robin: .*sink: .*pair: "), (["problem.ends=robin", "problem.beta=0"], ("limbs", "fno"), "no way out"),
+    (["data.solver=spectral"], ("limbs", "fno"), "finite_volume or finite_element"), (["problem.ends=sink", "loss.charge.weight=1", "loss.charge.boxes=0"], ("limbs", "fno"), "loss.charge.boxes of at least 1"),
     (["evaluation.resolutions=[[4,4,4]]"], ("limbs", "fno"), r"modes along D exceed what the grid \(4, 4, 4\)"),
     (["evaluation.resolutions=[16,12,12]"], ("limbs", "fno"), "must be a list of grids"), (["evaluation.samples=0"], ("limbs", "fno"), "evaluation.samples"),
     (["model.backbone.modes=[3,3]"], ("limbs", "fno"), "must be three whole numbers"), (["tracker=wandb", "tracker.mode=foo"], ("limbs", "fno"), "tracker.mode must be"),

@@ -27,30 +27,38 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
     """Axial and sagittal section through the source of the first sample of a batch.
 
     Predictions below the scale, negative ones too, have its lowest colour. A negative current is drawn with its sign turned. Columns: truth, prediction (one shared logarithmic scale, mV), correction phi / phi_a - 1, error (mV), and |error| (log scale).
-    phi, phi_a (B, D, H, W) in V. The tissue outline is drawn in black; the cross marks the source.
+    phi, phi_a (B, D, H, W) in V. The tissue outline is drawn in black; the cross marks the source, a bar the electrode that takes the current
+    out. A potential of both signs (zero mean) has a symmetric scale, linear below 1 % of its top, and the correction is then drawn as a
+    difference in mV.
     """
     plt = _pyplot()
-    from matplotlib.colors import LogNorm
+    from matplotlib.colors import LogNorm, SymLogNorm
 
     array = lambda t: t[0].detach().float().cpu().numpy()
     tissue, truth, guess, base = (array(t) for t in (batch.tissue, batch.u, phi, phi_a))
     tissue = tissue.astype(bool)
     sign = float(np.sign(batch.current[0].item()))  # a sink is drawn as the source it mirrors
     truth, guess, base = sign * truth, sign * guess, sign * base
-    spacing, point = batch.spacing[0].cpu().numpy() * 1e3, batch.source_point[0].cpu().numpy() * 1e3
+    spacing, point = (p[0].cpu().numpy() * 1e3 for p in (batch.spacing, batch.source_point))
+    marks = [(point, "+")] if batch.return_point is None else [(point, "+"), (batch.return_point[0].cpu().numpy() * 1e3, "_")]
     voxel = np.minimum((point / spacing).astype(int), np.array(tissue.shape) - 1)
     hide = lambda field: np.ma.masked_where(~tissue, field)
     with np.errstate(divide="ignore", invalid="ignore"):
         correction = hide(guess / np.where(base == 0, np.nan, base) - 1)
     error = hide((guess - truth) * 1e3)
     top = float(np.percentile(truth[tissue], 99.9)) * 1e3
-    scale = LogNorm(vmin=max(float(np.percentile(truth[tissue], 2)) * 1e3, top * 1e-4), vmax=top)
+    both_signs = float(np.percentile(truth[tissue], 5)) < 0
+    if both_signs:  # no reference: zero mean
+        shades = dict(norm=SymLogNorm(linthresh=top * 1e-2, vmin=-top, vmax=top), cmap="PuOr_r")
+        correction = hide((guess - base) * 1e3)  # the ratio has a pole where phi_a passes zero
+    else:
+        shades = dict(norm=LogNorm(vmin=max(float(np.percentile(truth[tissue], 2)) * 1e3, top * 1e-4), vmax=top), cmap="viridis")
     span = float(np.ceil(np.percentile(np.abs(correction.compressed()), 99) * 10) / 10) or 0.1
     wrong = max(float(np.percentile(np.abs(error.compressed()), 99)), 1e-9)
     panels = (
-        (r"truth $\phi$", hide(truth * 1e3), dict(norm=scale, cmap="viridis"), "mV"),
-        (r"prediction $\hat\phi$", hide(np.maximum(guess * 1e3, scale.vmin * 1e-3)), dict(norm=scale, cmap="viridis"), "mV"),
-        (r"correction $\hat\phi/\phi_a - 1$", correction, dict(vmin=-span, vmax=span, cmap="RdBu_r"), "dimensionless"),
+        (r"truth $\phi$", hide(truth * 1e3), shades, "mV"),
+        (r"prediction $\hat\phi$", hide(guess * 1e3 if both_signs else np.maximum(guess * 1e3, shades["norm"].vmin * 1e-3)), shades, "mV"),
+        (r"correction $\hat\phi - \phi_a$" if both_signs else r"correction $\hat\phi/\phi_a - 1$", correction, dict(vmin=-span, vmax=span, cmap="RdBu_r"), "mV" if both_signs else "dimensionless"),
         (r"error $\hat\phi - \phi$", error, dict(vmin=-wrong, vmax=wrong, cmap="RdBu_r"), "mV"),
         (r"$|\hat\phi - \phi|$", np.ma.masked_less_equal(np.abs(error), 0), dict(norm=LogNorm(vmin=wrong * 1e-3, vmax=wrong), cmap="magma"), "mV"),
     )
@@ -67,7 +75,8 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
             picture = axis.imshow(np.ma.take(field, voxel[cut], axis=cut), extent=extent, interpolation="nearest", **style)
             if outline.min() < outline.max():
                 axis.contour(*centres, outline, levels=[0.5], colors="black", linewidths=1.0)
-            axis.plot(point[across], point[down], "+", color="red", markersize=9, markeredgewidth=1.5)
+            for (place, mark) in marks:  # an electrode off the section is drawn where it projects to
+                axis.plot(place[across], place[down], mark, color="red", markersize=9, markeredgewidth=1.5)
             axis.set_facecolor("0.9")
             axis.set_xlabel(f"{'DHW'[across]} (mm)")
             if column == 0:
@@ -75,7 +84,10 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
             if row == 0:
                 axis.set_title(label)
             if row == 1:
-                figure.colorbar(picture, ax=axes[:, column], location="bottom", shrink=0.9, pad=0.02, label=unit, extend="both")
+                bar = figure.colorbar(picture, ax=axes[:, column], location="bottom", shrink=0.9, pad=0.02, label=unit, extend="both")
+                if isinstance(style.get("norm"), SymLogNorm):
+                    bar.set_ticks([-top, -top / 10, 0, top / 10, top], labels=[f"{v:.2g}" for v in (-top, -top / 10, 0, top / 10, top)])
+                    bar.minorticks_off()
     figure.suptitle(title)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -151,7 +151,7 @@ def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int
         return FileData(path=data["path"], splits=data["splits"], conventions=conventions, on_error=data["on_error"], **common)
     phantom = {k: tuple(v) if isinstance(v, list) else v for k, v in data["phantom"].items()}
     return LimbData(
-        limbs=LimbDistribution(**phantom), solver=Solver(ends=build_ends(config), **data["solver"]), grid=tuple(data["grid"]),
+        limbs=LimbDistribution(**phantom), solver=Solver(data["solver"], ends=build_ends(config), **data["solve"]), grid=tuple(data["grid"]),
         folder=data["folder"], samples_per_epoch=data["samples_per_epoch"], validation_samples=data["validation_samples"],
         train_samples=data["train_samples"], **common,
     )

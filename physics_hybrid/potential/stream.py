@@ -23,9 +23,10 @@ SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 @dataclass(frozen=True)
 class Solver:
-    """How truth is made. tolerance: relative residual; dtype: 'float64' or 'float32';
+    """How truth is made. kind: 'finite_volume' or 'finite_element'; tolerance: relative residual; dtype: 'float64' or 'float32';
     singularity: 'subtraction' or 'nodal'; ends: how the current leaves."""
 
+    kind: str = "finite_volume"
     tolerance: float = 1e-6
     dtype: str = "float64"
     singularity: str = "subtraction"
@@ -33,12 +34,12 @@ class Solver:
     max_iterations: int = 200
 
     def __post_init__(self):
+        if self.kind not in ("finite_volume", "finite_element"):
+            raise ValueError(f"data.solver must be finite_volume or finite_element; got {self.kind!r}")
         if self.dtype not in ("float32", "float64"):
-            raise ValueError(f"data.solver.dtype must be float32 or float64; got {self.dtype!r}")
+            raise ValueError(f"data.solve.dtype must be float32 or float64; got {self.dtype!r}")
         if not 0 < self.tolerance < 1:
-            raise ValueError(f"data.solver.tolerance must lie in (0, 1); got {self.tolerance}")
-
-
+            raise ValueError(f"data.solve.tolerance must lie in (0, 1); got {self.tolerance}")
 
 @dataclass(frozen=True)
 class LimbStream:

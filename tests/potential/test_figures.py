@@ -4,13 +4,24 @@ import dataclasses
 
 import matplotlib.image
 import pytest
+import torch
 
 from physics_hybrid.potential.figures import errors_by_distance, slices, training_curve
+from tests.conftest import limb_distribution
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_slices_of_a_source_and_of_a_sink(batch, tmp_path, sign):
     batch = dataclasses.replace(batch, u=sign * batch.u, current=sign * batch.current)
+    picture = matplotlib.image.imread(slices(batch, 1.1 * batch.u, 0.5 * batch.u, tmp_path / "a.png", "title"))
+    assert picture.shape[0] > 500 and picture.std() > 0.05
+
+
+def test_slices_of_a_pair(tmp_path):
+    from physics_hybrid.potential.conductor import Ends
+    from physics_hybrid.potential.stream import LimbStream, Solver
+
+    batch = LimbStream(limb_distribution(pair_distance=0.06), (24, 12, 12), 0, "train", Solver(ends=Ends("pair")), torch.device("cpu")).batch([0])
     picture = matplotlib.image.imread(slices(batch, 1.1 * batch.u, 0.5 * batch.u, tmp_path / "a.png", "title"))
     assert picture.shape[0] > 500 and picture.std() > 0.05
 
