@@ -96,7 +96,7 @@ def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: 
         here["path"] = stage(data_config["path"])
     data = build_data({**config, "data": here}, machine.device, machine.rank, machine.world_size)
     grids = grids_of(config["evaluation"], data)
-    data.check_loss(config["loss"]["mask"], config["loss"]["pde"]["weight"] > 0 or config["loss"]["charge"]["weight"] > 0)
+    data.check_loss(config["loss"]["mask"])
     problem = build_problem(config, data)
     model_config = config["model"]
     if state:

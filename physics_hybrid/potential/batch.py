@@ -47,11 +47,6 @@ class Batch:
         return self.sigma[:, 0] > 0
 
     @property
-    def oblique(self) -> bool:
-        """Whether sigma has off-diagonal components anywhere."""
-        return self.sigma.shape[1] == 6 and bool((self.sigma[:, 3:] != 0).any())
-
-    @property
     def spread(self) -> Tensor:
         """Whether an electrode covers more than 2 x 2 x 2 voxels, so that it is no point on this grid. (B,)"""
         wide = torch.zeros(len(self), dtype=torch.bool, device=self.source.device)

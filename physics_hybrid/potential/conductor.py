@@ -124,6 +124,11 @@ class Conductor:
         return self.sigma[:, 0] > 0
 
     @property
+    def oblique(self) -> bool:
+        """Whether sigma has off-diagonal components anywhere."""
+        return self.sigma.shape[1] == 6 and bool((self.sigma[:, 3:] != 0).any())
+
+    @property
     def voxel_volume(self) -> Tensor:
         """dD dH dW in m^3. (B,)"""
         return self.spacing.prod(dim=1)
@@ -136,7 +141,7 @@ class Conductor:
         ValueError
             For an oblique tensor: a 7-point stencil cannot represent it and never approximates it silently.
         """
-        if self.sigma.shape[1] == 6 and bool((self.sigma[:, 3:] != 0).any()):
+        if self.oblique:
             raise ValueError(
                 "sigma has off-diagonal components (oblique fibres): the 7-point finite volume operator represents "
                 "scalar and diagonal tensors only"

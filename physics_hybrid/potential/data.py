@@ -33,12 +33,11 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Entry:
-    """What a scan keeps of a sample: where it lies, its grid, its phantom, whether its tensors are oblique and its tissues labelled."""
+    """What a scan keeps of a sample: where it lies, its grid, its phantom, whether its tissues are labelled."""
 
     address: Address
     shape: Grid
     phantom: str
-    oblique: bool = False
     labelled: bool = True
 
 
@@ -74,8 +73,7 @@ def scan(path: str, conventions: Conventions, sigma_components: int, on_error: s
                 components(sample.sigma, sigma_components, sample.name)
             except ValueError as error:
                 raise SampleError(str(address), "sigma", str(error).removeprefix(f"{sample.name}: ")) from error
-            oblique = len(sample.sigma) == 6 and bool(sample.sigma[3:].any())
-            entries.append(Entry(address, sample.shape, sample.phantom, oblique, sample.labels is not None))
+            entries.append(Entry(address, sample.shape, sample.phantom, sample.labels is not None))
         except SampleError as error:
             refuse(error)
     if skipped:
@@ -247,8 +245,8 @@ class LimbData:
         """Grids that training and validation take through the network."""
         return [self.grid]
 
-    def check_loss(self, mask, physics: bool) -> None:
-        """Limbs have labels and diagonal tensors: any loss can be taken."""
+    def check_loss(self, mask) -> None:
+        """Limbs have labels: any loss can be taken."""
 
     def sample_train(self) -> Batch:
         return self.stream("train", self.grid).batch([0])
@@ -322,13 +320,11 @@ class FileData:
         """Grids that training and validation take through the network."""
         return sorted({e.shape for split in ("train", "validation") for e in self.entries[split]})
 
-    def check_loss(self, mask, physics: bool) -> None:
+    def check_loss(self, mask) -> None:
         """Raises ValueError, naming a file, where training samples lack what a loss needs."""
         for entry in self.entries["train"]:
             if mask != "conductive" and not entry.labelled:
                 raise ValueError(f"loss.mask={mask} needs tissue labels, and {entry.address} has none (key 'labels'); use loss.mask=conductive")
-            if physics and entry.oblique:
-                raise ValueError(f"the PDE and charge losses use the 7-point operator, which cannot represent the oblique tensors of {entry.address}: set loss.pde.weight=0 and loss.charge.weight=0")
 
     def sample_train(self) -> Batch:
         return next(Files(self.files("train").entries[:1], 1, self.device, 0, self.conventions, self.sigma_components).batches())

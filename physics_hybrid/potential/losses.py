@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.conductor import Ends, zero_mean
+from physics_hybrid.potential.multipoint import MultipointOperator, operator_of
 from physics_hybrid.potential.operator import FluxOperator, Subtraction
 from physics_hybrid.potential.phantom import TISSUES
 
@@ -105,7 +106,7 @@ def field_squares(phi: Tensor, truth: Tensor, mask: Tensor, spacing: Tensor) -> 
 class Physics:
     """The discrete problem of a batch, shared by the PDE and the charge loss."""
 
-    operator: FluxOperator
+    operator: FluxOperator | MultipointOperator
     subtraction: Subtraction
     ends: Ends
 
@@ -115,14 +116,13 @@ class Physics:
         point does (`Batch.spread`) is taken as it lies on the grid, nothing of it in closed form."""
         conductor = batch.conductor(ends)
         build = torch.float32 if batch.u.device.type == "mps" else torch.float64
-        operator = FluxOperator.of(conductor, build)
+        operator = operator_of(conductor, build)
         known = Subtraction.of(conductor, operator, batch.point_source())
         spread = batch.spread
         if bool(spread.any()):
             known = Subtraction.density(conductor, operator, batch.source).where(spread, known)
         dtype = dtype or batch.u.dtype
-        cast = lambda faces: tuple(f.to(dtype) for f in faces)
-        return cls(FluxOperator(cast(operator.conductance), operator.spacing.to(dtype)), known.to(dtype), conductor.ends)
+        return cls(operator.to(dtype), known.to(dtype), conductor.ends)
 
 
 class PDELoss(nn.Module):

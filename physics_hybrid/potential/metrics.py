@@ -35,11 +35,8 @@ class Metrics:
     boxes: int = 3
     ends: Ends | str = "grounded"
 
-    def physics(self, batch: Batch) -> Physics | None:
-        """The discrete problem in the precision of the metrics: build it once where several predictions are measured. None for oblique
-        tensors, which the 7-point operator cannot represent: residual and charge defect are then left out."""
-        if batch.oblique:
-            return None
+    def physics(self, batch: Batch) -> Physics:
+        """The discrete problem in the precision of the metrics: build it once where several predictions are measured."""
         return Physics.of(batch, self.ends, torch.float32 if batch.u.device.type == "mps" else torch.float64)
 
     def __call__(self, phi: Tensor, batch: Batch, physics: Physics | None = None) -> list[dict[str, float]]:
@@ -55,6 +52,7 @@ class Metrics:
         dtype = torch.float32 if phi.device.type == "mps" else torch.float64
         phi, truth = phi.to(dtype), batch.u.to(dtype)
         mask = select(batch, "conductive", self.exclude_radius)
+        raw = phi
         if Ends.of(self.ends).floating:
             phi, truth = zero_mean(phi, mask), zero_mean(truth, mask)
         norm = lambda field, where: torch.where(where, field, 0.0).flatten(1).norm(dim=1)
@@ -72,9 +70,8 @@ class Metrics:
         }
         wrong, field = field_squares(phi, truth, mask, batch.spacing.to(phi))
         columns["field_error"] = (wrong / field).sqrt()
-        if physics is not None:
-            columns["pde_residual"] = PDELoss(0.0, self.exclude_radius).per_sample(phi, batch, physics).sqrt()
-            columns["charge_defect"] = ChargeLoss(self.boxes).per_sample(phi, batch, physics).sqrt()
+        columns["pde_residual"] = PDELoss(0.0, self.exclude_radius).per_sample(raw, batch, physics).sqrt()
+        columns["charge_defect"] = ChargeLoss(self.boxes).per_sample(raw, batch, physics).sqrt()
         present: dict[str, Tensor] = {}
         for label, tissue in enumerate(TISSUES[1:], start=1):
             if batch.labels is not None:

@@ -12,6 +12,7 @@ The cycle may run in float32 inside a float64 iteration: it is only a preconditi
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from physics_hybrid.potential.conductor import Conductor, zero_mean
+from physics_hybrid.potential.multipoint import MultipointOperator, operator_of
 from physics_hybrid.potential.operator import FluxOperator, Subtraction, nodal_source
 from physics_hybrid.potential.point_source import PointSource
 
@@ -143,20 +145,22 @@ class Solution:
     residual: Tensor
 
 
-def conjugate_gradients(operator: FluxOperator, rhs: Tensor, tolerance: float, max_iterations: int = 200) -> Solution:
+def conjugate_gradients(
+    operator: FluxOperator | MultipointOperator, rhs: Tensor, tolerance: float, max_iterations: int = 200, preconditioner: FluxOperator | None = None
+) -> Solution:
     """Solve A x = rhs to |rhs - A x| <= tolerance |rhs| in every sample; the true residual is checked, not the recursion.
 
     A sample that has converged is frozen while the others go on. rhs (K, D, H, W) may have many sources for one conductor: the
     operator and its multigrid levels are set up once. Where no current passes the ends, A has the constants as its null space: rhs
-    must sum to zero, and x is any of the solutions.
+    must sum to zero, and x is any of the solutions. preconditioner : whose multigrid cycle to use, where the operator itself has none.
 
     Raises
     ------
     SolverError
         If a sample is not there after `max_iterations`, or turns non-finite.
     """
-    A = Stencil(operator.conductance)
-    precondition = Multigrid(operator)
+    A = Stencil(operator.conductance) if isinstance(operator, FluxOperator) else operator
+    precondition = Multigrid(preconditioner or operator)
     dot = lambda u, v: (u * v).sum(dim=(1, 2, 3), keepdim=True)
     size = dot(rhs, rhs).sqrt()
     goal = tolerance * size
@@ -211,17 +215,19 @@ def solve(
     SolverError
         Tolerance not reached.
     ValueError
-        Source in air or outside; oblique tensor; a limb that does not reach its ends; a pair without its second electrode.
+        Source in air or outside; a limb that does not reach its ends; a pair without its second electrode.
     """
     if singularity not in ("subtraction", "nodal"):
         raise ValueError(f"singularity must be 'subtraction' or 'nodal'; got {singularity!r}")
-    operator = FluxOperator.of(conductor, dtype)
+    operator, preconditioner = operator_of(conductor, dtype), None
+    if isinstance(operator, MultipointOperator):  # the part of the tensors along the axes: as good as the fibres are along one
+        preconditioner = FluxOperator.of(dataclasses.replace(conductor, sigma=conductor.sigma[:, :3]), dtype)
     if isinstance(source, PointSource) and singularity == "subtraction":
         known = Subtraction.of(conductor, operator, source)
     else:
         density = nodal_source(conductor, source.to(dtype)) if isinstance(source, PointSource) else source
         known = Subtraction.density(conductor, operator, density)
-    correction = conjugate_gradients(operator, known.rhs, tolerance, max_iterations)
+    correction = conjugate_gradients(operator, known.rhs, tolerance, max_iterations, preconditioner)
     phi = correction.phi + known.phi_inf
     if conductor.ends.floating:
         phi = zero_mean(phi, conductor.tissue.expand_as(phi))

@@ -75,6 +75,7 @@ class FluxOperator:
         ValueError
             For oblique tensors; where tissue does not reach an end that should carry the current away.
         """
+        require_way_out(conductor)
         sigma = conductor.diagonal().to(dtype)
         spacing = conductor.spacing.to(dtype)
         faces = []
@@ -90,12 +91,6 @@ class FluxOperator:
             share = torch.where(exchange.isinf(), 2.0, exchange / (1 + exchange.nan_to_num(posinf=0.0) / 2))
             for end in (0, -1):
                 faces[0][:, end] = share.view(-1, 1, 1) * sigma[:, 0, end]
-            sealed = ~(faces[0][:, [0, -1]] > 0).flatten(1).any(dim=1)
-            if bool(sealed.any()):
-                raise ValueError(
-                    f"sample {int(sealed.nonzero()[0])}: no tissue touches the first or last plane along D, so that ends={conductor.ends.kind} is zero flux "
-                    "on the whole surface, and one electrode has no solution. A closed body needs ends=sink or ends=pair; a limb must reach the cut faces"
-                )
         return cls(tuple(k / _column(spacing[:, a]) ** 2 for a, k in enumerate(faces)), spacing)
 
     @property
@@ -122,6 +117,37 @@ class FluxOperator:
     def __call__(self, phi: Tensor) -> Tensor:
         """A phi = -div(sigma grad phi), A/m^3. (B, D, H, W)"""
         return self.divergence(self.current_density(phi))
+
+
+    def known_current(self, Phi: list[Tensor], phi_end: Tensor, sigma_inf: Tensor) -> list[Tensor]:
+        """S above on all faces, A/m^2.
+
+        Phi : current density of the closed form through the faces; phi_end (K, 2, H, W) : its potential on the two cut faces, V;
+        sigma_inf (K, C) : S/m.
+        """
+        known = []
+        for a, k in enumerate(self.conductance):
+            sigma_face = k * _column(self.spacing[:, a]) ** 2
+            if a == 0:
+                sigma_face = sigma_face.clone()
+                sigma_face[:, [0, -1]] /= 2  # on an end the conductance spans half a voxel
+            known.append((sigma_face / _column(sigma_inf[:, :3].expand(-1, 3)[:, a]) - 1) * Phi[a])
+        outward = torch.tensor([-1.0, 1.0]).to(phi_end).view(1, 2, 1, 1)
+        known[0][:, [0, -1]] += outward * self.conductance[0][:, [0, -1]] * _column(self.spacing[:, 0]) * phi_end
+        return known
+
+    def to(self, dtype: torch.dtype) -> "FluxOperator":
+        return FluxOperator(tuple(k.to(dtype) for k in self.conductance), self.spacing.to(dtype))
+
+
+def require_way_out(conductor: Conductor) -> None:
+    """Raise ValueError where the ends should carry the current away and no tissue touches them."""
+    sealed = ~conductor.tissue[:, [0, -1]].flatten(1).any(dim=1)
+    if not conductor.ends.floating and bool(sealed.any()):
+        raise ValueError(
+            f"sample {int(sealed.nonzero()[0])}: no tissue touches the first or last plane along D, so that ends={conductor.ends.kind} is zero flux "
+            "on the whole surface, and one electrode has no solution. A closed body needs ends=sink or ends=pair; a limb must reach the cut faces"
+        )
 
 
 @dataclass(frozen=True)
@@ -155,7 +181,6 @@ class Subtraction:
         ValueError
             Where a source lies outside the grid or in air, or the second electrode of a pair is missing, or not asked for.
         """
-        conductor.diagonal()  # refuses oblique tensors
         source = source.to(operator.spacing.dtype)
         injected = nodal_source(conductor, source)
         parts = [_closed_form(conductor, operator, electrode) for electrode in source.electrodes]
@@ -183,7 +208,8 @@ class Subtraction:
             raise ValueError("ends=pair: the current that the second electrode takes out must equal what the first one brings in")
         even = net / conductor.tissue.sum(dim=(1, 2, 3)) if conductor.ends.floating else torch.zeros_like(net)
         injected = (density - _column(even)) * conductor.tissue
-        nothing = tuple(torch.zeros_like(k).expand(len(density), -1, -1, -1) for k in operator.conductance)
+        d, h, w = operator.shape
+        nothing = tuple(density.new_zeros(len(density), *face) for face in ((d + 1, h, w), (d, h + 1, w), (d, h, w + 1)))
         return cls(torch.zeros_like(density), nothing, nothing, injected, injected)
 
     def where(self, chosen: Tensor, other: "Subtraction") -> "Subtraction":
@@ -214,22 +240,12 @@ def _closed_form(conductor: Conductor, operator: FluxOperator, source: PointSour
     shape, spacing = operator.shape, operator.spacing.expand(count, 3)
     point = conductor.in_tissue(source.point)
     source = PointSource(point, source.current)
-    sigma_inf = conductor.sigma_at(point)[:, :3].to(spacing).expand(-1, 3)
+    sigma_inf = conductor.sigma_at(point).to(spacing)
     Phi = face_current_density(shape, spacing, source, sigma_inf)
-    known = []
-    for a, k in enumerate(operator.conductance):
-        h = _column(operator.spacing[:, a])
-        sigma_face = k * h**2
-        if a == 0:
-            sigma_face = sigma_face.clone()
-            sigma_face[:, [0, -1]] /= 2  # on an end the conductance spans half a voxel
-        known.append((sigma_face / _column(sigma_inf[:, a]) - 1) * Phi[a])
     face = face_positions(shape[0], spacing[:, 0])[:, [0, -1]] - point[:, :1]
     lateral = offsets_from(point, shape, spacing)[1:]
     phi_end = potential([face.view(-1, 2, 1, 1), *lateral], source.current, sigma_inf)
-    outward = torch.tensor([-1.0, 1.0]).to(spacing).view(1, 2, 1, 1)
-    known[0][:, [0, -1]] += outward * operator.conductance[0][:, [0, -1]] * _column(operator.spacing[:, 0]) * phi_end
-    return infinite_medium(shape, spacing, source, sigma_inf), known, Phi
+    return infinite_medium(shape, spacing, source, sigma_inf), operator.known_current(Phi, phi_end, sigma_inf), Phi
 
 
 def _leaving_evenly(conductor: Conductor, current: Tensor) -> Tensor:

@@ -108,13 +108,14 @@ def face_current_density(shape: tuple[int, int, int], spacing: Tensor, source: P
     shape : grid (D, H, W)
     spacing : Tensor (B, 3), metres
     source : PointSource
-    sigma : Tensor (B, 1 or 3), conductivity of the infinite medium, S/m
+    sigma : Tensor (B, C), conductivity of the infinite medium, S/m, C = 1, 3 or 6
 
     Returns
     -------
     Three tensors, (B, D+1, H, W), (B, D, H+1, W), (B, D, H, W+1): positive along the positive axis.
     """
-    stretch = sigma.expand(-1, 3).rsqrt()
+    oblique = sigma.shape[1] == 6 and bool((sigma[:, 3:] != 0).any())
+    stretch = sigma[:, :3].expand(-1, 3).rsqrt() if not oblique else torch.ones_like(sigma[:, :3])
     corner = []
     for axis in range(3):
         position = face_positions(shape[axis], spacing[:, axis]) - source.point[:, axis, None]
@@ -123,6 +124,8 @@ def face_current_density(shape: tuple[int, int, int], spacing: Tensor, source: P
         view = [len(spacing), 1, 1, 1]
         view[axis + 1] = shape[axis] + 1
         corner.append(position.view(view))
+    if oblique:
+        return _through_parallelograms(corner, spacing, source.current, sigma)
     radius = torch.sqrt(corner[0] ** 2 + corner[1] ** 2 + corner[2] ** 2)
     out = []
     for axis in range(3):
@@ -133,6 +136,36 @@ def face_current_density(shape: tuple[int, int, int], spacing: Tensor, source: P
         area = spacing.prod(dim=1) / spacing[:, axis]
         out.append((source.current / (4 * math.pi * area)).view(-1, 1, 1, 1) * solid_angle)
     return out
+
+
+def _through_parallelograms(corner: list[Tensor], spacing: Tensor, current: Tensor, sigma: Tensor) -> list[Tensor]:
+    """`face_current_density` where the tensor turns faces into parallelograms: the solid angle of two triangles each
+    (Van Oosterom and Strackee, 1983, eq. 8). corner : offsets of the voxel corners from the source along each axis, metres."""
+    DD, HH, WW, DH, DW, HW = sigma.unbind(dim=1)
+    root = torch.linalg.cholesky(torch.stack([DD, DH, DW, DH, HH, HW, DW, HW, WW], dim=1).unflatten(1, (3, 3)))
+    unstretch = torch.linalg.inv(root)
+    offsets = torch.stack(torch.broadcast_tensors(*corner), dim=-1)
+    x = (unstretch[:, None, None, None] @ offsets[..., None])[..., 0]
+    out = []
+    for axis in range(3):
+        u, v = ((axis + 1) % 3, (axis + 2) % 3)  # right-handed: u x v points along the axis
+
+        def at(i: int, j: int) -> Tensor:
+            part = x.narrow(u + 1, i, x.shape[u + 1] - 1)
+            return part.narrow(v + 1, j, x.shape[v + 1] - 1)
+
+        a, b, c, d = at(0, 0), at(1, 0), at(1, 1), at(0, 1)
+        solid_angle = _triangle(a, b, c) + _triangle(a, c, d)
+        area = spacing.prod(dim=1) / spacing[:, axis]
+        out.append((current / (4 * math.pi * area)).view(-1, 1, 1, 1) * solid_angle)
+    return out
+
+
+def _triangle(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """Solid angle of a triangle seen from the origin, positive where its normal (b - a) x (c - a) points away."""
+    dot = lambda p, q: (p * q).sum(dim=-1)
+    la, lb, lc = (p.norm(dim=-1) for p in (a, b, c))
+    return 2 * torch.atan2(dot(a, torch.linalg.cross(b, c)), la * lb * lc + dot(a, b) * lc + dot(a, c) * lb + dot(b, c) * la)
 
 
 def infinite_medium(shape: tuple[int, int, int], spacing: Tensor, source: PointSource, sigma: Tensor, clamp: float = 0.1) -> Tensor:

@@ -171,9 +171,3 @@ def test_a_prediction_that_is_not_finite_is_not_averaged_away(exact_batch):
     assert table["relative_l2"]["mean"] != table["relative_l2"]["mean"]  # NaN
     with pytest.raises(ValueError, match=exact_batch.names[0]):
         Metrics(exclude_radius=100.0)(exact_batch.u, exact_batch)
-
-
-def test_oblique_tensors_are_measured_without_the_7_point_operator(exact_batch):
-    sigma = torch.cat([exact_batch.sigma, 0.1 * exact_batch.sigma], dim=1)
-    row = Metrics()(exact_batch.u, dataclasses.replace(exact_batch, sigma=sigma))[0]
-    assert row["relative_l2"] == 0 and "pde_residual" not in row and "charge_defect" not in row
