@@ -221,7 +221,7 @@ class ElementSource:
                 load = load + at_electrode * electrode.current.view(-1, 1, 1, 1)
                 continue
             sigma_inf = conductor.sigma_at(electrode.point).to(operator.spacing)
-            if bool((torch.linalg.eigvalsh(matrix(sigma_inf)) <= 0).any()):
+            if bool((torch.linalg.eigvalsh(matrix(sigma_inf).cpu()) <= 0).any()):
                 raise ValueError(f"sigma at an electrode must be a positive definite tensor (DD, HH, WW, DH, DW, HW); got {sigma_inf.tolist()} S/m")
             part = _subtraction_load(operator, electrode, sigma_inf) * operator.in_tissue
             missed = electrode.current - part.sum(dim=(1, 2, 3))
@@ -312,31 +312,29 @@ def _subtraction_load(operator: ElementOperator, source: PointSource, sigma_inf:
     shape = tuple(n + 2 for n in operator.sigma.shape[2:])
     faces = [face_positions(n, spacing[:, axis]) - spacing[:, axis, None] for axis, n in enumerate(shape)]
     voxel = torch.floor(source.point / spacing).long() + 1
-    ratio = _conductivity_ratio(F.pad(operator.sigma, (1,) * 6), inverse)
+    sigma = F.pad(operator.sigma, (1,) * 6)
 
     near = [voxel[:, axis, None] + torch.arange(-NEAR, NEAR + 1, device=voxel.device) for axis in range(3)]
     inside = _outer(lambda a, b, c: a & b & c, *((i >= 0) & (i < n) for i, n in zip(near, shape)))
     near = [i.clamp(0, n - 1) for i, n in zip(near, shape)]
     rows = torch.arange(count, device=voxel.device).view(-1, 1, 1, 1)
-    where = (rows, *_outer(lambda *i: torch.broadcast_tensors(*i), *near))
-    excess = ratio[where if len(ratio) == count else (torch.zeros_like(rows), *where[1:])]  # (K, 5, 5, 5, ...)
-    box = _loads([torch.gather(f, 1, i) for f, i in zip(faces, near)], [torch.gather(f, 1, i + 1) for f, i in zip(faces, near)],
-                 excess * inside.view(*inside.shape, *[1] * (excess.ndim - 4)), source, inverse, _graded_rule)
+    where = _outer(lambda *i: torch.broadcast_tensors(*i), *near)
+    excess = _excess(sigma[(rows % len(sigma), slice(None), *where)].movedim(-1, 1), inverse, inside)
+    low, high = ([torch.gather(f, 1, i + side) for f, i in zip(faces, near)] for side in (0, 1))
+    box = _loads(low, high, excess, source, inverse, _graded_rule)
 
-    far = ratio.new_ones(count, *shape)
-    far[where] = 0.0
-    loads = []
+    far = torch.ones(count, *shape, dtype=torch.bool, device=voxel.device)
+    far[(rows, *where)] = False
+    out = sigma.new_zeros(count, *(n + 1 for n in shape))
     step = max(1, CHUNK // (count * shape[1] * shape[2] * FAR_POINTS**3))
-    out = ratio.new_zeros(count, *(n + 1 for n in shape))
+    low, high = [f[:, :-1] for f in faces], [f[:, 1:] for f in faces]
     for start in range(0, shape[0], step):
         planes = slice(start, start + step)
-        weight = far[:, planes].view(count, -1, *shape[1:], *[1] * (ratio.ndim - 4))
-        low, high = [f[:, :-1] for f in faces], [f[:, 1:] for f in faces]
-        low[0], high[0] = low[0][:, planes], high[0][:, planes]
-        loads = _loads(low, high, ratio[:, planes] * weight, source, inverse, _plain_rule)
+        excess = _excess(sigma[:, :, planes], inverse, far[:, planes])
+        loads = _loads([low[0][:, planes], *low[1:]], [high[0][:, planes], *high[1:]], excess, source, inverse, _plain_rule)
         out[:, start : start + loads.shape[2] + 1] += gather_at_nodes(loads)
     for c, corner in enumerate(CORNERS):
-        out.index_put_((rows, *(i + s for i, s in zip(where[1:], corner))), box[:, c], accumulate=True)
+        out.index_put_((rows, *(i + step for i, step in zip(where, corner))), box[:, c], accumulate=True)
     return out[:, 1:-1, 1:-1, 1:-1]
 
 
@@ -345,15 +343,15 @@ def _outer(join, d: Tensor, h: Tensor, w: Tensor):
     return join(d[:, :, None, None], h[:, None, :, None], w[:, None, None, :])
 
 
-def _conductivity_ratio(sigma: Tensor, inverse: Tensor) -> Tensor:
-    """sigma sigma_inf^-1 - 1 in every voxel: (K, D, H, W, 3) where both are diagonal, else (K, D, H, W, 3, 3)."""
-    if sigma.shape[1] < 6:
-        own = torch.diagonal(inverse, dim1=1, dim2=2)[:, None, None, None]
-        return sigma.movedim(1, -1) * own - 1
-    return matrix(sigma.movedim(1, -1)) @ inverse[:, None, None, None] - torch.eye(3).to(sigma)
+def _excess(sigma: Tensor, inverse: Tensor, counted: Tensor) -> Tensor:
+    """sigma sigma_inf^-1 - 1 in the voxels that are counted, 0 in others: (K, D, H, W, 3) where sigma is diagonal, else (K, D, H, W, 3, 3)."""
+    sigma = sigma.movedim(1, -1)
+    if sigma.shape[-1] < 6:
+        return (sigma * torch.diagonal(inverse, dim1=1, dim2=2)[:, None, None, None] - 1) * counted[..., None]
+    return (matrix(sigma) @ inverse[:, None, None, None] - torch.eye(3).to(sigma)) * counted[..., None, None]
 
 
-def _loads(low, high, ratio: Tensor, source: PointSource, inverse: Tensor, rule) -> Tensor:
+def _loads(low, high, excess: Tensor, source: PointSource, inverse: Tensor, rule) -> Tensor:
     """int S . grad N_i dV for the voxels between `low` and `high` (three (K, n) each): (K, 8, D, H, W), A.
 
     J_inf is parallel to d, so that each of its components is one scalar field times a function of one coordinate: all integrals
@@ -371,17 +369,17 @@ def _loads(low, high, ratio: Tensor, source: PointSource, inverse: Tensor, rule)
     square = 0.0
     view = lambda values, axis: values.view(len(values), *(n for a in range(3) for n in (values.shape[1:] if a == axis else (1, 1))))
     d = [view(o, axis) for axis, o in enumerate(offset)]
-    for a, b in AXES if ratio.ndim == 6 else AXES[:3]:
+    for a, b in AXES if excess.ndim == 6 else AXES[:3]:
         square = square + (1 if a == b else 2) * inverse[:, a, b].view(-1, *[1] * 6) * d[a] * d[b]
     strength = source.current * torch.linalg.det(inverse).sqrt() / (4 * math.pi)
     field = strength.view(-1, *[1] * 6) * square.clamp_min(torch.finfo(square.dtype).tiny ** 0.5) ** -1.5
 
     total = 0.0
     for a in range(3):  # component of grad v
-        for b in range(3) if ratio.ndim == 6 else (a,):  # component of J_inf
+        for b in range(3) if excess.ndim == 6 else (a,):  # component of J_inf
             weights = [(slopes if axis == a else shapes)[axis] * (offset[axis][..., None] if axis == b else 1.0) for axis in range(3)]
             value = torch.einsum("kdphqwr,kwrc->kdphqwc", field, weights[2])
             value = torch.einsum("kdphqwc,khqb->kdphbwc", value, weights[1])
             value = torch.einsum("kdphbwc,kdpa->kabcdhw", value, weights[0]).flatten(1, 3)
-            total = total + (ratio[..., a, b] if ratio.ndim == 6 else ratio[..., a])[:, None] * value
+            total = total + (excess[..., a, b] if excess.ndim == 6 else excess[..., a])[:, None] * value
     return total
