@@ -87,8 +87,8 @@ def solve_elements(
     norm = lambda field: field.flatten(1).norm(dim=1)
     size = norm(rhs)
     relative = norm(known.residual(operator, nodes)) / size.clamp_min(torch.finfo(torch.float64).tiny)
-    if bool((relative > tolerance).any()):
-        bad = (relative > tolerance).nonzero().flatten().tolist()
+    if not bool((relative <= tolerance).all()):
+        bad = (~(relative <= tolerance)).nonzero().flatten().tolist()
         raise SolverError(
             f"finite elements did not reach a relative residual of {tolerance:g} in {max_iterations} iterations: "
             + ", ".join(f"sample {k} is at {float(relative[k]):.2e}" for k in bad[:8])
