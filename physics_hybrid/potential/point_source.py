@@ -59,6 +59,14 @@ class PointSource:
         return [PointSource(self.point, self.current), PointSource(self.returns, -self.current)]
 
 
+def matrix(sigma: Tensor) -> Tensor:
+    """The tensors as matrices: (..., C) with C = 1, 3 or 6 (DD, HH, WW, DH, DW, HW) -> (..., 3, 3)."""
+    if sigma.shape[-1] < 6:
+        return torch.diag_embed(sigma.expand(*sigma.shape[:-1], 3))
+    DD, HH, WW, DH, DW, HW = sigma.unbind(dim=-1)
+    return torch.stack([DD, DH, DW, DH, HH, HW, DW, HW, WW], dim=-1).unflatten(-1, (3, 3))
+
+
 def potential(offsets: list[Tensor], current: Tensor, sigma: Tensor, softening: Tensor | float = 0.0, clamp: Tensor | float = 0.0) -> Tensor:
     """Potential in volts of a point source in an infinite medium.
 
@@ -88,10 +96,8 @@ def potential(offsets: list[Tensor], current: Tensor, sigma: Tensor, softening: 
         mean = determinant ** (1 / 3)
         square = sum(d**2 * column(mean / sigma[:, a]) for a, d in enumerate(offsets))
     else:
-        DD, HH, WW, DH, DW, HW = sigma.unbind(dim=1)
-        matrix = torch.stack([DD, DH, DW, DH, HH, HW, DW, HW, WW], dim=1).reshape(-1, 3, 3)
-        mean = torch.linalg.det(matrix) ** (1 / 3)
-        inverse = torch.linalg.inv(matrix) * mean[:, None, None]
+        mean = torch.linalg.det(matrix(sigma)) ** (1 / 3)
+        inverse = torch.linalg.inv(matrix(sigma)) * mean[:, None, None]
         square = sum(column(inverse[:, a, b]) * offsets[a] * offsets[b] for a in range(3) for b in range(3))
     length = torch.sqrt(square + column(softening) ** 2).clamp_min(torch.finfo(sigma.dtype).tiny)
     length = torch.maximum(length, column(clamp))
