@@ -248,7 +248,9 @@ class LimbData:
         return [self.grid]
 
     def check_loss(self, mask, physics: bool) -> None:
-        """Limbs have labels and diagonal tensors: any loss can be taken."""
+        """Limbs have labels; raises ValueError for losses that oblique fibres rule out."""
+        if physics and self.limbs.oblique:
+            raise ValueError("the PDE and charge losses use the 7-point operator, which cannot represent pennate fibres (data.phantom.pennation): set loss.pde.weight=0 and loss.charge.weight=0")
 
     def sample_train(self) -> Batch:
         return self.stream("train", self.grid).batch([0])

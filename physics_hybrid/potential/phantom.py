@@ -4,6 +4,9 @@ A limb is a set of lengths in metres (`Limb`), so that the same limb can be voxe
 outside in: air, skin, fat, muscle, one or two bones. A cross-section at height d is an ellipse with semi-axes
 (a, b) turned by an angle and scaled by the taper 1 + t (d / L - 1/2); bones are ellipses inside the muscle
 that taper along. A voxel has the tissue of its centre.
+
+Muscle fibres run along D, or (pennate) at an angle to it: sigma = R diag(sigma_D, sigma_H, sigma_W) R^T, R the rotation that
+takes the D axis to the fibre.
 """
 
 from __future__ import annotations
@@ -13,9 +16,24 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
+from scipy.spatial.transform import Rotation
 
 TISSUES = ("air", "skin", "fat", "muscle", "bone")
 AIR, SKIN, FAT, MUSCLE, BONE = range(5)
+
+#: Streams of random numbers that a limb has beside its own.
+PENNATION = 0
+
+
+def fibre_tensor(diagonal: np.ndarray, angle: float, direction: float) -> np.ndarray:
+    """R diag(diagonal) R^T as (DD, HH, WW, DH, DW, HW), where R takes the D axis to the fibre.
+
+    diagonal (3,): conductivity along the fibre and across it, S/m; angle: between the fibre and D, radians; direction: of the tilt,
+    from H towards W, radians. The fibre is (cos angle, sin angle cos direction, sin angle sin direction).
+    """
+    turn = Rotation.from_rotvec(angle * np.array([0.0, -np.sin(direction), np.cos(direction)])).as_matrix()
+    tensor = turn @ np.diag(diagonal) @ turn.T
+    return tensor[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,8 @@ class LimbDistribution:
     source_on_skin : share of sources on the skin; the others lie in muscle.
     source_margin : share of the length kept free of sources at each end.
     current : injected current, A.
+    pennation : angle between the muscle fibres and the D axis, degrees; they tilt to any side with equal chance. Above 0, sigma has 6
+        components. It touches nothing but the muscle's tensor: the limb of a key has the same shape, source and values at every angle.
     """
 
     extent: tuple[float, float, float]
@@ -50,6 +70,7 @@ class LimbDistribution:
     source_on_skin: float
     source_margin: float
     current: float
+    pennation: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self):
         missing = [t for t in TISSUES[1:] if t not in self.sigma]
@@ -64,6 +85,13 @@ class LimbDistribution:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"data.phantom.{name} = [{low}, {high}]: the first value must not exceed the second")
+        if not 0 <= self.pennation[0] <= self.pennation[1] < 90:
+            raise ValueError(f"data.phantom.pennation must be [low, high] with 0 <= low <= high < 90 degrees; got {list(self.pennation)}")
+
+    @property
+    def oblique(self) -> bool:
+        """Whether fibres leave the D axis, so that sigma has 6 components."""
+        return self.pennation[1] > 0
 
     def draw(self, *key: int) -> "Limb":
         """The limb that belongs to `key` (any integers): the same key gives the same limb, always."""
@@ -93,6 +121,11 @@ class LimbDistribution:
         sigma = np.zeros((len(TISSUES), 3))
         for label, tissue in enumerate(TISSUES[1:], start=1):
             sigma[label] = np.asarray(self.sigma[tissue]) * factor[tissue]
+        if self.oblique:
+            tilt = np.random.default_rng(np.random.SeedSequence(entropy=list(key), spawn_key=(PENNATION,)))  # the limb's own draws stay as they are
+            muscle_tensor = fibre_tensor(sigma[MUSCLE], np.radians(tilt.uniform(*self.pennation)), tilt.uniform(0, 2 * np.pi))
+            sigma = np.concatenate([sigma, np.zeros_like(sigma)], axis=1)
+            sigma[MUSCLE] = muscle_tensor
         limb = Limb(extent, (first, second), angle, taper, skin, fat, tuple(bones), sigma, (0.0, 0.0, 0.0), SKIN, self.current)
         on_skin = random.uniform() < self.source_on_skin
         height = extent[0] * random.uniform(self.source_margin, 1 - self.source_margin)
@@ -176,7 +209,7 @@ class Limb:
 
 @dataclass(frozen=True)
 class VoxelLimb:
-    """labels (D, H, W); sigma (3, D, H, W) S/m; spacing (3,) m; source_point (3,) m; source (D, H, W) A/m^3; current A."""
+    """labels (D, H, W); sigma (C, D, H, W) S/m, C = 1, 3 or 6; spacing (3,) m; source_point (3,) m; source (D, H, W) A/m^3; current A."""
 
     labels: np.ndarray
     sigma: np.ndarray

@@ -60,6 +60,8 @@ class LimbStream:
 
         Raises
         ------
+        ValueError
+            If sigma_components are too few for these limbs.
         SolverError
             If a solve does not reach its tolerance.
         """
@@ -68,6 +70,7 @@ class LimbStream:
         dtype = getattr(torch, self.solver.dtype)
         device = torch.device("cpu") if self.device.type == "mps" else self.device  # Apple's MPS has no float64
         tensor = lambda values: torch.from_numpy(np.stack(values)).to(device, dtype)
+        given = [components(b.sigma, self.sigma_components, self.phantom(n)) for b, n in zip(bodies, numbers)]  # refused before it is solved
         sigma = tensor([b.sigma for b in bodies])
         spacing = tensor([b.spacing for b in bodies])
         source = PointSource(tensor([b.source_point for b in bodies]), tensor([np.asarray(b.current) for b in bodies]))
@@ -75,10 +78,8 @@ class LimbStream:
             Conductor(sigma, spacing, self.solver.ends), source, self.solver.tolerance, dtype,
             self.solver.singularity, self.solver.max_iterations,
         )
-        if self.sigma_components != 3:
-            sigma = tensor([components(b.sigma, self.sigma_components, self.phantom(n)) for b, n in zip(bodies, numbers)])
         return Batch(
-            sigma.float(), tensor([b.source for b in bodies]).float(), solution.phi.float(), spacing.float(),
+            tensor(given).float(), tensor([b.source for b in bodies]).float(), solution.phi.float(), spacing.float(),
             source.point.float(), source.current.float(),
             torch.from_numpy(np.stack([b.labels for b in bodies])),
             tuple(self.phantom(n) for n in numbers),
