@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from physics_hybrid.potential.batch import Batch, collate, components
 from physics_hybrid.potential.generate import dataset_path, generate
-from physics_hybrid.potential.phantom import LimbDistribution
+from physics_hybrid.potential.phantom import TISSUES
 from physics_hybrid.potential.samples import Address, Conventions, Sample, SampleError, expand, find, places, split_by_phantom
-from physics_hybrid.potential.stream import LimbStream, Solver
+from physics_hybrid.potential.stream import Bodies, LimbStream, Solver
 from physics_hybrid.training.signals import quiet_worker
 
 Grid = tuple[int, int, int]
@@ -153,7 +153,7 @@ class Files:
 
 @dataclass
 class LimbData:
-    """Limbs of our own: streamed (train_samples null: every epoch has new ones) or stored.
+    """Limbs of our own, or a user's segmentations: streamed (train_samples null: every epoch has new ones) or stored.
 
     grid : (D, H, W) that is trained on; batch_size; seed.
     samples_per_epoch : limbs per epoch when streamed.
@@ -161,7 +161,7 @@ class LimbData:
     validation_samples, folder, workers : see conf/data. rank, world_size : whose share of the training batches.
     """
 
-    limbs: LimbDistribution
+    limbs: Bodies
     solver: Solver
     grid: Grid
     batch_size: int
@@ -235,10 +235,10 @@ class LimbData:
         self._cache[key] = dataclasses.replace(files, entries=entries)
 
     def validation(self) -> Files:
-        return self.files("validation", self.grid, self.validation_samples)
+        return self.files("validation", self.grid, min(self.validation_samples, self.limbs.available("validation")))
 
     def test(self, grid: Grid, count: int) -> Files:
-        return self.files("test", grid, count)
+        return self.files("test", grid, min(count, self.limbs.available("test")))
 
     def test_grids(self) -> list[Grid]:
         return [self.grid]
@@ -248,9 +248,12 @@ class LimbData:
         return [self.grid]
 
     def check_loss(self, mask, physics: bool) -> None:
-        """Limbs have labels; raises ValueError for losses that oblique fibres rule out."""
+        """Raises ValueError where the limbs lack what a loss needs: a tissue that the mask names, tensors without oblique fibres."""
+        missing = [] if mask == "conductive" else [t for t in ([mask] if isinstance(mask, str) else mask) if t in TISSUES and t not in self.limbs.tissues]
+        if missing:
+            raise ValueError(f"loss.mask={mask}: data.tissues names no {missing[0]}; use loss.mask=conductive or tissues out of {', '.join(self.limbs.tissues)}")
         if physics and self.limbs.oblique:
-            raise ValueError("the PDE and charge losses use the 7-point operator, which cannot represent pennate fibres (data.phantom.pennation): set loss.pde.weight=0 and loss.charge.weight=0")
+            raise ValueError("the PDE and charge losses use the 7-point operator, which cannot represent oblique fibres (data.phantom.pennation, or tensors of data.tissues): set loss.pde.weight=0 and loss.charge.weight=0")
 
     def sample_train(self) -> Batch:
         return self.stream("train", self.grid).batch([0])

@@ -12,6 +12,7 @@ takes the D axis to the fibre.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,21 @@ class LimbDistribution:
     def oblique(self) -> bool:
         """Whether fibres leave the D axis, so that sigma has 6 components."""
         return self.pennation[1] > 0
+
+    #: What metrics and masks can name.
+    tissues = TISSUES[1:]
+
+    def settings(self) -> dict:
+        """All that decides the limbs, as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    def available(self, split: str) -> float:
+        """How many different samples a split has."""
+        return math.inf
+
+    def phantom(self, seed: int, split: str, number: int) -> str:
+        """What must not be in two splits: every limb is its own."""
+        return f"limb-{seed}-{split}-{number}"
 
     def draw(self, *key: int) -> "Limb":
         """The limb that belongs to `key` (any integers): the same key gives the same limb, always."""
@@ -197,14 +213,7 @@ class Limb:
         nearest voxel centre of muscle (or, for a source on the skin, of any tissue)."""
         point = np.asarray(self.source)
         home = labels == MUSCLE if self.source_tissue == MUSCLE else labels != AIR
-        index = np.floor(point / spacing - 0.5).astype(int)
-        corner = tuple(slice(max(i, 0), i + 2) for i in index)
-        if self.source_tissue == MUSCLE and home[corner].all() and home[corner].size == 8:
-            return point
-        nearest = distance_transform_edt(
-            ~home, sampling=spacing, return_distances=False, return_indices=True
-        )[(slice(None), *np.clip(np.floor(point / spacing).astype(int), 0, np.array(labels.shape) - 1))]
-        return (nearest + 0.5) * spacing
+        return point if self.source_tissue == MUSCLE and held(point, home, spacing) else nearest_centre(point, home, spacing)
 
 
 @dataclass(frozen=True)
@@ -217,6 +226,19 @@ class VoxelLimb:
     source_point: np.ndarray
     source: np.ndarray
     current: float
+
+
+def held(point: np.ndarray, home: np.ndarray, spacing: np.ndarray) -> bool:
+    """Whether the 8 voxels round a point (3,) in metres are all `home` (D, H, W): the grid can hold a source there."""
+    corner = home[tuple(slice(max(i, 0), max(i + 2, 0)) for i in np.floor(np.asarray(point) / spacing - 0.5).astype(int))]
+    return corner.size == 8 and bool(corner.all())
+
+
+def nearest_centre(point: np.ndarray, home: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The centre, in metres, of a voxel of `home` (D, H, W) next to the one that holds a point (3,)."""
+    voxel = np.clip(np.floor(np.asarray(point) / spacing).astype(int), 0, np.array(home.shape) - 1)
+    nearest = distance_transform_edt(~home, sampling=spacing, return_distances=False, return_indices=True)[(slice(None), *voxel)]
+    return (nearest + 0.5) * spacing
 
 
 def deposit(point: np.ndarray, grid: tuple[int, int, int], spacing: np.ndarray, current: float) -> np.ndarray:

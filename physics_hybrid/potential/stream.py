@@ -7,7 +7,7 @@ stream can be entered anywhere, restarted, shared out over ranks, and no limb is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterable
+from typing import Iterable, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch
 from physics_hybrid.potential.batch import Batch, components
 from physics_hybrid.potential.conductor import Conductor
 from physics_hybrid.potential.multigrid import solve
-from physics_hybrid.potential.phantom import LimbDistribution
+from physics_hybrid.potential.phantom import VoxelLimb
 from physics_hybrid.potential.point_source import PointSource
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
@@ -40,11 +40,29 @@ class Solver:
 
 
 
+class Drawn(Protocol):
+    """One body with one source, in metres."""
+
+    def voxelise(self, grid: tuple[int, int, int]) -> VoxelLimb: ...
+
+
+class Bodies(Protocol):
+    """What samples are drawn from: `phantom.LimbDistribution`, or `labels.Segmentations`."""
+
+    tissues: tuple[str, ...]
+    oblique: bool
+
+    def draw(self, seed: int, split: int, number: int) -> Drawn: ...
+    def phantom(self, seed: int, split: str, number: int) -> str: ...
+    def available(self, split: str) -> float: ...
+    def settings(self) -> dict: ...
+
+
 @dataclass(frozen=True)
 class LimbStream:
     """Solved limbs of one split on one grid (D, H, W)."""
 
-    limbs: LimbDistribution
+    limbs: Bodies
     grid: tuple[int, int, int]
     seed: int
     split: str
@@ -53,7 +71,7 @@ class LimbStream:
     sigma_components: int = 3
 
     def phantom(self, number: int) -> str:
-        return f"limb-{self.seed}-{self.split}-{number}"
+        return self.limbs.phantom(self.seed, self.split, number)
 
     def batch(self, numbers: Iterable[int]) -> Batch:
         """Draw, voxelise and solve the limbs with these numbers.
