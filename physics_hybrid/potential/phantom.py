@@ -3,7 +3,7 @@ r"""Limbs: layered elliptical cylinders with variety, on any grid.
 A limb is a set of lengths in metres (`Limb`), so that the same limb can be voxelised at any resolution. From
 outside in: air, skin, fat, muscle, one or two bones. A cross-section at height d is an ellipse with semi-axes
 (a, b) turned by an angle and scaled by the taper 1 + t (d / L - 1/2); bones are ellipses inside the muscle
-that taper along. A voxel has the tissue of its centre.
+that taper along, or the tibia and fibula of a real leg (`bones.py`). A voxel has the tissue of its centre.
 
 Muscle fibres run along D, or (pennate) at an angle to it: sigma = R diag(sigma_D, sigma_H, sigma_W) R^T, R the rotation that
 takes the D axis to the fibre.
@@ -19,11 +19,15 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt
 from scipy.spatial.transform import Rotation
 
+from physics_hybrid.potential.bones import Placed, place
+
 TISSUES = ("air", "skin", "fat", "muscle", "bone")
 AIR, SKIN, FAT, MUSCLE, BONE = range(5)
 
-#: Streams of random numbers that a limb has beside its own.
-PENNATION = 0
+#: Streams of random numbers that a limb has beside its own: what they decide changes nothing else.
+PENNATION, REAL_BONES = range(2)
+
+BONE_SHAPES = ("ellipse", "tibia_fibula")
 
 
 def fibre_tensor(diagonal: np.ndarray, angle: float, direction: float) -> np.ndarray:
@@ -55,6 +59,9 @@ class LimbDistribution:
     current : injected current, A.
     pennation : angle between the muscle fibres and the D axis, degrees; they tilt to any side with equal chance. Above 0, sigma has 6
         components. It touches nothing but the muscle's tensor: the limb of a key has the same shape, source and values at every angle.
+    bone_shape : 'ellipse', or 'tibia_fibula': the shaft of a real tibia and fibula, which do not follow the taper. They lie in muscle and, where the
+        tibia is next to the skin, in fat: never nearer to the skin than 30 % of the fat. bone_radius and bones then decide nothing.
+    bone_scale : size of real bones over their own (a tibia of 350 mm); thinner where they do not fit.
     """
 
     extent: tuple[float, float, float]
@@ -72,6 +79,8 @@ class LimbDistribution:
     source_margin: float
     current: float
     pennation: tuple[float, float] = (0.0, 0.0)
+    bone_shape: str = "ellipse"
+    bone_scale: tuple[float, float] = (0.75, 1.0)
 
     def __post_init__(self):
         missing = [t for t in TISSUES[1:] if t not in self.sigma]
@@ -88,6 +97,11 @@ class LimbDistribution:
                 raise ValueError(f"data.phantom.{name} = [{low}, {high}]: the first value must not exceed the second")
         if not 0 <= self.pennation[0] <= self.pennation[1] < 90:
             raise ValueError(f"data.phantom.pennation must be [low, high] with 0 <= low <= high < 90 degrees; got {list(self.pennation)}")
+
+        if self.bone_shape not in BONE_SHAPES:
+            raise ValueError(f"data.phantom.bone_shape must be one of {', '.join(BONE_SHAPES)}; got {self.bone_shape!r}")
+        if not 0 < self.bone_scale[0] <= self.bone_scale[1]:
+            raise ValueError(f"data.phantom.bone_scale must be [low, high] with 0 < low <= high; got {list(self.bone_scale)}")
 
     @property
     def oblique(self) -> bool:
@@ -143,6 +157,10 @@ class LimbDistribution:
             sigma = np.concatenate([sigma, np.zeros_like(sigma)], axis=1)
             sigma[MUSCLE] = muscle_tensor
         limb = Limb(extent, (first, second), angle, taper, skin, fat, tuple(bones), sigma, (0.0, 0.0, 0.0), SKIN, self.current)
+        if self.bone_shape == "tibia_fibula":
+            of_bones = np.random.default_rng(np.random.SeedSequence(entropy=list(key), spawn_key=(REAL_BONES,)))
+            depth = skin + of_bones.uniform(0.3, 1.0) * fat
+            limb = dataclasses.replace(limb, bones=place(of_bones, extent[0], of_bones.uniform(*self.bone_scale), lambda d, y, x: limb.within(depth, d, y, x)))
         on_skin = random.uniform() < self.source_on_skin
         height = extent[0] * random.uniform(self.source_margin, 1 - self.source_margin)
         if on_skin:
@@ -156,7 +174,7 @@ class LimbDistribution:
 
 @dataclass(frozen=True)
 class Limb:
-    """One limb in metres. `bones` holds (h, w, semi-axis, semi-axis) in the turned frame of the section."""
+    """One limb in metres. `bones` holds (h, w, semi-axis, semi-axis) in the turned frame of the section, or real bones placed in it."""
 
     extent: tuple[float, float, float]
     axes: tuple[float, float]
@@ -164,14 +182,22 @@ class Limb:
     taper: float
     skin: float
     fat: float
-    bones: tuple[tuple[float, float, float, float], ...]
+    bones: tuple[tuple[float, float, float, float], ...] | Placed
     sigma: np.ndarray
     source: tuple[float, float, float]
     source_tissue: int
     current: float
 
+    def _scale(self, d):
+        return 1 + self.taper * (d / self.extent[0] - 0.5)
+
+    def within(self, thickness: float, d, y, x) -> np.ndarray:
+        """Whether points lie deeper than `thickness` (m) under the surface; d height, (y, x) in the turned frame of the section, m; broadcasts."""
+        scale = self._scale(d)
+        return (y / (self.axes[0] * scale - thickness)) ** 2 + (x / (self.axes[1] * scale - thickness)) ** 2 <= 1
+
     def _section(self, d, h, w):
-        scale = 1 + self.taper * (d / self.extent[0] - 0.5)
+        scale = self._scale(d)
         y, x = h - self.extent[1] / 2, w - self.extent[2] / 2
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return scale, (y * cos + x * sin), (x * cos - y * sin)
@@ -179,12 +205,15 @@ class Limb:
     def label(self, d, h, w) -> np.ndarray:
         """Tissue labels (uint8, indices into TISSUES) at points in metres; broadcasts."""
         scale, y, x = self._section(d, h, w)
-        inside = lambda thickness: (y / (self.axes[0] * scale - thickness)) ** 2 + (x / (self.axes[1] * scale - thickness)) ** 2 <= 1
+        inside = lambda thickness: self.within(thickness, d, y, x)
         out = np.zeros(np.broadcast(scale, y, x).shape, dtype=np.uint8)
         out[inside(0.0)] = SKIN
         out[inside(self.skin)] = FAT
         muscle = inside(self.skin + self.fat)
         out[muscle] = MUSCLE
+        if isinstance(self.bones, Placed):
+            out[inside(self.skin) & self.bones.inside(d, y, x)] = BONE
+            return out
         for by, bx, ry, rx in self.bones:
             out[muscle & (((y / scale - by) / ry) ** 2 + ((x / scale - bx) / rx) ** 2 <= 1)] = BONE
         return out
