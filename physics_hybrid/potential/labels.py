@@ -288,7 +288,7 @@ def fit(
         unknown = [f"{label} ({count} voxels)" for label, count in zip(*np.unique(labels[index == NONE], return_counts=True))]
         raise SampleError(where, "labels", (
             f"holds labels that data.tissues does not name: {', '.join(unknown[:10])}{', ...' if len(unknown) > 10 else ''}; "
-            f"add them, such as '+data.tissues.NAME={{label: {unknown[0].split()[0]}, sigma: 0.3}}', or to air"
+            f"add them, such as '+data.tissues.NAME={{label: [{unknown[0].split()[0]}], sigma: [0.3]}}', or to air"
         ))
     if not index.any():
         raise SampleError(where, "labels", "holds air only: no tissue of data.tissues occurs in it")

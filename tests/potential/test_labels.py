@@ -299,3 +299,10 @@ def test_a_segmentation_that_does_not_fit_its_table_stops_training_in_one_line(r
     path = save(tmp_path / "shank.nii.gz", limb())
     assert "4 (" in refused(["data=labels", f"data.path={path}", "~data.tissues.bone"], ("limbs", "fno"))
     assert "data.path=FILE_OR_FOLDER" in refused(["data=labels"], ("limbs", "fno"))
+
+
+def test_the_readmes_overrides_of_the_table_are_accepted():
+    from physics_hybrid.command_line import check_overrides
+
+    words = ["data.tissues.muscle.label=[3,7]", "data.tissues.fat.sigma=[0.05,0.04,0.04]", "+data.tissues.nerve={label: [5], sigma: [0.3]}", "~data.tissues.bone"]
+    check_overrides(ROOT / "conf", "config", ["data=labels", "data.grid=null", "data.spacing=[0.001,0.001,0.002]", "data.slices=[3,90]", *words])
