@@ -246,7 +246,8 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
     own_files = bool(other) and other["kind"] == "files"
     if options["split"] not in ("all", "train", "validation", "test"):
         raise ValueError(f"split must be all, train, validation or test; got {options['split']!r}")
-    if own_files and options["split"] == "all":
+    own = own_files or bool(other) and other["kind"] == "labels"
+    if own and options["split"] == "all":
         config["data"]["splits"] = {"train": 0.0, "validation": 0.0, "test": 1.0}
     evaluation = config["evaluation"]
     if other:  # other data: their grids, all of their samples

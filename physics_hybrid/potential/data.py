@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from physics_hybrid.potential.batch import Batch, collate, components
 from physics_hybrid.potential.generate import dataset_path, generate
-from physics_hybrid.potential.phantom import LimbDistribution
+from physics_hybrid.potential.phantom import TISSUES
 from physics_hybrid.potential.samples import Address, Conventions, Sample, SampleError, expand, find, places, split_by_phantom
-from physics_hybrid.potential.stream import LimbStream, Solver
+from physics_hybrid.potential.stream import Bodies, LimbStream, Solver
 from physics_hybrid.training.signals import quiet_worker
 
 Grid = tuple[int, int, int]
@@ -151,7 +151,7 @@ class Files:
 
 @dataclass
 class LimbData:
-    """Limbs of our own: streamed (train_samples null: every epoch has new ones) or stored.
+    """Limbs of our own, or a user's segmentations: streamed (train_samples null: every epoch has new ones) or stored.
 
     grid : (D, H, W) that is trained on; batch_size; seed.
     samples_per_epoch : limbs per epoch when streamed.
@@ -159,7 +159,7 @@ class LimbData:
     validation_samples, folder, workers : see conf/data. rank, world_size : whose share of the training batches.
     """
 
-    limbs: LimbDistribution
+    limbs: Bodies
     solver: Solver
     grid: Grid
     batch_size: int
@@ -233,10 +233,10 @@ class LimbData:
         self._cache[key] = dataclasses.replace(files, entries=entries)
 
     def validation(self) -> Files:
-        return self.files("validation", self.grid, self.validation_samples)
+        return self.files("validation", self.grid, min(self.validation_samples, self.limbs.available("validation")))
 
     def test(self, grid: Grid, count: int) -> Files:
-        return self.files("test", grid, count)
+        return self.files("test", grid, min(count, self.limbs.available("test")))
 
     def test_grids(self) -> list[Grid]:
         return [self.grid]
@@ -246,7 +246,10 @@ class LimbData:
         return [self.grid]
 
     def check_loss(self, mask) -> None:
-        """Limbs have labels: any loss can be taken."""
+        """Raises ValueError where the bodies lack a tissue that the mask names."""
+        missing = [] if mask == "conductive" else [t for t in ([mask] if isinstance(mask, str) else mask) if t in TISSUES and t not in self.limbs.tissues]
+        if missing:
+            raise ValueError(f"loss.mask={mask}: data.tissues names no {missing[0]}; use loss.mask=conductive or tissues out of {', '.join(self.limbs.tissues)}")
 
     def sample_train(self) -> Batch:
         return self.stream("train", self.grid).batch([0])

@@ -32,7 +32,7 @@ PART = 4
 def settings(stream: LimbStream) -> dict:
     """All that decides what the stream holds, as JSON-ready values."""
     return {
-        "limbs": dataclasses.asdict(stream.limbs),
+        "limbs": stream.limbs.settings(),
         "grid": list(stream.grid), "seed": stream.seed, "split": stream.split, "solver": dataclasses.asdict(stream.solver),
     }
 

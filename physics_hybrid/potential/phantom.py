@@ -3,7 +3,10 @@ r"""Limbs: layered elliptical cylinders with variety, on any grid.
 A limb is a set of lengths in metres (`Limb`), so that the same limb can be voxelised at any resolution. From
 outside in: air, skin, fat, muscle, one or two bones. A cross-section at height d is an ellipse with semi-axes
 (a, b) turned by an angle and scaled by the taper 1 + t (d / L - 1/2); bones are ellipses inside the muscle
-that taper along. A voxel has the tissue of its centre.
+that taper along, or the tibia and fibula of a real leg (`bones.py`). A voxel has the tissue of its centre.
+
+Muscle fibres run along D, or (pennate) at an angle to it: sigma = R diag(sigma_D, sigma_H, sigma_W) R^T, R the rotation that
+takes the D axis to the fibre.
 """
 
 from __future__ import annotations
@@ -14,9 +17,28 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
+from scipy.spatial.transform import Rotation
+
+from physics_hybrid.potential.bones import Placed, place
 
 TISSUES = ("air", "skin", "fat", "muscle", "bone")
 AIR, SKIN, FAT, MUSCLE, BONE = range(5)
+
+#: Streams of random numbers that a limb has beside its own: what they decide changes nothing else.
+PENNATION, REAL_BONES, SECOND_ELECTRODE = range(3)
+
+BONE_SHAPES = ("ellipse", "tibia_fibula")
+
+
+def fibre_tensor(diagonal: np.ndarray, angle: float, direction: float) -> np.ndarray:
+    """R diag(diagonal) R^T as (DD, HH, WW, DH, DW, HW), where R takes the D axis to the fibre.
+
+    diagonal (3,): conductivity along the fibre and across it, S/m; angle: between the fibre and D, radians; direction: of the tilt,
+    from H towards W, radians. The fibre is (cos angle, sin angle cos direction, sin angle sin direction).
+    """
+    turn = Rotation.from_rotvec(angle * np.array([0.0, -np.sin(direction), np.cos(direction)])).as_matrix()
+    tensor = turn @ np.diag(diagonal) @ turn.T
+    return tensor[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,11 @@ class LimbDistribution:
     pair_distance : least distance of the two electrodes of a pair.
     source_margin : share of the length kept free of sources at each end.
     current : injected current, A.
+    pennation : angle between the muscle fibres and the D axis, degrees; they tilt to any side with equal chance. Above 0, sigma has 6
+        components. It touches nothing but the muscle's tensor: the limb of a key has the same shape, source and values at every angle.
+    bone_shape : 'ellipse', or 'tibia_fibula': the shaft of a real tibia and fibula, which do not follow the taper. They lie in muscle and, where the
+        tibia is next to the skin, in fat: never nearer to the skin than 30 % of the fat. bone_radius and bones then decide nothing.
+    bone_scale : size of real bones over their own (a tibia of 350 mm); thinner where they do not fit.
     """
 
     extent: tuple[float, float, float]
@@ -53,6 +80,9 @@ class LimbDistribution:
     source_margin: float
     pair_distance: float
     current: float
+    pennation: tuple[float, float] = (0.0, 0.0)
+    bone_shape: str = "ellipse"
+    bone_scale: tuple[float, float] = (0.75, 1.0)
 
     def __post_init__(self):
         missing = [t for t in TISSUES[1:] if t not in self.sigma]
@@ -67,6 +97,33 @@ class LimbDistribution:
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"data.phantom.{name} = [{low}, {high}]: the first value must not exceed the second")
+        if not 0 <= self.pennation[0] <= self.pennation[1] < 90:
+            raise ValueError(f"data.phantom.pennation must be [low, high] with 0 <= low <= high < 90 degrees; got {list(self.pennation)}")
+
+        if self.bone_shape not in BONE_SHAPES:
+            raise ValueError(f"data.phantom.bone_shape must be one of {', '.join(BONE_SHAPES)}; got {self.bone_shape!r}")
+        if not 0 < self.bone_scale[0] <= self.bone_scale[1]:
+            raise ValueError(f"data.phantom.bone_scale must be [low, high] with 0 < low <= high; got {list(self.bone_scale)}")
+
+    @property
+    def oblique(self) -> bool:
+        """Whether fibres leave the D axis, so that sigma has 6 components."""
+        return self.pennation[1] > 0
+
+    #: What metrics and masks can name.
+    tissues = TISSUES[1:]
+
+    def settings(self) -> dict:
+        """All that decides the limbs, as JSON-ready values."""
+        return dataclasses.asdict(self)
+
+    def available(self, split: str) -> float:
+        """How many different samples a split has."""
+        return math.inf
+
+    def phantom(self, seed: int, split: str, number: int) -> str:
+        """What must not be in two splits: every limb is its own."""
+        return f"limb-{seed}-{split}-{number}"
 
     def draw(self, *key: int, electrodes: int = 1) -> "Limb":
         """The limb that belongs to `key` (any integers): the same key gives the same limb, always, with one electrode or two.
@@ -102,11 +159,20 @@ class LimbDistribution:
         sigma = np.zeros((len(TISSUES), 3))
         for label, tissue in enumerate(TISSUES[1:], start=1):
             sigma[label] = np.asarray(self.sigma[tissue]) * factor[tissue]
+        if self.oblique:
+            tilt = np.random.default_rng(np.random.SeedSequence(entropy=list(key), spawn_key=(PENNATION,)))  # the limb's own draws stay as they are
+            muscle_tensor = fibre_tensor(sigma[MUSCLE], np.radians(tilt.uniform(*self.pennation)), tilt.uniform(0, 2 * np.pi))
+            sigma = np.concatenate([sigma, np.zeros_like(sigma)], axis=1)
+            sigma[MUSCLE] = muscle_tensor
         limb = Limb(extent, (first, second), angle, taper, skin, fat, tuple(bones), sigma, (), self.current)
+        if self.bone_shape == "tibia_fibula":
+            of_bones = np.random.default_rng(np.random.SeedSequence(entropy=list(key), spawn_key=(REAL_BONES,)))
+            depth = skin + of_bones.uniform(0.3, 1.0) * fat
+            limb = dataclasses.replace(limb, bones=place(of_bones, extent[0], of_bones.uniform(*self.bone_scale), lambda d, y, x: limb.within(depth, d, y, x)))
         source = self._place(limb, random)
         if electrodes == 1:
             return dataclasses.replace(limb, electrodes=(source,))
-        random = np.random.default_rng(np.random.SeedSequence(entropy=[*key, 1]))
+        random = np.random.default_rng(np.random.SeedSequence(entropy=list(key), spawn_key=(SECOND_ELECTRODE,)))
         for _ in range(100):
             second_source = self._place(limb, random)
             if math.dist(source.point, second_source.point) >= self.pair_distance:
@@ -135,7 +201,8 @@ class Electrode:
 
 @dataclass(frozen=True)
 class Limb:
-    """One limb in metres; of two electrodes the second takes the current out. `bones` holds (h, w, semi-axis, semi-axis) in the turned frame of the section."""
+    """One limb in metres; of two electrodes the second takes the current out. `bones` holds (h, w, semi-axis, semi-axis) in the turned frame of
+    the section, or real bones placed in it."""
 
     extent: tuple[float, float, float]
     axes: tuple[float, float]
@@ -143,13 +210,21 @@ class Limb:
     taper: float
     skin: float
     fat: float
-    bones: tuple[tuple[float, float, float, float], ...]
+    bones: tuple[tuple[float, float, float, float], ...] | Placed
     sigma: np.ndarray
     electrodes: tuple[Electrode, ...]
     current: float
 
+    def _scale(self, d):
+        return 1 + self.taper * (d / self.extent[0] - 0.5)
+
+    def within(self, thickness: float, d, y, x) -> np.ndarray:
+        """Whether points lie deeper than `thickness` (m) under the surface; d height, (y, x) in the turned frame of the section, m; broadcasts."""
+        scale = self._scale(d)
+        return (y / (self.axes[0] * scale - thickness)) ** 2 + (x / (self.axes[1] * scale - thickness)) ** 2 <= 1
+
     def _section(self, d, h, w):
-        scale = 1 + self.taper * (d / self.extent[0] - 0.5)
+        scale = self._scale(d)
         y, x = h - self.extent[1] / 2, w - self.extent[2] / 2
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return scale, (y * cos + x * sin), (x * cos - y * sin)
@@ -157,12 +232,15 @@ class Limb:
     def label(self, d, h, w) -> np.ndarray:
         """Tissue labels (uint8, indices into TISSUES) at points in metres; broadcasts."""
         scale, y, x = self._section(d, h, w)
-        inside = lambda thickness: (y / (self.axes[0] * scale - thickness)) ** 2 + (x / (self.axes[1] * scale - thickness)) ** 2 <= 1
+        inside = lambda thickness: self.within(thickness, d, y, x)
         out = np.zeros(np.broadcast(scale, y, x).shape, dtype=np.uint8)
         out[inside(0.0)] = SKIN
         out[inside(self.skin)] = FAT
         muscle = inside(self.skin + self.fat)
         out[muscle] = MUSCLE
+        if isinstance(self.bones, Placed):
+            out[inside(self.skin) & self.bones.inside(d, y, x)] = BONE
+            return out
         for by, bx, ry, rx in self.bones:
             out[muscle & (((y / scale - by) / ry) ** 2 + ((x / scale - bx) / rx) ** 2 <= 1)] = BONE
         return out
@@ -189,31 +267,20 @@ class Limb:
         if not (labels == MUSCLE).any():
             raise ValueError(f"grid {tuple(grid)} is too coarse for this limb: no voxel centre lies in muscle")
         sigma = self.sigma[labels].transpose(3, 0, 1, 2)
-        points = [self._on_grid(electrode, labels, spacing) for electrode in self.electrodes]
-        if len(points) == 2 and (np.abs(points[0] - points[1]) < 3 * spacing).all():
-            raise ValueError(f"grid {tuple(grid)} has the two electrodes of a pair less than 3 voxels apart; raise data.phantom.pair_distance or refine the grid")
-        source = sum(deposit(point, grid, spacing, sign * self.current) for point, sign in zip(points, (1, -1)))
-        return VoxelLimb(labels, sigma, spacing, points[0], source, self.current, points[1] if len(points) == 2 else None)
+        return inject([self._on_grid(e, labels, spacing) for e in self.electrodes], labels, sigma, spacing, self.current)
 
     def _on_grid(self, electrode: Electrode, labels: np.ndarray, spacing: np.ndarray) -> np.ndarray:
         """An electrode where the grid can hold it: kept if the 8 voxels round it all carry its tissue, else moved to the
         nearest voxel centre of muscle (or, for a source on the skin, of any tissue)."""
         point = np.asarray(electrode.point)
         home = labels == MUSCLE if electrode.tissue == MUSCLE else labels != AIR
-        index = np.floor(point / spacing - 0.5).astype(int)
-        corner = tuple(slice(max(i, 0), i + 2) for i in index)
-        if electrode.tissue == MUSCLE and home[corner].all() and home[corner].size == 8:
-            return point
-        nearest = distance_transform_edt(
-            ~home, sampling=spacing, return_distances=False, return_indices=True
-        )[(slice(None), *np.clip(np.floor(point / spacing).astype(int), 0, np.array(labels.shape) - 1))]
-        return (nearest + 0.5) * spacing
+        return point if electrode.tissue == MUSCLE and held(point, home, spacing) else nearest_centre(point, home, spacing)
 
 
 @dataclass(frozen=True)
 class VoxelLimb:
-    """labels (D, H, W); sigma (3, D, H, W) S/m; spacing (3,) m; source_point (3,) m; source (D, H, W) A/m^3, negative round the second
-    electrode; current A; return_point (3,) m or None."""
+    """labels (D, H, W); sigma (C, D, H, W) S/m, C = 1, 3 or 6; spacing (3,) m; source_point (3,) m; source (D, H, W) A/m^3, negative round the
+    second electrode; current A; return_point (3,) m or None."""
 
     labels: np.ndarray
     sigma: np.ndarray
@@ -222,6 +289,34 @@ class VoxelLimb:
     source: np.ndarray
     current: float
     return_point: np.ndarray | None = None
+
+
+def inject(points: list[np.ndarray], labels: np.ndarray, sigma: np.ndarray, spacing: np.ndarray, current: float) -> VoxelLimb:
+    """A voxelised body with a current that comes in at the first of `points` (m) and, of two, is taken out at the second.
+
+    Raises
+    ------
+    ValueError
+        Where the electrodes of a pair are less than 3 voxels apart along every axis.
+    """
+    if len(points) == 2 and (np.abs(points[0] - points[1]) < 3 * spacing).all():
+        grid = "x".join(map(str, labels.shape))
+        raise ValueError(f"the grid {grid} has the two electrodes of a pair less than 3 voxels apart; raise pair_distance or refine the grid")
+    source = sum(deposit(point, labels.shape, spacing, sign * current) for point, sign in zip(points, (1, -1)))
+    return VoxelLimb(labels, sigma, spacing, points[0], source, current, points[1] if len(points) == 2 else None)
+
+
+def held(point: np.ndarray, home: np.ndarray, spacing: np.ndarray) -> bool:
+    """Whether the 8 voxels round a point (3,) in metres are all `home` (D, H, W): the grid can hold a source there."""
+    corner = home[tuple(slice(max(i, 0), max(i + 2, 0)) for i in np.floor(np.asarray(point) / spacing - 0.5).astype(int))]
+    return corner.size == 8 and bool(corner.all())
+
+
+def nearest_centre(point: np.ndarray, home: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The centre, in metres, of a voxel of `home` (D, H, W) next to the one that holds a point (3,)."""
+    voxel = np.clip(np.floor(np.asarray(point) / spacing).astype(int), 0, np.array(home.shape) - 1)
+    nearest = distance_transform_edt(~home, sampling=spacing, return_distances=False, return_indices=True)[(slice(None), *voxel)]
+    return (nearest + 0.5) * spacing
 
 
 def deposit(point: np.ndarray, grid: tuple[int, int, int], spacing: np.ndarray, current: float) -> np.ndarray:

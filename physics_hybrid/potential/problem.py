@@ -6,6 +6,7 @@ Configuration enters here (`build`); below, everything takes plain arguments.
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator
@@ -149,12 +150,31 @@ def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int
             raise ValueError("data=files needs data.path=FILE_OR_FOLDER: .npz, .h5, or folders of .npy (see README)")
         conventions = Conventions(data["source_units"], data["source_point"], build_ends(config))
         return FileData(path=data["path"], splits=data["splits"], conventions=conventions, on_error=data["on_error"], **common)
-    phantom = {k: tuple(v) if isinstance(v, list) else v for k, v in data["phantom"].items()}
+    if kind == "labels":
+        limbs = _segmentations(data, config, rank == 0)
+        data["grid"] = data["grid"] or limbs.native_grid()
+    else:
+        limbs = LimbDistribution(**{k: tuple(v) if isinstance(v, list) else v for k, v in data["phantom"].items()})
     return LimbData(
-        limbs=LimbDistribution(**phantom), solver=Solver(data["solver"], ends=build_ends(config), **data["solve"]), grid=tuple(data["grid"]),
+        limbs=limbs, solver=Solver(data["solver"], ends=build_ends(config), **data["solve"]), grid=tuple(data["grid"] or ()),
         folder=data["folder"], samples_per_epoch=data["samples_per_epoch"], validation_samples=data["validation_samples"],
         train_samples=data["train_samples"], **common,
     )
+
+
+def _segmentations(data: dict, config: Any, report: bool):
+    """The label volumes of conf/data/labels.yaml; what a user should know about them goes to standard error."""
+    from physics_hybrid.potential.labels import Segmentations, read_table, volumes
+
+    if not data["path"]:
+        raise ValueError("data=labels needs data.path=FILE_OR_FOLDER: label volumes .nii, .nii.gz or .npy (see README)")
+    bodies = Segmentations(
+        volumes(data["path"], data["spacing"], data["long_axis"]), read_table(data["tissues"]), config["seed"], data["splits"], ends=config["problem"]["ends"],
+        **{k: data[k] for k in ("sources", "source_tissues", "source_margin", "pair_distance", "current", "slices", "air", "keep_largest")},
+    )
+    if report:
+        print("\n".join(bodies.notes), file=sys.stderr, flush=True)
+    return bodies
 
 
 def build_problem(config: Any, data: LimbData | FileData) -> PotentialProblem:

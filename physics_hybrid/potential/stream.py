@@ -7,7 +7,7 @@ stream can be entered anywhere, restarted, shared out over ranks, and no limb is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterable
+from typing import Iterable, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ import torch
 from physics_hybrid.potential.batch import Batch, components
 from physics_hybrid.potential.conductor import Conductor, Ends
 from physics_hybrid.potential.multigrid import solve
-from physics_hybrid.potential.phantom import LimbDistribution
+from physics_hybrid.potential.phantom import VoxelLimb
 from physics_hybrid.potential.point_source import PointSource
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
@@ -41,11 +41,29 @@ class Solver:
         if not 0 < self.tolerance < 1:
             raise ValueError(f"data.solve.tolerance must lie in (0, 1); got {self.tolerance}")
 
+class Drawn(Protocol):
+    """One body with its electrodes, in metres."""
+
+    def voxelise(self, grid: tuple[int, int, int]) -> VoxelLimb: ...
+
+
+class Bodies(Protocol):
+    """What samples are drawn from: `phantom.LimbDistribution`, or `labels.Segmentations`."""
+
+    tissues: tuple[str, ...]
+    oblique: bool
+
+    def draw(self, seed: int, split: int, number: int, electrodes: int = 1) -> Drawn: ...
+    def phantom(self, seed: int, split: str, number: int) -> str: ...
+    def available(self, split: str) -> float: ...
+    def settings(self) -> dict: ...
+
+
 @dataclass(frozen=True)
 class LimbStream:
     """Solved limbs of one split on one grid (D, H, W)."""
 
-    limbs: LimbDistribution
+    limbs: Bodies
     grid: tuple[int, int, int]
     seed: int
     split: str
@@ -54,13 +72,15 @@ class LimbStream:
     sigma_components: int = 3
 
     def phantom(self, number: int) -> str:
-        return f"limb-{self.seed}-{self.split}-{number}"
+        return self.limbs.phantom(self.seed, self.split, number)
 
     def batch(self, numbers: Iterable[int]) -> Batch:
         """Draw, voxelise and solve the limbs with these numbers.
 
         Raises
         ------
+        ValueError
+            If sigma_components are too few for these limbs.
         SolverError
             If a solve does not reach its tolerance.
         """
@@ -70,6 +90,7 @@ class LimbStream:
         dtype = getattr(torch, self.solver.dtype)
         device = torch.device("cpu") if self.device.type == "mps" else self.device  # Apple's MPS has no float64
         tensor = lambda values: torch.from_numpy(np.stack(values)).to(device, dtype)
+        given = [components(b.sigma, self.sigma_components, self.phantom(n)) for b, n in zip(bodies, numbers)]  # refused before it is solved
         sigma = tensor([b.sigma for b in bodies])
         spacing = tensor([b.spacing for b in bodies])
         returns = tensor([b.return_point for b in bodies]) if paired else None
@@ -78,10 +99,8 @@ class LimbStream:
             Conductor(sigma, spacing, self.solver.ends), source, self.solver.tolerance, dtype,
             self.solver.singularity, self.solver.max_iterations,
         )
-        if self.sigma_components != 3:
-            sigma = tensor([components(b.sigma, self.sigma_components, self.phantom(n)) for b, n in zip(bodies, numbers)])
         return Batch(
-            sigma.float(), tensor([b.source for b in bodies]).float(), solution.phi.float(), spacing.float(),
+            tensor(given).float(), tensor([b.source for b in bodies]).float(), solution.phi.float(), spacing.float(),
             source.point.float(), source.current.float(),
             torch.from_numpy(np.stack([b.labels for b in bodies])),
             tuple(self.phantom(n) for n in numbers),

@@ -11,7 +11,7 @@ import torch
 
 from physics_hybrid.models.hybrid import source_moments
 from physics_hybrid.potential.generate import dataset_path, generate
-from physics_hybrid.potential.phantom import AIR, BONE, FAT, MUSCLE, SKIN, deposit
+from physics_hybrid.potential.phantom import AIR, BONE, FAT, MUSCLE, SKIN, deposit, fibre_tensor
 from physics_hybrid.potential.samples import find
 from physics_hybrid.potential.stream import LimbStream, Solver
 from tests.conftest import LIMBS, ROOT, limb_distribution
@@ -51,6 +51,57 @@ def test_the_key_decides_the_limb_and_splits_share_none(limbs):
     assert limbs.draw(0, 0, 7).voxelise((24, 12, 12)).sigma.tobytes() == again.draw(0, 0, 7).voxelise((24, 12, 12)).sigma.tobytes()
     shapes = {limbs.draw(seed, split, number).axes for seed in (0, 1) for split in (0, 1, 2) for number in range(5)}
     assert len(shapes) == 30
+
+
+def test_a_key_gives_the_limb_that_it_always_gave(limbs):
+    limb = limbs.draw(0, 0, 7)
+    assert limb.axes == pytest.approx((0.03669863751848944, 0.034674709938688174), rel=1e-12)
+    assert limb.source == pytest.approx((0.10986271814453513, 0.0656580507932439, 0.03873944855145803), rel=1e-12)
+
+
+def as_matrix(tensor):
+    DD, HH, WW, DH, DW, HW = tensor
+    return np.array([[DD, DH, DW], [DH, HH, HW], [DW, HW, WW]])
+
+
+def test_fibre_tensor_by_hand():
+    assert fibre_tensor(np.array([5.0, 1, 1]), 0, 1.0) == pytest.approx([5, 1, 1, 0, 0, 0], abs=1e-15)
+    assert fibre_tensor(np.array([5.0, 1, 1]), np.pi / 4, 0) == pytest.approx([3, 3, 1, 2, 0, 0], abs=1e-14)
+    assert fibre_tensor(np.array([5.0, 1, 1]), np.pi / 4, np.pi / 2) == pytest.approx([3, 1, 3, 0, 2, 0], abs=1e-14)
+    assert fibre_tensor(np.array([5.0, 1, 1]), np.pi / 2, np.pi / 4) == pytest.approx([1, 3, 3, 0, 0, 2], abs=1e-14)
+
+
+def test_pennate_fibres_keep_their_conductivities_and_turn_muscle_only(limbs):
+    pennate = limb_distribution(pennation=(10.0, 25.0))
+    directions = []
+    for number in range(30):
+        plain, limb = limbs.draw(0, 0, number), pennate.draw(0, 0, number)
+        assert limb.source == plain.source and limb.bones == plain.bones
+        values, vectors = np.linalg.eigh(as_matrix(limb.sigma[MUSCLE]))
+        assert values == pytest.approx(np.sort(plain.sigma[MUSCLE]), rel=1e-12)
+        fibre = vectors[:, 2] * np.sign(vectors[0, 2])
+        assert 10 <= np.degrees(np.arccos(fibre[0])) <= 25
+        directions.append(np.degrees(np.arctan2(fibre[2], fibre[1])) % 360)
+        others = [AIR, SKIN, FAT, BONE]
+        assert np.array_equal(limb.sigma[others, :3], plain.sigma[others]) and not limb.sigma[others, 3:].any()
+    assert set(np.array(directions) // 90) == {0, 1, 2, 3}  # to every side
+    voxels = limb.voxelise((24, 12, 12))
+    assert voxels.sigma.shape == (6, 24, 12, 12) and np.array_equal(voxels.labels, plain.voxelise((24, 12, 12)).labels)
+
+
+def test_oblique_limbs_need_six_components_and_no_seven_point_loss(stream):
+    import dataclasses
+
+    from physics_hybrid.potential.data import LimbData
+
+    pennate = limb_distribution(pennation=(10.0, 25.0))
+    with pytest.raises(ValueError, match="data.sigma_components=6"):
+        dataclasses.replace(stream, limbs=pennate).batch([0])
+    data = LimbData(pennate, Solver(), (24, 12, 12), 1, 0, torch.device("cpu"), "data", 1, 1, sigma_components=6)
+    assert next(data.sigma_fields(1)).shape == (6, 24, 12, 12)
+    with pytest.raises(ValueError, match="data.phantom.pennation"):
+        data.check_loss("conductive", physics=True)
+    data.check_loss("muscle", physics=False)
 
 
 def test_sources_lie_in_their_tissue_with_their_current_and_centre(limbs):
@@ -160,6 +211,8 @@ def test_other_settings_other_file(stream, limbs):
     (dict(sigma={**LIMBS["sigma"], "fat": (0.05, -1, 0.05)}), "positive values"),
     (dict(radius=(0.9, 0.5)), "must not exceed"),
     (dict(sigma_jitter=1.5), "sigma_jitter"),
+    (dict(pennation=(20, 10)), "pennation"),
+    (dict(pennation=(0, 90)), "pennation"),
 ])
 def test_limb_distribution_refuses(change, message):
     with pytest.raises(ValueError, match=message):
