@@ -1,6 +1,8 @@
-"""Write the README's results table and picture from a run: nothing there is typed in by hand.
+"""Write the README's tables and pictures from files: nothing there is typed in by hand.
 
-    python -m physics_hybrid.readme runs/NAME [--overhead step_overhead.json] [--memory peak_memory.json]
+    python -m physics_hybrid.readme [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json]
+
+The shipped model's table is written whenever there is one.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import shutil
 from pathlib import Path
 
 from physics_hybrid.potential.evaluation import markdown_table
+from physics_hybrid.potential.predictor import FOLDER, NAME
+from physics_hybrid.ship import seeds_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,14 +39,36 @@ def results(run: Path) -> str:
     return f"{markdown_table(tables)}\n\n{about}"
 
 
+def shipped(about: dict) -> str:
+    """The metrics of the shipped model, from its limb.json."""
+    return (
+        f"{seeds_table(about['metrics'])}\n\n{about['parameters'] / 1e6:.2f} M parameters, {about['bytes'] / 1e6:.1f} MB; seed {about['seed']} is shipped, trained for "
+        f"{about['training_seconds'] / 60:.0f} min on {about['hardware']}; {', '.join(f'{n} limbs at {g}' for g, n in about['samples'].items())}; "
+        f"commit {about['commit'][:10]}, torch {about['torch']}, {about['date']}."
+    )
+
+
+def pictures(run: Path, folder: Path) -> None:
+    """The finest sections and the errors by distance of a run."""
+    folder.mkdir(exist_ok=True)
+    finest = max((run / "evaluation").glob("slices_*.png"), key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
+    shutil.copy(finest, folder / "quickstart.png")
+    shutil.copy(run / "evaluation" / "errors_by_distance.png", folder / "errors_by_distance.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", help="the quickstart's run folder: results and pictures")
     parser.add_argument("--memory", type=Path, help="JSON of python -m physics_hybrid.peak_memory")
     parser.add_argument("--overhead", type=Path, help="JSON of python -m physics_hybrid.step_overhead")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
-    text = fill(page.read_text(), "results", results(arguments.run))
+    text = page.read_text()
+    if (FOLDER / f"{NAME}.json").exists():
+        text = fill(text, "shipped", shipped(json.loads((FOLDER / f"{NAME}.json").read_text())))
+    if arguments.run:
+        text = fill(text, "results", results(arguments.run))
+        pictures(arguments.run, ROOT / "docs")
     if arguments.overhead:
         o = json.loads(arguments.overhead.read_text())
         text = fill(text, "overhead", (
@@ -57,12 +83,6 @@ def main() -> None:
         ]
         text = fill(text, "memory", "\n".join(lines) + f"\n\n{rows[0]['grid']}, batch {rows[0]['batch']}; {rows[0]['device']}.")
     page.write_text(text)
-    pictures = ROOT / "docs"
-    pictures.mkdir(exist_ok=True)
-    grids = list((arguments.run / "evaluation").glob("slices_*.png"))
-    finest = max(grids, key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
-    shutil.copy(finest, pictures / "quickstart.png")
-    shutil.copy(arguments.run / "evaluation" / "errors_by_distance.png", pictures / "errors_by_distance.png")
 
 
 if __name__ == "__main__":

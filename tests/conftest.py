@@ -75,6 +75,22 @@ def tiny_overrides(folder: Path, groups, overrides) -> list[str]:
     return [w for w in words if w.split("=")[0] not in named] + list(overrides)
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Run folders of trainings of seconds, in this process: `trained(*overrides)`; the same overrides give the same folder."""
+    home, runs = tmp_path_factory.mktemp("trained"), {}
+
+    def call(*overrides) -> Path:
+        if overrides not in runs:
+            from physics_hybrid.measure import configuration
+            from physics_hybrid.session import train
+
+            runs[overrides] = train(configuration([f"run={len(runs)}", *tiny_overrides(home, ("limbs", "fno"), overrides)]))
+        return runs[overrides]
+
+    return call
+
+
 @pytest.fixture
 def refused(tmp_path, capsys):
     """What train.py prints on standard error when it refuses a configuration: the same calls, without starting a process."""
