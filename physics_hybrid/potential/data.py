@@ -149,11 +149,18 @@ class Files:
         return dataclasses.replace(self, entries=[e for e in self.entries if e.shape == tuple(grid)][:count])
 
 
+def _grid(name: str, value) -> Grid:
+    if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 2 for n in value):
+        raise ValueError(f"{name} must be three sizes >= 2 (D, H, W); got {list(value) if isinstance(value, tuple) else value}")
+    return tuple(value)
+
+
 @dataclass
 class LimbData:
     """Limbs of our own, or a user's segmentations: streamed (train_samples null: every epoch has new ones) or stored.
 
-    grid : (D, H, W) that is trained on; batch_size; seed.
+    grid : (D, H, W) that is trained on and validated on; batch_size; seed.
+    grids : train on these in turn instead, batch by batch; streamed limbs only.
     samples_per_epoch : limbs per epoch when streamed.
     train_samples : limbs in the training file, or null to stream.
     validation_samples, folder, workers : see conf/data. rank, world_size : whose share of the training batches.
@@ -173,12 +180,16 @@ class LimbData:
     sigma_components: int = 3
     rank: int = 0
     world_size: int = 1
+    grids: tuple[Grid, ...] = ()
     _cache: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
-        self.grid = tuple(self.grid)
-        if len(self.grid) != 3 or min(self.grid) < 2:
-            raise ValueError(f"data.grid must be three sizes >= 2 (D, H, W); got {list(self.grid)}")
+        self.grid = _grid("data.grid", self.grid)
+        if not isinstance(self.grids, (list, tuple)):
+            raise ValueError(f"data.grids must be null or a list of grids such as [[48,24,24],[96,48,48]]; got {self.grids}")
+        self.grids = tuple(_grid("each of data.grids", g) for g in self.grids) or (self.grid,)
+        if self.train_samples is not None and self.grids != (self.grid,):
+            raise ValueError("data.grids takes streamed limbs, and data.train_samples asks for stored ones: set data.train_samples=null, or data.grids=null")
         for name in ("batch_size", "samples_per_epoch", "validation_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
@@ -210,10 +221,11 @@ class LimbData:
             files = self.files("train", self.grid, self.train_samples)
             yield from dataclasses.replace(files, rank=self.rank, world_size=self.world_size).batches((self.seed, epoch), start)
             return
-        stream, together = self.stream("train", self.grid), self.batch_size * self.world_size
+        streams, together = [self.stream("train", grid) for grid in self.grids], self.batch_size * self.world_size
         for step in range(start, self.steps_per_epoch):  # limbs are endless: the last batch of an epoch is a full one, too
-            first = (epoch * self.steps_per_epoch + step) * together + self.rank * self.batch_size
-            yield stream.batch(range(first, first + self.batch_size))
+            number = epoch * self.steps_per_epoch + step
+            first = number * together + self.rank * self.batch_size
+            yield streams[number % len(streams)].batch(range(first, first + self.batch_size))
 
     def prepare(self) -> None:
         """Solve what training reads and is not there yet. With several ranks: on one of them, before the others look."""
@@ -243,7 +255,7 @@ class LimbData:
 
     def training_grids(self) -> list[Grid]:
         """Grids that training and validation take through the network."""
-        return [self.grid]
+        return list(dict.fromkeys([self.grid, *self.grids]))
 
     def check_loss(self, mask) -> None:
         """Raises ValueError where the bodies lack a tissue that the mask names."""
