@@ -95,14 +95,19 @@ class LimbStream:
         spacing = tensor([b.spacing for b in bodies])
         returns = tensor([b.return_point for b in bodies]) if paired else None
         source = PointSource(tensor([b.source_point for b in bodies]), tensor([np.asarray(b.current) for b in bodies]), returns)
-        solution = solve(
-            Conductor(sigma, spacing, self.solver.ends), source, self.solver.tolerance, dtype,
-            self.solver.singularity, self.solver.max_iterations,
-        )
+        conductor, how = Conductor(sigma, spacing, self.solver.ends), self.solver
+        if how.kind == "finite_element":
+            from physics_hybrid.potential.finite_elements import solve_elements
+
+            solution = solve_elements(conductor, source, how.tolerance, how.singularity, how.max_iterations)
+        else:
+            solution = solve(conductor, source, how.tolerance, dtype, how.singularity, how.max_iterations)
         return Batch(
             tensor(given).float(), tensor([b.source for b in bodies]).float(), solution.phi.float(), spacing.float(),
             source.point.float(), source.current.float(),
             torch.from_numpy(np.stack([b.labels for b in bodies])),
             tuple(self.phantom(n) for n in numbers),
             returns.float() if paired else None,
+            solution.nodes.float() if how.kind == "finite_element" else None,
+            how.singularity,
         ).to(self.device)
