@@ -49,13 +49,15 @@ def train(config: dict[str, Any]) -> Path | None:
     ValueError, OSError, RuntimeError
         Whatever is wrong with the configuration, the data or the machine, before any training where it can be known.
     Requeue
-        A signal asked us to leave; the state is saved.
+        A signal asked us to leave; the exit status says whether a state was saved.
     """
     training = config["training"]
     if training["threads"] is not None and (not isinstance(training["threads"], int) or training["threads"] < 1):
         raise ValueError(f"training.threads must be null or at least 1; got {training['threads']}")
     if config["seed"] < 0:
         raise ValueError(f"seed must be >= 0; got {config['seed']}")
+    if config["evaluation"]["after_training"] not in (None, True, False):
+        raise ValueError(f"evaluation.after_training must be true, false or null; got {config['evaluation']['after_training']!r}")
     with Signals(training["requeue_exit_code"]) as signals:
         machine = initialize(training["device"])
         if training["threads"]:
@@ -70,7 +72,7 @@ def train(config: dict[str, Any]) -> Path | None:
                 session.trainer.fit()
             finalize()
             if machine.writes:
-                evaluate_run(session)
+                finish_run(session)
         return folder if machine.writes else None
 
 
@@ -171,6 +173,19 @@ def grids_of(evaluation: dict[str, Any], data: LimbData | FileData) -> list[tupl
     return grids
 
 
+def finish_run(session: Session) -> None:
+    """Draw the training curve and, as evaluation.after_training says, test the best weights: by default not where other nodes would wait for it."""
+    records = [json.loads(line) for line in (session.folder / "log.jsonl").read_text().splitlines()]
+    curve = training_curve(records, session.problem.monitor, session.folder / "figures" / "training.png")
+    if curve:
+        session.tracker.figure("figures/training", curve, session.trainer.progress["step"])
+    wanted = session.config["evaluation"]["after_training"]
+    if wanted or wanted is None and session.machine.nodes == 1:
+        evaluate_run(session)
+    else:
+        print(f"not evaluated yet: python evaluate.py checkpoint={session.folder}, or qsub -v CHECKPOINT={session.folder} pbs/evaluate.pbs", flush=True)
+
+
 def evaluate_run(session: Session) -> None:
     """Test the best weights of a training on all grids, print the table, write the report, log to the tracker."""
     config, trainer = session.config, session.trainer
@@ -182,10 +197,6 @@ def evaluate_run(session: Session) -> None:
     data.batch_size = evaluation["batch_size"]
     about = provenance(str(session.folder), config["seed"], session.machine.device, model)
     result = evaluate(session.problem, model, grids_of(evaluation, data), evaluation["samples"], folder, about)
-    records = [json.loads(line) for line in (session.folder / "log.jsonl").read_text().splitlines()]
-    curve = training_curve(records, session.problem.monitor, session.folder / "figures" / "training.png")
-    if curve:
-        session.tracker.figure("figures/training", curve, trainer.progress["step"])
     paths = write(result, folder)
     log_to(session.tracker, result, trainer.progress["step"])
     print(f"\nbest epoch {trainer.best['epoch'] if trainer.best else trainer.progress['epoch']}, test split:\n{markdown_table(result.tables)}\n\nreport: {paths['report']}", flush=True)

@@ -219,6 +219,7 @@ def test_a_deleted_job_saves_and_is_not_submitted_again(job):
     (1, 5, 1, False, "failed with exit status 1"),
     (130, 5, 130, False, "failed with exit status 130"),
     (137, 5, 137, False, "failed with exit status 137"),
+    (138, 5, 138, False, "told to leave while there was nothing to save"),
 ])
 def test_only_a_saved_training_goes_on_and_not_for_ever(job, status, left, expected, submitted, words):
     done, log = job(["pbs/resubmit.sh", str(status), "pbs/train.pbs"], ["gpu01"], RUN="limb", RESUBMISSIONS=str(left))

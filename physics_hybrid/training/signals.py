@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and, where the system has it, SIGUSR1: save and leave, with an exit code that says so."""
+"""SIGTERM, SIGINT and, where the system has it, SIGUSR1: save and leave, with an exit code that says whether it was possible to save."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ class Requeue(SystemExit):
 
 
 class Signals:
-    """A context in which those signals end the program with `code` (130 for SIGINT): at once, or, inside `deferred()`, when the work
-    in hand looks at `number`. The old handlers come back at the end."""
+    """A context in which those signals end the program: at once, or, inside `deferred()`, when the work in hand looks at `number`. The old
+    handlers come back at the end.
+
+    The exit status is `code` where this program has saved a state (`saved`): starting it again goes on from there. Else it is 128 and the
+    signal's number, as of a program that knows no signals: starting it again would come no further. For SIGINT it is always that, 130.
+    """
 
     def __init__(self, code: int):
-        self.code, self.number = code, None
+        self.code, self.number, self.saved = code, None, False
         self._waiting = False
         self._old: dict = {}
 
@@ -62,7 +66,8 @@ class Signals:
 
     def leave(self) -> None:
         """Raise Requeue with the status that belongs to the signal."""
-        raise Requeue(130 if self.number == signal.SIGINT else self.code)
+        again = self.saved and self.number != signal.SIGINT
+        raise Requeue(self.code if again else 128 + self.number)
 
 
 def quiet_worker(_worker: int) -> None:

@@ -163,7 +163,9 @@ class Trainer:
     def save(self) -> Path:
         """Collect the state of all ranks; rank 0 writes it."""
         state = self.state()
-        return checkpoint.save_state(self.folder, state) if self.machine.writes else self.folder / checkpoint.LATEST
+        path = checkpoint.save_state(self.folder, state) if self.machine.writes else self.folder / checkpoint.LATEST
+        self.signals.saved = True
+        return path
 
     def restore(self, state: dict) -> None:
         """Go on from a state that `state` gave. Raises CheckpointError where the model does not fit."""

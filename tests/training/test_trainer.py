@@ -219,6 +219,11 @@ def test_signals_leave_at_once_or_wait_for_the_work_in_hand():
         with pytest.raises(Requeue) as left:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.sigtimedwait([], 0.1)
+        assert left.value.code == 128 + signal.SIGTERM  # nothing was saved: the same again would come no further
+        signals.number, signals.saved = None, True
+        with pytest.raises(Requeue) as left:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 0.1)
         assert left.value.code == 85
         signals.number = None
         with signals.deferred():
