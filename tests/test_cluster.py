@@ -1,5 +1,6 @@
 """Several processes train the model that one would have trained; and a training cannot be lost."""
 
+import contextlib
 import json
 import os
 import random
@@ -130,25 +131,59 @@ with Heartbeat(machine.rank, machine.world_size, 3.0, "127.0.0.1"):
 """
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
-def test_without_a_launcher_that_cares_a_lost_rank_is_named(victim, how):
-    """A bare start on each slot: nobody but the heartbeat looks. Killed, or frozen as a node that hangs."""
+@contextlib.contextmanager
+def two_bare_ranks(code):
+    """A bare start on each slot, with nobody but the heartbeat that looks; both have printed "up"."""
     port = str(random.randint(20000, 60000))
     processes = []
     for rank in (0, 1):
         environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        processes.append(subprocess.Popen([sys.executable, "-c", LONE], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        processes.append(subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     try:
         assert all(any("up" in line for line in iter(p.stdout.readline, "")) for p in processes)
+        yield processes
+    finally:
+        for p in processes:
+            p.kill()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
+def test_without_a_launcher_that_cares_a_lost_rank_is_named(victim, how):
+    """Killed, or frozen as a node that hangs."""
+    with two_bare_ranks(LONE) as processes:
         time.sleep(1)
         processes[victim].send_signal(getattr(signal, how))
         _, errors = processes[1 - victim].communicate(timeout=30)
         assert processes[1 - victim].returncode == LOST_RANK_EXIT_CODE, errors
         assert f"rank {victim} on " in errors
-    finally:
-        for p in processes:
-            p.kill()
+
+
+#: Ranks with the patience of a real training; rank VICTIM meets an error of its own, while the other waits for it.
+FAILS = LONE.replace("3.0", "30.0").replace("dist.all_reduce", """if machine.rank == VICTIM:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        dist.all_reduce""")
+
+#: Rank VICTIM still prepares something, while the other waits in a barrier.
+PREPARES = LONE.replace("3.0", "30.0").replace("    print", """    from physics_hybrid.training.signals import Signals
+    import time
+    with Signals(85):
+        print("up", flush=True)
+        time.sleep(60 * (machine.rank == VICTIM))
+        dist.barrier()
+    print""")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("code, status, reason", [(FAILS, 1, "OutOfMemoryError: CUDA out of memory"), (PREPARES, 143, "SIGTERM asked this rank to leave")], ids=["error", "signal"])
+def test_what_made_a_rank_leave_is_known_to_the_others_at_once(victim, code, status, reason):
+    with two_bare_ranks(code.replace("VICTIM", str(victim))) as processes:
+        if status == 143:
+            processes[victim].send_signal(signal.SIGTERM)
+        _, errors = processes[1 - victim].communicate(timeout=15)
+        assert processes[1 - victim].returncode == LOST_RANK_EXIT_CODE and f"rank {victim} on " in errors and f"failed: {reason}" in errors, errors
+        processes[victim].communicate(timeout=15)
+        assert processes[victim].returncode == status
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", pytest.param("mpirun", marks=pytest.mark.skipif(MPIRUN is None, reason="no mpirun on this machine"))])

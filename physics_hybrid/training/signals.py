@@ -12,7 +12,17 @@ WORKER_GRACE = 20
 
 
 class Requeue(SystemExit):
-    """A signal asked us to leave: what can be saved is saved, start again to go on. `code` is the exit status."""
+    """A signal asked us to leave: what can be saved is saved, start again to go on. `code` is the exit status.
+
+    agreed : all ranks leave together; else the others do not know of it.
+    """
+
+    def __init__(self, code: int, name: str, agreed: bool):
+        super().__init__(code)
+        self.name, self.agreed = name, agreed
+
+    def __str__(self) -> str:
+        return f"{self.name} asked this rank to leave"
 
 
 class Signals:
@@ -64,10 +74,10 @@ class Signals:
     def name(self) -> str:
         return signal.Signals(self.number).name
 
-    def leave(self) -> None:
+    def leave(self, agreed: bool = False) -> None:
         """Raise Requeue with the status that belongs to the signal."""
         again = self.saved and self.number != signal.SIGINT
-        raise Requeue(self.code if again else 128 + self.number)
+        raise Requeue(self.code if again else 128 + self.number, self.name, agreed)
 
 
 def quiet_worker(_worker: int) -> None:

@@ -235,8 +235,10 @@ class Trainer:
             with bar:
                 while self.progress["epoch"] < self.settings.epochs:
                     self._epoch(bar)
-            if self.signals.number is not None:  # it came while the last epoch was finished: nothing is left to save
-                self.signals.leave()
+            self.leaving = self._signal_anywhere()
+            if self.leaving is not None:  # it came while the last epoch was finished: nothing is left to save
+                self.signals.number = self.leaving
+                self.signals.leave(agreed=True)
 
     def _epoch(self, bar: tqdm) -> None:
         progress = self.progress
@@ -322,6 +324,13 @@ class Trainer:
             self.leaving = int(together[:, -1].max()) or None
             packed = together[:, :-1].mean(dim=0)
         return dict(zip(sums, packed.tolist()))
+
+    def _signal_anywhere(self) -> int | None:
+        """A signal that any rank has had. All must call it."""
+        number = torch.tensor([self.signals.number or 0], device=self.machine.device)
+        if self.machine.world_size > 1:
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+        return int(number) or None
 
     def _autocast(self):
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision, torch.float32)
@@ -411,4 +420,4 @@ class Trainer:
                 f"{self.signals.name}: state saved to {path} at epoch {self.progress['epoch']}, step {self.progress['step']}; "
                 f"the same command with run={self.folder.name} goes on from there", flush=True,
             )
-        self.signals.leave()
+        self.signals.leave(agreed=True)
