@@ -47,7 +47,7 @@ options+=(${account:+-A "$account"} ${PBS_O_QUEUE:+-q "$PBS_O_QUEUE"})
 
 RESUBMISSIONS=$((RESUBMISSIONS - 1))
 variables=RESUBMISSIONS
-for name in RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN WALLTIME REQUEUE_EXIT_CODE MPIRUN; do
+for name in RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN NODE_PATIENCE WALLTIME REQUEUE_EXIT_CODE MPIRUN; do
     if [[ -n ${!name:-} ]]; then
         variables+=,$name # qsub takes the value from its environment
         export "${name?}"
