@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from typing import Callable
 
 import torch.distributed as dist
 
@@ -38,6 +39,7 @@ class Heartbeat:
         self.interval = max(0.2, patience / 10)
         self.stop, self.last_word = threading.Event(), threading.Lock()
         self.lost: str | None = None
+        self.before_leaving: list[Callable[[], None]] = []  # called ahead of an exit that unwinds nothing
         if world_size == 1:
             return
         name = socket.gethostname()
@@ -101,6 +103,9 @@ class Heartbeat:
         self.last_word.acquire()  # never released: the watch and a failed collective may both come here, and one of them ends the process
         print(f"error: rank {self.rank} on {self.hosts[self.rank]}: {why}. Start the same command again: it goes on from the last checkpoint", file=sys.stderr, flush=True)
         sys.stdout.flush()
+        cleaning = threading.Thread(target=lambda: [undo() for undo in self.before_leaving], daemon=True)
+        cleaning.start()
+        cleaning.join(self.patience)  # a disk that hangs must not keep us
         if self.rank == 0:
             time.sleep(1.5 * self.interval)  # the store lives in this process: the others read there who it was
         os._exit(LOST_RANK_EXIT_CODE)  # no clean-up: the main thread may hang in a collective

@@ -65,10 +65,10 @@ def train(config: dict[str, Any]) -> Path | None:
         folder = Path(config["runs_folder"]) / str(config["run"])
         with contextlib.ExitStack() as stack:
             master = os.environ.get("MASTER_ADDR", "localhost")
-            with Heartbeat(machine.rank, machine.world_size, training["lost_rank_seconds"], master):
+            with Heartbeat(machine.rank, machine.world_size, training["lost_rank_seconds"], master) as heartbeat:
                 if machine.writes:
                     run_folder.open_run(config)
-                session = open_session(config, machine, folder, stack, signals)
+                session = open_session(config, machine, folder, stack, signals, heartbeat)
                 session.trainer.fit()
             finalize()
             if machine.writes:
@@ -76,10 +76,11 @@ def train(config: dict[str, Any]) -> Path | None:
         return folder if machine.writes else None
 
 
-def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: contextlib.ExitStack, signals: Signals) -> Session:
+def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: contextlib.ExitStack, signals: Signals, heartbeat: Heartbeat) -> Session:
     """Build everything a training needs, and go on from the state in the run folder where there is one.
 
-    `stack` takes what must be undone at the end (staged data, tracker). Raises what `train` raises.
+    `stack` takes what must be undone at the end (staged data, tracker), `heartbeat` what must be undone even where a lost rank ends us. Raises
+    what `train` raises.
     """
     from hydra.utils import instantiate
 
@@ -91,8 +92,8 @@ def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: 
         run_folder.save_config(folder, config)
     torch.manual_seed(config["seed"])
     np.random.seed(config["seed"])  # DistributedManager seeds NumPy with the rank
-    tag = f"{folder.name}-{os.environ.get('PBS_JOBID', os.getpid() if machine.world_size == 1 else 'job')}".replace("[", "_").replace("]", "_")
-    stage = lambda source: stack.enter_context(staged(source, data_config["stage_to"], machine, tag))
+    job = os.environ.get("PBS_JOBID", str(os.getpid()) if machine.world_size == 1 else "job")
+    stage = lambda source: stack.enter_context(staged(source, data_config["stage_to"], machine, folder, job, heartbeat.before_leaving))
     here = {**data_config, "workers": readers(data_config["workers"], machine)}  # as on this node; the run keeps the configuration as given
     if data_config["kind"] == "files":
         here["path"] = stage(data_config["path"])

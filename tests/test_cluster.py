@@ -215,12 +215,16 @@ def test_going_on_with_another_number_of_ranks(tmp_path):
 MACHINE = Machine(0, 1, torch.device("cpu"))
 
 
+def stage(source, scratch, run=Path("runs/limb"), job="1.server"):
+    return staging.staged(str(source), str(scratch), MACHINE, run, job, [])
+
+
 def test_staging_copies_verifies_and_cleans_up(tmp_path, capsys):
     source = tmp_path / "data"
     (source / "sub").mkdir(parents=True)
     (source / "a.npz").write_bytes(os.urandom(100_000))
     (source / "sub/b.npy").write_bytes(os.urandom(10))
-    with staging.staged(str(source), str(tmp_path / "scratch"), MACHINE, "run") as here:
+    with stage(source, tmp_path / "scratch") as here:
         assert here != str(source) and (Path(here) / "a.npz").read_bytes() == (source / "a.npz").read_bytes() and (Path(here) / "sub/b.npy").exists()
     assert not Path(here).exists() and "0.1 MB" in capsys.readouterr().out
 
@@ -228,9 +232,52 @@ def test_staging_copies_verifies_and_cleans_up(tmp_path, capsys):
 def test_a_full_scratch_is_reported_and_the_source_used(tmp_path, capsys, monkeypatch):
     (tmp_path / "a.h5").write_bytes(b"x" * 1000)
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 10))
-    with staging.staged(str(tmp_path / "a.h5"), str(tmp_path / "scratch"), MACHINE, "run") as here:
+    with stage(tmp_path / "a.h5", tmp_path / "scratch") as here:
         assert here == str(tmp_path / "a.h5")
     assert "do not fit" in capsys.readouterr().err
+
+
+def test_a_signal_during_the_copy_leaves_nothing_behind(tmp_path, monkeypatch):
+    (tmp_path / "a.h5").write_bytes(b"x" * 1000)
+
+    def interrupted(_, to):
+        to.write_bytes(b"x" * 500)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(staging, "_copy", interrupted)
+    with pytest.raises(SystemExit), stage(tmp_path / "a.h5", tmp_path / "scratch"):
+        pass
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_what_a_killed_run_left_on_the_scratch_is_removed_when_it_comes_back_and_only_that(tmp_path):
+    scratch, source = tmp_path / "scratch", tmp_path / "data"
+    source.mkdir()
+    (source / "a.npz").write_bytes(b"a")
+    kept = stage(source, scratch, Path("runs/limb-2")), stage(source, scratch, Path("others/limb"))
+    for other in kept:
+        other.__enter__()
+    for job in ("1.server", "2.server", "2.server"):
+        left = stage(source, scratch, job=job)
+        here = Path(left.__enter__())
+        (here / "of a file that is gone.npz").write_bytes(b"b")
+    with stage(source, scratch, job="2.server") as here:
+        assert [p.name for p in Path(here).iterdir()] == ["a.npz"] and len(list(scratch.iterdir())) == 3
+    assert len(list(scratch.iterdir())) == 2
+
+
+COPIES = LONE.replace("3.0, \"127.0.0.1\"):", "3.0, \"127.0.0.1\") as heartbeat, staged('DATA', 'SCRATCH', machine, Path('runs/limb'), '1', heartbeat.before_leaving):").replace(
+    "import sys", "import sys\nfrom pathlib import Path\nfrom physics_hybrid.staging import staged")
+
+
+def test_a_lost_rank_leaves_no_copy_on_the_nodes_of_the_others(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.npz").write_bytes(b"a")
+    with two_bare_ranks(COPIES.replace("DATA", str(tmp_path / "data")).replace("SCRATCH", str(tmp_path / "scratch"))) as processes:
+        assert list(tmp_path.glob("scratch/*/data/a.npz"))
+        processes[1].kill()
+        processes[0].communicate(timeout=30)
+        assert processes[0].returncode == LOST_RANK_EXIT_CODE and not list((tmp_path / "scratch").iterdir())
 
 
 def test_a_copy_that_differs_is_not_used(tmp_path, monkeypatch):
