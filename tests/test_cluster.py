@@ -18,7 +18,7 @@ import torch
 from physics_hybrid import staging
 from physics_hybrid.heartbeat import LOST_RANK_EXIT_CODE
 from physics_hybrid.launch import Machine
-from physics_hybrid.scaling import fit, predict, ring
+from physics_hybrid.scaling import fit, predict, ring, tables
 from physics_hybrid.training import checkpoint
 from tests.conftest import ROOT, TINY
 
@@ -297,6 +297,13 @@ def test_ring_model_is_recovered_from_its_own_times_and_large_jobs_are_slower():
     assert efficiency[0] == 1.0 and all(a > b for a, b in zip(efficiency, efficiency[1:]))
     # 512 GPUs in nodes of 4: 3 rings inside, then 128 nodes exchanging a quarter each
     assert table[-1]["communication_s"] == pytest.approx(ring(4, 2e8, 1e-5, 2e11) + ring(128, 5e7, 1e-5, 2e10))
+
+
+def test_the_table_of_scaling_says_what_was_measured_and_what_is_predicted():
+    measured = [{"ranks": n, "threads": 1, "compute_s": 0.1, "step_s": 0.1 * n, "batch": [2, 16, 12, 12], "device": "cpu", "cores": 2} for n in (1, 2)]
+    rows = predict([8], 0.03, 2e8, 4, (1e-5, 2e11), (1e-5, 2e10), 0.7)
+    text = tables({"measured": measured, "load_before": 3.0, "assumptions": {"compute_s": 0.03}, "predicted": rows})
+    assert "| 2 | 1 | 100.0 | 200.0 | 0.50 |" in text and "load average 3.0" in text and "not measured" in text and "| 8 |" in text
 
 
 @pytest.mark.parametrize("world, local, wanted, expected", [(1, 1, None, 4), (8, 4, None, 3), (8, 16, None, 0), (8, 4, 2, 2)])
