@@ -8,6 +8,7 @@ and file writing alike.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -92,7 +93,8 @@ class Heartbeat:
             time.sleep(self.interval / 4)
         if self.lost is None:
             self.lost = f"no rank is silent, but a collective failed: {str(error).splitlines()[0]}"
-            self._tell(self.lost)
+            with contextlib.suppress(RuntimeError):  # the store's process has left before us
+                self._tell(self.lost)
         self._leave(self.lost)
 
     def _tell(self, why: str) -> None:
