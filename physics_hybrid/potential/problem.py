@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.conductor import Ends, zero_mean
-from physics_hybrid.potential.data import FileData, LimbData
+from physics_hybrid.potential.data import Done, FileData, LimbData
 from physics_hybrid.potential.losses import PotentialLoss
 from physics_hybrid.potential.metrics import Metrics
 
@@ -62,8 +62,11 @@ class PotentialProblem:
     def steps_per_epoch(self) -> int:
         return self.data.steps_per_epoch
 
-    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        return self.data.train_batches(epoch, start)
+    def steps_left(self, epoch: int, done: Done) -> int:
+        return self.data.steps_left(epoch, done)
+
+    def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[Batch]:
+        return self.data.train_batches(epoch, start, done)
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """phi (B, D, H, W) in volts; of a pair, the difference of two predictions with one electrode each. Zero mean over tissue where no
