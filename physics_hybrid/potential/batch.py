@@ -73,6 +73,13 @@ class Batch:
         move = lambda value: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         return Batch(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
+    def split(self, size: int) -> list["Batch"]:
+        """Batches of `size` samples, the last one with what is left."""
+        part = lambda value, rows: value[rows] if isinstance(value, (Tensor, tuple)) else value
+        return [
+            Batch(**{f.name: part(getattr(self, f.name), slice(k, k + size)) for f in dataclasses.fields(self)}) for k in range(0, len(self), size)
+        ]
+
     def pin_memory(self) -> "Batch":
         pin = lambda value: value.pin_memory() if isinstance(value, Tensor) else value
         return Batch(**{f.name: pin(getattr(self, f.name)) for f in dataclasses.fields(self)})

@@ -11,6 +11,7 @@ ranks (`done`: for each, how many ranks and how many of their batches) goes on w
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from physics_hybrid.potential.stream import Bodies, LimbStream, Solver
 from physics_hybrid.training.signals import quiet_worker
 
 Grid = tuple[int, int, int]
+
+#: Voxels solved at once on a GPU unless data.solve_together says otherwise: 38 limbs of 96x48x48.
+GPU_VOXELS = 1 << 23
 #: What was done of an epoch with other numbers of ranks: (ranks, batches) for each.
 Done = Sequence[tuple[int, int]]
 
@@ -163,7 +167,7 @@ class LimbData:
     grid : (D, H, W) that is trained on; batch_size; seed.
     samples_per_epoch : limbs per epoch when streamed.
     train_samples : limbs in the training file, or null to stream.
-    validation_samples, folder, workers : see conf/data. rank, world_size : whose share of the training batches.
+    validation_samples, folder, workers, solve_together : see conf/data. rank, world_size : whose share of the training batches.
     """
 
     limbs: Bodies
@@ -180,6 +184,7 @@ class LimbData:
     sigma_components: int = 3
     rank: int = 0
     world_size: int = 1
+    solve_together: int | None = None
     _cache: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
@@ -189,6 +194,8 @@ class LimbData:
         for name in ("batch_size", "samples_per_epoch", "validation_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
+        if self.solve_together is not None and self.solve_together < 1:
+            raise ValueError(f"data.solve_together must be null or at least 1; got {self.solve_together}")
         if self.train_samples is not None and self.train_samples < 1:
             raise ValueError(f"data.train_samples must be null (streamed) or at least 1; got {self.train_samples}")
 
@@ -226,9 +233,18 @@ class LimbData:
             return
         # limbs are endless: the last batch of an epoch is a full one, too, with the first limbs of the next
         stream, begin, together = self.stream("train", self.grid), epoch * self.samples_per_epoch + self._seen(done), self.batch_size * self.world_size
-        for step in range(start, self.steps_left(epoch, done)):
-            first = begin + step * together + self.rank * self.batch_size
-            yield stream.batch(range(first, first + self.batch_size))
+        last, at_once = self.steps_left(epoch, done), max(1, self._solved_at_once() // self.batch_size)
+        for group in range(start // at_once, -(-last // at_once)):  # a group is solved whole, wherever in it a run goes on
+            steps = range(group * at_once, min((group + 1) * at_once, last))
+            firsts = [begin + step * together + self.rank * self.batch_size for step in steps]
+            batches = stream.batch(n for first in firsts for n in range(first, first + self.batch_size)).split(self.batch_size)
+            yield from (batch for step, batch in zip(steps, batches) if step >= start)
+
+    def _solved_at_once(self) -> int:
+        """Limbs in one solve: a GPU is busy with some millions of voxels, a CPU with a few limbs."""
+        if self.solve_together is not None:
+            return self.solve_together
+        return max(1, GPU_VOXELS // math.prod(self.grid)) if self.device.type == "cuda" else 1
 
     def prepare(self) -> None:
         """Solve what training reads and is not there yet. With several ranks: on one of them, before the others look."""

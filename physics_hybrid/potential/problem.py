@@ -161,7 +161,7 @@ def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int
     return LimbData(
         limbs=limbs, solver=Solver(data["solver"], ends=build_ends(config), **data["solve"]), grid=tuple(data["grid"] or ()),
         folder=data["folder"], samples_per_epoch=data["samples_per_epoch"], validation_samples=data["validation_samples"],
-        train_samples=data["train_samples"], **common,
+        train_samples=data["train_samples"], solve_together=data["solve_together"], **common,
     )
 
 

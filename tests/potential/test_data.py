@@ -1,5 +1,6 @@
 """The order of an epoch: the same samples in the same order, whatever the number of ranks, and each once where that number changes."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -67,10 +68,15 @@ def test_another_number_of_ranks_goes_on_with_exactly_the_samples_that_are_left(
             assert seen + rest == distinct(whole)
 
 
+class Numbers(list):
+    def split(self, size):
+        return [Numbers(self[k : k + size]) for k in range(0, len(self), size)]
+
+
 @pytest.fixture
 def numbers(monkeypatch):
     """Streams give the numbers of the limbs, unsolved."""
-    monkeypatch.setattr(LimbStream, "batch", lambda self, numbers: list(numbers))
+    monkeypatch.setattr(LimbStream, "batch", lambda self, numbers: Numbers(numbers))
 
 
 def limb_data(limbs, ranks, rank):
@@ -97,3 +103,23 @@ def test_streamed_limbs_go_on_where_other_ranks_left_them(limbs, numbers):
             seen = sum(streamed(limbs, before, 1)[:count], [])
             assert (seen + sum(streamed(limbs, after, 1, [(before, count)]), []))[:10] == list(range(10, 20))
     assert limb_data(limbs, 1, 0).steps_left(1, [(3, 2)]) == 0
+
+
+def test_limbs_solved_ahead_come_in_the_same_order(limbs, numbers):
+    for ranks in (1, 2):
+        for at_once in (1, 2, 6, 7, 100):
+            ahead = [dataclasses.replace(limb_data(limbs, ranks, r), solve_together=at_once) for r in range(ranks)]
+            for plain, data in zip((limb_data(limbs, ranks, r) for r in range(ranks)), ahead):
+                for start in range(4):
+                    assert list(data.train_batches(1, start)) == list(plain.train_batches(1, start))
+
+
+def test_limbs_solved_ahead_are_the_same_limbs_and_the_same_bits_on_a_resume(limbs):
+    plain = limb_data(limbs, 1, 0)
+    ahead = dataclasses.replace(plain, solve_together=6)
+    whole = list(ahead.train_batches(0, 0))
+    for a, b in zip(whole, plain.train_batches(0, 0), strict=True):
+        assert a.names == b.names and torch.equal(a.sigma, b.sigma) and torch.equal(a.source, b.source)
+        assert float((a.u - b.u).norm() / b.u.norm()) < 1e-6
+    for a, b in zip(whole[4:], ahead.train_batches(0, 4), strict=True):
+        assert torch.equal(a.u, b.u)
