@@ -1,6 +1,6 @@
-"""Write the README's results table and picture from a run: nothing there is typed in by hand.
+"""Write the README's tables and pictures from the files of a run and of the measuring scripts: nothing there is typed in by hand.
 
-    python -m physics_hybrid.readme runs/NAME [--overhead step_overhead.json] [--memory peak_memory.json]
+    python -m physics_hybrid.readme [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json] [--validation validation/validate.json]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
+from physics_hybrid import validate
 from physics_hybrid.potential.evaluation import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,14 +36,37 @@ def results(run: Path) -> str:
     return f"{markdown_table(tables)}\n\n{about}"
 
 
+def draw(run: Path) -> None:
+    pictures = ROOT / "docs"
+    pictures.mkdir(exist_ok=True)
+    grids = list((run / "evaluation").glob("slices_*.png"))
+    finest = max(grids, key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
+    shutil.copy(finest, pictures / "quickstart.png")
+    shutil.copy(run / "evaluation" / "errors_by_distance.png", pictures / "errors_by_distance.png")
+
+
+def truth(report: Path, root: Path = ROOT) -> str:
+    """What the README says about the solvers, from validate.json; its figure and the whole report go to docs/."""
+    (root / "docs").mkdir(exist_ok=True)
+    shutil.copy(report.parent / "convergence.png", root / "docs" / "convergence.png")
+    shutil.copy(report.parent / "validate.md", root / "docs" / "how_right_is_the_truth.md")
+    return validate.summary(json.loads(report.read_text()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", help="folder of the run that gives the results and pictures")
     parser.add_argument("--memory", type=Path, help="JSON of python -m physics_hybrid.peak_memory")
     parser.add_argument("--overhead", type=Path, help="JSON of python -m physics_hybrid.step_overhead")
+    parser.add_argument("--validation", type=Path, help="JSON of python -m physics_hybrid.validate")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
-    text = fill(page.read_text(), "results", results(arguments.run))
+    text = page.read_text()
+    if arguments.run:
+        text = fill(text, "results", results(arguments.run))
+        draw(arguments.run)
+    if arguments.validation:
+        text = fill(text, "validation", truth(arguments.validation))
     if arguments.overhead:
         o = json.loads(arguments.overhead.read_text())
         text = fill(text, "overhead", (
@@ -57,12 +81,6 @@ def main() -> None:
         ]
         text = fill(text, "memory", "\n".join(lines) + f"\n\n{rows[0]['grid']}, batch {rows[0]['batch']}; {rows[0]['device']}.")
     page.write_text(text)
-    pictures = ROOT / "docs"
-    pictures.mkdir(exist_ok=True)
-    grids = list((arguments.run / "evaluation").glob("slices_*.png"))
-    finest = max(grids, key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
-    shutil.copy(finest, pictures / "quickstart.png")
-    shutil.copy(arguments.run / "evaluation" / "errors_by_distance.png", pictures / "errors_by_distance.png")
 
 
 if __name__ == "__main__":

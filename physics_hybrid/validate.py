@@ -16,6 +16,7 @@ import math
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
@@ -103,14 +104,14 @@ def describe(demand: Demand) -> str:
 
 
 def network(checkpoint: Path, chosen: list[Case], quick: bool) -> list[dict]:
-    """Error of a trained network, and of its baseline, on the exact cases with one electrode and the ends that it was trained for.
+    """Error of a trained network, and of its baseline, on the exact cases with the ends that it was trained for, the source in the centre of its voxel.
 
     Raises
     ------
     CheckpointError
         Nothing there that can be read.
     """
-    from physics_hybrid.potential.batch import Batch
+    from physics_hybrid.potential.batch import Batch, components
     from physics_hybrid.potential.problem import PotentialProblem
     from physics_hybrid.session import load
 
@@ -119,33 +120,28 @@ def network(checkpoint: Path, chosen: list[Case], quick: bool) -> list[dict]:
     trained = Ends(settings["ends"], settings.get("beta"))
     problem = PotentialProblem(None, None, None, settings["coordinates"])
     model = model.eval()
+    single = lambda tensor: tensor.float().contiguous()
     rows = []
-    for case in chosen:
+    for case in (c for c in chosen if c.network):
         for h in case.quick if quick else case.spacings[:2]:
-            posed = case.pose(h)
-            body, source = posed.conductor, posed.source
-            if body.ends != trained or source.returns is not None or trained.floating:
+            posed = case.pose(h, centred=True)
+            body, source, row = posed.conductor, posed.source, {"case": case.name, "spacing_mm": h * 1e3}
+            if body.ends != trained:
                 break
-            sigma = body.sigma.expand(-1, model.sigma_components, -1, -1, -1) if body.sigma.shape[1] == 1 else body.sigma[:, : model.sigma_components]
-            if model.sigma_components == 1 and body.sigma.shape[1] == 3 and bool((body.sigma[:, :1] != body.sigma).any()):
-                rows.append({"case": case.name, "spacing_mm": h * 1e3, "skipped": "the network takes a scalar sigma, and this one is a tensor"})
-                continue
-            if model.sigma_components == 6:
-                sigma = torch.cat([sigma[:, :1].expand(-1, 3, -1, -1, -1) if body.sigma.shape[1] == 1 else sigma[:, :3], torch.zeros_like(body.sigma[:, :1]).expand(-1, 3, -1, -1, -1)], dim=1)
-            single = lambda tensor: tensor.float().contiguous()
-            batch = Batch(
-                single(sigma), single(nodal_source(body, source)), single(torch.from_numpy(np.nan_to_num(posed.exact))), single(body.spacing), single(source.point), single(source.current), None, (case.name,)
-            )
-            where = np.any([np.broadcast_to(r, posed.exact.shape) for r in posed.regions.values()], axis=0)
-            whole = Posed(body, source, posed.exact, {"all": where})
             try:
-                model.check_grid(batch.shape)
+                sigma = torch.from_numpy(components(body.sigma[0].numpy(), model.sigma_components, case.name))[None]
+                model.check_grid(body.shape)
             except ValueError as error:
-                rows.append({"case": case.name, "spacing_mm": h * 1e3, "skipped": str(error)})
+                rows.append({**row, "skipped": str(error)})
                 continue
+            truth = torch.from_numpy(np.nan_to_num(posed.exact))
+            batch = Batch(*map(single, (sigma, nodal_source(body, source), truth, body.spacing, source.point, source.current)), labels=None, names=(case.name,))
+            everywhere = np.any([np.broadcast_to(region, posed.exact.shape) for region in posed.regions.values()], axis=0)
+            whole = replace(posed, regions={"all": everywhere})
             with torch.no_grad():
-                error = {name: whole.errors(phi.double().numpy())["all"][0] for name, phi in (("relative_l2", problem.predict(model, batch)), ("baseline_relative_l2", problem.baseline(model, batch)))}
-            rows.append({"case": case.name, "spacing_mm": h * 1e3, **error})
+                for name, predict in (("relative_l2", problem.predict), ("baseline_relative_l2", problem.baseline)):
+                    row[name] = whole.errors(predict(model, batch).double().numpy())["all"][0]
+            rows.append(row)
     return rows
 
 
@@ -232,8 +228,14 @@ def report(result: dict) -> str:
     if result["near_interfaces"]:
         parts += ["## Sources near interfaces", "The closed form that is subtracted belongs to the medium of the voxel that holds the source. Error in per cent, beyond 3 voxels of the source.", interface_table(result)]
     if result["network"]:
-        parts += ["## Network", f"{result['checkpoint']}. The cases are no limbs of its training, and nothing is demanded.", network_table(result)]
+        parts += ["## Network", f"{result['checkpoint']}. The source lies in the centre of its voxel, as a network sees it. The cases are no limbs of its training, and nothing is demanded.", network_table(result)]
     return "\n\n".join([*parts, origin(result)]) + "\n"
+
+
+def summary(result: dict) -> str:
+    """What the README shows: the main table, the worst of the sources near interfaces, the network's errors if there was one, and where it was made."""
+    parts = [main_table(result), interface_sentence(result) if result["near_interfaces"] else "", network_table(result) if result["network"] else "", origin(result)]
+    return "\n\n".join(filter(None, parts))
 
 
 def figure(result: dict, path: Path) -> Path:
@@ -264,13 +266,17 @@ def figure(result: dict, path: Path) -> Path:
                 points += [(h, 100 * e) for h, e in zip(r["spacing_mm"], r["relative_l2"]) if math.isfinite(e)]
             orders = " / ".join(f"{r['order']:.2f}" if math.isfinite(r["order"]) else "failed" for r in rows.values())
             axis.plot([], [], color=color, linewidth=2.5, label=f"{label}: {orders}")
+        axis.set_title(titles.get(group, group))
+        if not points:
+            axis.text(0.5, 0.5, "nothing was solved", transform=axis.transAxes, ha="center")
+            continue
         steps = sorted({h for h, _ in points})
         low, high = min(e for _, e in points), max(e for _, e in points)
         for slope in (1, 2):
             line = [2 * high * (h / steps[-1]) ** slope for h in (steps[0], steps[-1])]
             axis.plot((steps[0], steps[-1]), line, color="0.6", linewidth=0.8, zorder=0)
             axis.annotate(f"order {slope}", (steps[0], line[0]), color="0.4", fontsize=8, ha="left", va="bottom", xytext=(2, 2), textcoords="offset points")
-        axis.set(xscale="log", yscale="log", title=titles.get(group, group), xlabel="spacing h (mm)", ylim=(low / 1.6, high * 2.6))
+        axis.set(xscale="log", yscale="log", xlabel="spacing h (mm)", ylim=(low / 1.6, high * 2.6))
         axis.xaxis.set_major_locator(FixedLocator(steps))
         axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())

@@ -79,7 +79,10 @@ class Demand:
 
 @dataclass(frozen=True)
 class Case:
-    """name; group: boxes, half-spaces or staircases; pose: spacing in metres -> Posed; spacings, and those of a quick look (none: left out of it)."""
+    """name; group: boxes, half-spaces or staircases; pose: spacing in metres -> Posed; spacings, and those of a quick look (none: left out of it).
+
+    network : whether a network may be asked, with pose(h, centred=True): it knows the voxel that holds the source, and not the point in it.
+    """
 
     name: str
     group: str
@@ -88,6 +91,7 @@ class Case:
     quick: tuple[float, ...]
     demands: tuple[Demand, ...] = ()
     note: str = ""
+    network: bool = False
 
 
 QUICK = (0.004, 0.002)
@@ -117,6 +121,11 @@ def layers(table, position: np.ndarray, interfaces, shape) -> np.ndarray:
     return np.broadcast_to(np.asarray(table)[np.searchsorted(interfaces, position)].T[:, None, :, None], (3, *shape))
 
 
+def placed(point, h: float, centred: bool) -> tuple[float, ...]:
+    """The point, or the centre of the voxel that holds it. Metres."""
+    return tuple((np.floor(np.asarray(point) / h) + 0.5) * h) if centred else tuple(point)
+
+
 # --- layered box ------------------------------------------------------------------------------------------------------------------------
 
 BOX = dict(lengths=(0.096, 0.048, 0.048), interfaces=[0.012, 0.036], source=(0.0445, 0.0225, 0.0205))
@@ -125,15 +134,15 @@ ISOTROPIC, FIBRES = ((0.04,) * 3, (0.2455,) * 3, (0.02,) * 3), ((0.04,) * 3, MUS
 BETA = 20.0
 
 
-def box(table, ends: Ends, h: float) -> Posed:
+def box(table, ends: Ends, h: float, centred: bool = False) -> Posed:
     """Interfaces on voxel faces, source on neither. Planes within 5.5 mm of an electrode's are left out, as in EXACT.md."""
     grid = centres(BOX["lengths"], h)
-    returns = RETURN if ends.kind == "pair" else None
-    far = np.all([np.abs(grid[1] - p[1]) > 0.0055 for p in (BOX["source"], returns) if p], axis=0)
+    source, returns = placed(BOX["source"], h, centred), RETURN if ends.kind == "pair" else None
+    far = np.all([np.abs(grid[1] - p[1]) > 0.0055 for p in (source, returns) if p], axis=0)
     exact = np.full((1, *map(len, grid)), np.nan)
-    exact[0][:, far] = layered_box(grid[0], grid[1][far], grid[2], sigma=np.array(table), ends=ends, returns=returns, **BOX)
+    exact[0][:, far] = layered_box(grid[0], grid[1][far], grid[2], sigma=np.array(table), ends=ends, returns=returns, **{**BOX, "source": source})
     sigma = layers(table, grid[1], BOX["interfaces"], exact.shape[1:])
-    return Posed(conductor(sigma, h, ends), electrodes(BOX["source"], returns=returns), exact, {"planes beyond 5.5 mm": ~np.isnan(exact)})
+    return Posed(conductor(sigma, h, ends), electrodes(source, returns=returns), exact, {"planes beyond 5.5 mm": ~np.isnan(exact)})
 
 
 def boxes() -> list[Case]:
@@ -144,7 +153,7 @@ def boxes() -> list[Case]:
             demands = [Demand(region, order=SECOND)]
             if ends.kind == "grounded" and table is ISOTROPIC:
                 demands += [Demand(region, {0.002: 0.00036, 0.001: 0.00009}, solvers=(FV,)), Demand(region, {0.002: 0.00245, 0.001: 0.00044}, solvers=(FE,))]
-            out.append(Case(f"box, {what}, {ends.kind}", "boxes", partial(box, table, ends), (0.004, 0.002, 0.001), QUICK, tuple(demands)))
+            out.append(Case(f"box, {what}, {ends.kind}", "boxes", partial(box, table, ends), (0.004, 0.002, 0.001), QUICK, tuple(demands), network=ends.kind != "pair"))
     return out
 
 
@@ -224,7 +233,7 @@ TISSUES = ("bone", "muscle", "fat", "skin")
 STAIRCASE = {"bone": (0.016, 0.008), "muscle": (0.016, 0.008), "fat": (0.019, 0.011), "skin": (0.029, 0.013)}
 
 
-def cylinder(h: float, points: int = 240) -> Posed:
+def cylinder(h: float, points: int = 240, centred: bool = False) -> Posed:
     """A limb of bone, muscle, fat and skin. `points` columns of the section, drawn once and for all, stand for it; the ring within 6 mm of the source's radius is left out."""
     half = 0.040
     d, y, x = centres((CYLINDER["length"], 2 * half, 2 * half), h)
@@ -234,15 +243,17 @@ def cylinder(h: float, points: int = 240) -> Posed:
     table = np.concatenate([CYLINDER["sigma"], [[0.0, 0.0]]])[layer]
     sigma = np.broadcast_to(np.stack([table[..., 0], table[..., 1], table[..., 1]])[:, None], (3, len(d), *r.shape))
     d0, r0, t0 = CYLINDER["source"]
+    source = placed((d0, half + r0 * np.sin(t0), half + r0 * np.cos(t0)), h, centred)
+    d0, r0, t0 = source[0], float(np.hypot(source[1] - half, source[2] - half)), float(np.arctan2(source[1] - half, source[2] - half))
     chosen = np.zeros_like(r, dtype=bool)
     generator = np.random.default_rng(0)
     for i in range(4):
         candidates = np.flatnonzero((layer == i) & (np.abs(r - r0) > 0.006))
         chosen.flat[generator.permutation(candidates)[: points // 4]] = True
     exact = np.full((1, len(d), *r.shape), np.nan)
-    exact[0][:, chosen] = layered_cylinder(d, r[chosen], theta[chosen], **CYLINDER)
+    exact[0][:, chosen] = layered_cylinder(d, r[chosen], theta[chosen], **{**CYLINDER, "source": (d0, r0, t0)})
     regions = {tissue: (chosen & (layer == i))[None, None] for i, tissue in enumerate(TISSUES)}
-    return Posed(conductor(sigma, h), electrodes((d0, half + r0 * np.sin(t0), half + r0 * np.cos(t0))), exact, regions)
+    return Posed(conductor(sigma, h), electrodes(source), exact, regions)
 
 
 SPHERE = dict(radius=0.09, sigma=0.33, source=np.array([0.02, 0.03, -0.01]))
@@ -300,7 +311,7 @@ def round_bodies() -> list[Case]:
     tissue = tuple(Demand(t, {0.002: 1.2 * a, 0.001: 1.2 * b}) for t, (a, b) in STAIRCASE.items())
     steps, within = (0.004, 0.003, 0.002), Demand("beyond 20 mm", {0.002: 0.03}, FIRST)
     out = [
-        Case("limb: bone, muscle, fat, skin", "staircases", cylinder, (0.004, 0.002, 0.001), QUICK, tissue),
+        Case("limb: bone, muscle, fat, skin", "staircases", cylinder, (0.004, 0.002, 0.001), QUICK, tissue, network=True),
         Case("sphere with an even sink", "staircases", drained_sphere, steps, QUICK, (within,)),
     ]
     for name, (radii, sigma) in HEADS.items():
