@@ -1,6 +1,7 @@
-"""Write the README's tables and pictures from files: nothing there is typed in by hand.
+"""Write the README's tables and pictures from the files of a run and of the measuring scripts: nothing there is typed in by hand.
 
-    python -m physics_hybrid.readme [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json]
+    python -m physics_hybrid.readme [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json] [--scaling scaling.json]
+        [--validation validation/validate.json] [--rates data_rates.json]
 
 The shipped model's table is written whenever there is one.
 """
@@ -13,6 +14,7 @@ import re
 import shutil
 from pathlib import Path
 
+from physics_hybrid import data_rates, scaling, validate
 from physics_hybrid.potential.evaluation import markdown_table
 from physics_hybrid.potential.predictor import FOLDER, NAME
 from physics_hybrid.ship import seeds_table
@@ -48,19 +50,31 @@ def shipped(about: dict) -> str:
     )
 
 
-def pictures(run: Path, folder: Path) -> None:
-    """The finest sections and the errors by distance of a run."""
-    folder.mkdir(exist_ok=True)
-    finest = max((run / "evaluation").glob("slices_*.png"), key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
-    shutil.copy(finest, folder / "quickstart.png")
-    shutil.copy(run / "evaluation" / "errors_by_distance.png", folder / "errors_by_distance.png")
+def draw(run: Path) -> None:
+    pictures = ROOT / "docs"
+    pictures.mkdir(exist_ok=True)
+    grids = list((run / "evaluation").glob("slices_*.png"))
+    finest = max(grids, key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
+    shutil.copy(finest, pictures / "quickstart.png")
+    shutil.copy(run / "evaluation" / "errors_by_distance.png", pictures / "errors_by_distance.png")
+
+
+def truth(report: Path, root: Path = ROOT) -> str:
+    """What the README says about the solvers, from validate.json; its figure and the whole report go to docs/."""
+    (root / "docs").mkdir(exist_ok=True)
+    shutil.copy(report.parent / "convergence.png", root / "docs" / "convergence.png")
+    shutil.copy(report.parent / "validate.md", root / "docs" / "how_right_is_the_truth.md")
+    return validate.summary(json.loads(report.read_text()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="?", help="the quickstart's run folder: results and pictures")
+    parser.add_argument("run", type=Path, nargs="?", help="folder of the run that gives the results and pictures")
     parser.add_argument("--memory", type=Path, help="JSON of python -m physics_hybrid.peak_memory")
     parser.add_argument("--overhead", type=Path, help="JSON of python -m physics_hybrid.step_overhead")
+    parser.add_argument("--scaling", type=Path, help="JSON of python -m physics_hybrid.scaling")
+    parser.add_argument("--rates", type=Path, help="JSON of python -m physics_hybrid.data_rates")
+    parser.add_argument("--validation", type=Path, help="JSON of python -m physics_hybrid.validate")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
     text = page.read_text()
@@ -68,7 +82,13 @@ def main() -> None:
         text = fill(text, "shipped", shipped(json.loads((FOLDER / f"{NAME}.json").read_text())))
     if arguments.run:
         text = fill(text, "results", results(arguments.run))
-        pictures(arguments.run, ROOT / "docs")
+        draw(arguments.run)
+    if arguments.scaling:
+        text = fill(text, "scaling", scaling.tables(json.loads(arguments.scaling.read_text())))
+    if arguments.rates:
+        text = fill(text, "rates", data_rates.table(json.loads(arguments.rates.read_text())))
+    if arguments.validation:
+        text = fill(text, "validation", truth(arguments.validation))
     if arguments.overhead:
         o = json.loads(arguments.overhead.read_text())
         text = fill(text, "overhead", (

@@ -123,8 +123,8 @@ class Predictor:
         except ValueError as error:
             raise ValueError(f"this model was trained with {wanted} component{'s' * (wanted > 1)} of sigma, which cannot represent the tensors given (shape {sigma.shape})") from error
 
-    def _sources(self, body: Conductor, points: np.ndarray, name: str) -> list[np.ndarray]:
-        """For each point in metres, 1 A spread over the voxels round it, A/m^3."""
+    def _sources(self, body: Conductor, points: np.ndarray, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """`deposit` of 1 A at each point in metres."""
         sigma, spacing = body.sigma[0].numpy(), body.spacing[0].numpy()
         out = []
         for k, point in enumerate(points):
@@ -137,15 +137,18 @@ class Predictor:
             here = sigma[:, *voxel]
             if here[0] <= 0:
                 raise ValueError(f"{name} {k}, {point.tolist()} m, lies in air (voxel {tuple(voxel.tolist())}, sigma = 0): no current can flow from it")
-            home = (sigma == here[:, None, None, None]).all(axis=0)
-            out.append(deposit(point if held(point, home, spacing) else (voxel + 0.5) * spacing, home.shape, spacing, 1.0))
+            low = np.maximum(voxel - 1, 0)
+            home = (sigma[:, *(slice(a, v + 2) for a, v in zip(low, voxel))] == here[:, None, None, None]).all(axis=0)
+            out.append(deposit(point if held(point - low * spacing, home, spacing) else (voxel + 0.5) * spacing, spacing, 1.0))
         return out
 
-    def _batch(self, body: Conductor, sources: list[np.ndarray]) -> np.ndarray:
+    def _batch(self, body: Conductor, sources: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """phi (K, D, H, W) of K sources of 1 A."""
         count, device = len(sources), self.device
         tensor = lambda values: torch.as_tensor(values, dtype=torch.float32).to(device)
-        source = tensor(np.stack(sources))
+        source = torch.zeros(count, *body.shape, device=device)
+        for f, (voxels, values) in zip(source, sources):
+            f[tuple(torch.from_numpy(voxels.T).to(device))] = tensor(values)
         batch = Batch(
             tensor(body.sigma).expand(count, -1, -1, -1, -1), source, torch.zeros_like(source), tensor(body.spacing).expand(count, -1),
             torch.zeros(count, 3, device=device), torch.ones(count, device=device), None, ("predict",) * count,  # a network finds the point in its density
