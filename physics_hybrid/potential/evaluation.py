@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -30,6 +29,7 @@ from physics_hybrid.potential.data import FileData, Files, LimbData
 from physics_hybrid.potential.figures import errors_by_distance, slices
 from physics_hybrid.potential.metrics import aggregate
 from physics_hybrid.potential.problem import PotentialProblem
+from physics_hybrid.potential.resampling import trilinear
 
 Grid = tuple[int, int, int]
 
@@ -52,13 +52,6 @@ def default_grids(data: LimbData | FileData) -> list[Grid]:
     """The training grid and the one twice as fine; the grids found, for files."""
     grids = data.test_grids()
     return grids if isinstance(data, FileData) else [grids[0], tuple(2 * n for n in grids[0])]
-
-
-def upsample(phi: Tensor, tissue: Tensor, grid: Grid) -> Tensor:
-    """Trilinear interpolation of a potential (B, D, H, W) to a finer grid; air does not count as 0 V."""
-    resize = lambda f: F.interpolate(f[:, None].float(), size=grid, mode="trilinear", align_corners=False)[:, 0]
-    weight = resize(tissue)
-    return resize(phi * tissue) / weight.clamp_min(1e-6)
 
 
 @torch.no_grad()
@@ -91,7 +84,7 @@ def evaluate(
             others = {"": phi, "baseline_": base}
             if coarse is not None:
                 small = next(coarse)
-                others["upsampled_"] = upsample(problem.predict(model, small), small.tissue, grid)
+                others["upsampled_"] = trilinear(problem.predict(model, small), small.tissue, grid)
             if reference is not None:
                 others["reference_"] = problem.predict(reference, batch)
             physics = problem.metrics.physics(batch)
