@@ -1,7 +1,7 @@
 """Write the README's tables and pictures from the files of a run and of the measuring scripts: nothing there is typed in by hand.
 
     python -m physics_hybrid.readme [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json] [--scaling scaling.json]
-        [--validation validation/validate.json] [--rates data_rates.json]
+        [--validation validation/validate.json] [--rates data_rates.json] [--matrix resolution_matrix/resolution_matrix.json] [--benchmark benchmark/benchmark.json]
 
 The shipped model's table is written whenever there is one.
 """
@@ -13,8 +13,9 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Callable
 
-from physics_hybrid import data_rates, scaling, validate
+from physics_hybrid import benchmark, data_rates, resolution_matrix, scaling, validate
 from physics_hybrid.potential.evaluation import markdown_table
 from physics_hybrid.potential.predictor import FOLDER, NAME
 from physics_hybrid.ship import seeds_table
@@ -67,6 +68,14 @@ def truth(report: Path, root: Path = ROOT) -> str:
     return validate.summary(json.loads(report.read_text()))
 
 
+def pictured(report: Path, table: Callable[[dict], str], caption: str, root: Path = ROOT) -> str:
+    """The table of a report, and its figure, which goes to docs/."""
+    picture = report.with_suffix(".png")
+    (root / "docs").mkdir(exist_ok=True)
+    shutil.copy(picture, root / "docs")
+    return f"{table(json.loads(report.read_text()))}\n\n![{caption}](docs/{picture.name})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", help="folder of the run that gives the results and pictures")
@@ -75,6 +84,8 @@ def main() -> None:
     parser.add_argument("--scaling", type=Path, help="JSON of python -m physics_hybrid.scaling")
     parser.add_argument("--rates", type=Path, help="JSON of python -m physics_hybrid.data_rates")
     parser.add_argument("--validation", type=Path, help="JSON of python -m physics_hybrid.validate")
+    parser.add_argument("--matrix", type=Path, help="JSON of python -m physics_hybrid.resolution_matrix")
+    parser.add_argument("--benchmark", type=Path, help="JSON of python -m physics_hybrid.benchmark")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
     text = page.read_text()
@@ -89,6 +100,10 @@ def main() -> None:
         text = fill(text, "rates", data_rates.table(json.loads(arguments.rates.read_text())))
     if arguments.validation:
         text = fill(text, "validation", truth(arguments.validation))
+    if arguments.matrix:
+        text = fill(text, "matrix", pictured(arguments.matrix, resolution_matrix.matrix_table, "Error by training grid, wavelength and distance"))
+    if arguments.benchmark:
+        text = fill(text, "benchmark", pictured(arguments.benchmark, benchmark.tables, "Error against seconds, and seconds against grid size"))
     if arguments.overhead:
         o = json.loads(arguments.overhead.read_text())
         text = fill(text, "overhead", (

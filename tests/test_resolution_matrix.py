@@ -106,3 +106,10 @@ def test_a_wrong_grid_on_the_command_line_is_explained(text):
     with pytest.raises(argparse.ArgumentTypeError, match="grids are written as 48x24x24,96x48x48"):
         matrix.grids_of(text)
     assert matrix.grids_of("48x24x24,9x8x7") == [(48, 24, 24), (9, 8, 7)]
+
+
+def test_the_readme_takes_table_and_figure(made, tmp_path):
+    from physics_hybrid.readme import pictured
+
+    text = pictured(made[0] / "resolution_matrix.json", matrix.matrix_table, "caption", tmp_path)
+    assert "| trained on |" in text and "(docs/resolution_matrix.png)" in text and (tmp_path / "docs/resolution_matrix.png").exists()
