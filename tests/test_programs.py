@@ -65,7 +65,9 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(pro
     (["problem.ends=robin", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
     (["problem.ends=sink", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
     (["problem.ends=pair", "data.phantom.pair_distance=0.08", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
-], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated", "robin", "sink", "pair"])
+    (["data.phantom.pennation=[10,25]", "data.sigma_components=6", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
+    (["data.solver=finite_element", "data.phantom.pennation=[10,25]", "data.sigma_components=6", "data.phantom.bone_shape=tibia_fibula", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "unet")),
+], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated", "robin", "sink", "pair", "oblique", "elements"])
 def test_other_choices_train_the_same_way(program, overrides, tiny):
     done = program("train", *overrides, tiny=tiny)
     metrics = json.loads((folder_of(done) / "evaluation/metrics.json").read_text())
