@@ -23,6 +23,7 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
+from physics_hybrid.command_line import readable_errors
 from physics_hybrid.potential.conductor import Conductor, Ends
 from physics_hybrid.potential.evaluation import surroundings
 from physics_hybrid.potential.exact_cases import FE, FV, Case, Demand, Posed, cases, near_interfaces
@@ -340,7 +341,8 @@ def main() -> None:
     chosen = [case for case in cases() if arguments.only in f"{case.group}: {case.name}"]
     if not chosen:
         parser.error(f"no case has {arguments.only!r} in its name; there are: " + "; ".join(case.name for case in cases()))
-    result = validate(arguments.output, None, chosen, arguments.quick, not arguments.only, arguments.checkpoint)
+    with readable_errors():
+        result = validate(arguments.output, None, chosen, arguments.quick, not arguments.only, arguments.checkpoint)
     print("\n" + (arguments.output / "validate.md").read_text() + f"\nwritten: {arguments.output}{os.sep}validate.json, validate.md, convergence.png")
     sys.exit(0 if result["passed"] else 1)
 
