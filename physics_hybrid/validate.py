@@ -276,7 +276,7 @@ def network_table(result: dict) -> str:
 
 def origin(result: dict) -> str:
     other = sum(bool(r["missed_not_binding"]) for case in result["cases"] for r in case["rows"])
-    verdict = "NOT all demands are met" if not result["passed"] else f"All demands met but {other} that is not binding" if other else "All demands met"
+    verdict = "NOT all demands are met" if not result["passed"] else f"All binding demands met, {other} others missed" if other else "All demands met"
     return f"{verdict}; {result['seconds'] / 60:.1f} min on {result['hardware']}; commit {result['commit'][:10]}, torch {result['torch']}, {result['date']}."
 
 
