@@ -1,6 +1,6 @@
-"""Write the README's results table and picture from a run: nothing there is typed in by hand.
+"""Write the README's tables and pictures from runs: nothing there is typed in by hand.
 
-    python -m physics_hybrid.readme runs/NAME [--overhead step_overhead.json] [--memory peak_memory.json]
+    python -m physics_hybrid.readme [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json] [--study runs/hybrid_value]
 """
 
 from __future__ import annotations
@@ -35,14 +35,27 @@ def results(run: Path) -> str:
     return f"{markdown_table(tables)}\n\n{about}"
 
 
+def study_results(folder: Path) -> str:
+    """Picture and table of a study (`python -m physics_hybrid.study`)."""
+    name = json.loads((folder / "study.json").read_text())["study"]
+    return f"![Error against the number of training samples](docs/{name}.png)\n\n{(folder / 'study.md').read_text()}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", help="run folder of the quickstart")
     parser.add_argument("--memory", type=Path, help="JSON of python -m physics_hybrid.peak_memory")
     parser.add_argument("--overhead", type=Path, help="JSON of python -m physics_hybrid.step_overhead")
+    parser.add_argument("--study", type=Path, help="output folder of python -m physics_hybrid.study")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
-    text = fill(page.read_text(), "results", results(arguments.run))
+    text = page.read_text()
+    pictures = ROOT / "docs"
+    if arguments.run:
+        text = fill(text, "results", results(arguments.run))
+        finest = max((arguments.run / "evaluation").glob("slices_*.png"), key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
+        shutil.copy(finest, pictures / "quickstart.png")
+        shutil.copy(arguments.run / "evaluation" / "errors_by_distance.png", pictures / "errors_by_distance.png")
     if arguments.overhead:
         o = json.loads(arguments.overhead.read_text())
         text = fill(text, "overhead", (
@@ -56,13 +69,11 @@ def main() -> None:
             f"| {r['model']} | {r['parameters'] / 1e6:.2f} M | {r['precision']} | {'yes' if r['checkpointing'] else 'no'} | {r['peak_GB']:.1f} | {r['step_s']:.1f} |" for r in rows
         ]
         text = fill(text, "memory", "\n".join(lines) + f"\n\n{rows[0]['grid']}, batch {rows[0]['batch']}; {rows[0]['device']}.")
+    if arguments.study:
+        text = fill(text, "study", study_results(arguments.study))
+        name = json.loads((arguments.study / "study.json").read_text())["study"]
+        shutil.copy(arguments.study / "study.png", pictures / f"{name}.png")
     page.write_text(text)
-    pictures = ROOT / "docs"
-    pictures.mkdir(exist_ok=True)
-    grids = list((arguments.run / "evaluation").glob("slices_*.png"))
-    finest = max(grids, key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
-    shutil.copy(finest, pictures / "quickstart.png")
-    shutil.copy(arguments.run / "evaluation" / "errors_by_distance.png", pictures / "errors_by_distance.png")
 
 
 if __name__ == "__main__":
