@@ -1,6 +1,6 @@
 """Test a trained operator on every grid it is asked for, and write down what came out.
 
-Beside the network, on the same samples: the analytical baseline alone (`baseline_`), the network's prediction on the
+Beside the network, on the same samples: the baseline alone (`baseline_`), the network's prediction on the
 training grid upsampled trilinearly (`upsampled_`, for grids finer than it), and a model trained at the fine grid where
 one is given (`reference_`).
 """
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -30,6 +29,7 @@ from physics_hybrid.potential.data import FileData, Files, LimbData
 from physics_hybrid.potential.figures import errors_by_distance, slices
 from physics_hybrid.potential.metrics import aggregate
 from physics_hybrid.potential.problem import PotentialProblem
+from physics_hybrid.potential.resample import upsample
 
 Grid = tuple[int, int, int]
 
@@ -52,13 +52,6 @@ def default_grids(data: LimbData | FileData) -> list[Grid]:
     """The training grid and the one twice as fine; the grids found, for files."""
     grids = data.test_grids()
     return grids if isinstance(data, FileData) else [grids[0], tuple(2 * n for n in grids[0])]
-
-
-def upsample(phi: Tensor, tissue: Tensor, grid: Grid) -> Tensor:
-    """Trilinear interpolation of a potential (B, D, H, W) to a finer grid; air does not count as 0 V."""
-    resize = lambda f: F.interpolate(f[:, None].float(), size=grid, mode="trilinear", align_corners=False)[:, 0]
-    weight = resize(tissue)
-    return resize(phi * tissue) / weight.clamp_min(1e-6)
 
 
 @torch.no_grad()
@@ -114,7 +107,7 @@ def _picture(problem: PotentialProblem, model: nn.Module, files: Files, index: i
     """Sections through the sample of median error: neither the best nor the worst."""
     addresses = [a for addresses in files.rows() for a in addresses]
     batch = next(dataclasses.replace(files, entries=[e for e in files.entries if e.address == addresses[index]], workers=0).batches())
-    title = f"median test sample on {row['grid']}: relative L2 {row['relative_l2']:.3f}, analytical baseline {row['baseline_relative_l2']:.3f}"
+    title = f"median test sample on {row['grid']}: relative L2 {row['relative_l2']:.3f}, baseline alone {row['baseline_relative_l2']:.3f}"
     return slices(batch, problem.predict(model, batch), problem.baseline(model, batch), folder / f"slices_{row['grid']}.png", title)
 
 
@@ -160,7 +153,7 @@ def provenance(checkpoint: str, seed: int, device: torch.device, model: nn.Modul
 
 
 COLUMNS = (("relative_l2", "relative L2"), ("rdm", "RDM"), ("mag", "MAG"), ("field_error", "field E"), ("charge_defect", "charge defect"))
-WHO = (("", "hybrid network"), ("baseline_", "analytical baseline"), ("upsampled_", "training-grid prediction, upsampled"), ("reference_", "trained at this grid"))
+WHO = (("", "hybrid network"), ("baseline_", "baseline alone"), ("upsampled_", "training-grid prediction, upsampled"), ("reference_", "trained at this grid"))
 
 
 def markdown_table(tables: dict[str, dict]) -> str:
@@ -190,7 +183,7 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
     for grid, table in result.tables.items():
         parts = {k.removeprefix("relative_l2_"): v["mean"] for k, v in table.items() if k.startswith("relative_l2_")}
         base = {k.removeprefix("baseline_relative_l2_"): v["mean"] for k, v in table.items() if k.startswith("baseline_relative_l2_")}
-        lines += [f"**{grid}**", "", "| where | hybrid network | analytical baseline |", "|---|---|---|"]
+        lines += [f"**{grid}**", "", "| where | hybrid network | baseline alone |", "|---|---|---|"]
         lines += [f"| {part} | {value:.6g} | {base.get(part, float('nan')):.6g} |" for part, value in parts.items()]
         cost = table["seconds"]["median"]
         lines += ["", f"{cost * 1e3:.3g} ms a sample (median), peak memory {table['peak_memory_MB']['max']:.0f} MB", ""]
