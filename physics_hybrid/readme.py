@@ -97,7 +97,7 @@ def main() -> None:
     if arguments.study:
         text = fill(text, "study", study_results(arguments.study))
         name = json.loads((arguments.study / "study.json").read_text())["study"]
-        shutil.copy(arguments.study / "study.png", pictures / f"{name}.png")
+        shutil.copy(arguments.study / "study.png", ROOT / "docs" / f"{name}.png")
     page.write_text(text)
 
 
