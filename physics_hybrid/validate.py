@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from physics_hybrid.command_line import readable_errors
-from physics_hybrid.potential.conductor import Conductor, Ends
+from physics_hybrid.potential.conductor import Conductor
 from physics_hybrid.potential.evaluation import surroundings
 from physics_hybrid.potential.exact_cases import FE, FV, Case, Demand, Posed, cases, near_interfaces
 from physics_hybrid.potential.finite_elements import solve_elements
