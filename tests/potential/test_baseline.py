@@ -63,7 +63,7 @@ def test_a_scalar_conductor():
 
 def test_one_coarse_grid_for_all_leaves_the_same_correction_on_a_finer_grid():
     """With `home` the error that a network has to learn changes less from grid to grid than with a coarse grid for each."""
-    (small, ends), (large, _) = solved((32, 16, 16)), solved((64, 32, 32))
+    (small, _), (large, _) = solved((32, 16, 16)), solved((64, 32, 32))
     weight = torch.where(small.tissue & small.away(3.0), small.u, 0.0)
 
     def change(baseline):
