@@ -9,8 +9,10 @@
 #   THREADS         CPU threads of a rank (default: the ncpus of the select line shared among the node's ranks)
 #   MARGIN          seconds before the walltime at which training saves and leaves: room for one step, one validation and the checkpoint
 #   WALLTIME        hh:mm:ss, for sites where qstat does not answer inside a job
+#   NODE_PATIENCE   seconds after the end of the training on another node in which the one on the first node should end, too (train.pbs)
 #   RESUBMISSIONS   how many times a training that met its walltime is submitted again
 MARGIN=${MARGIN:-600}
+NODE_PATIENCE=${NODE_PATIENCE:-60}
 RESUBMISSIONS=${RESUBMISSIONS:-20}
 
 cd "${PBS_O_WORKDIR:?submit this with qsub}" || exit 2
@@ -76,17 +78,17 @@ attribute() {
     qstat -f "$PBS_JOBID" 2> /dev/null | sed ':a;N;$!ba;s/\n\t//g' | sed -n "s/^ *$1 = //p"
 }
 
-# Run a command, and send it SIGUSR1 $MARGIN seconds before the walltime; its exit status is kept.
+# limited: what to put ahead of a command, so that it gets SIGUSR1 $MARGIN seconds before the walltime and keeps its exit status.
 #
 # By `timeout`, since nothing else works on every PBS Professional: there is no `qsub -l signal`, no variable holds the walltime, and PBS's own
 # SIGTERM comes 10 seconds (kill_delay) ahead of SIGKILL, which may be less than a step.
-run_until_walltime() {
+limit_to_walltime() {
     local limit seconds
     limit=$(attribute Resource_List.walltime)
     limit=${limit:-${WALLTIME:-}}
     if [[ ! $limit =~ ^([0-9]+):([0-9]+):([0-9]+)$ ]]; then
         echo "warning: the walltime is not known (set WALLTIME=hh:mm:ss): nothing will be saved ahead of it but the usual checkpoints" >&2
-        "$@"
+        limited=(env)
         return
     fi
     seconds=$((10#${BASH_REMATCH[1]} * 3600 + 10#${BASH_REMATCH[2]} * 60 + 10#${BASH_REMATCH[3]} - SECONDS - MARGIN))
@@ -94,7 +96,8 @@ run_until_walltime() {
         echo "error: the walltime $limit leaves no time to train before the last $MARGIN seconds: ask for more, or set MARGIN" >&2
         return 2
     fi
-    timeout --preserve-status --signal=USR1 "$seconds" "$@"
+    # shellcheck disable=SC2034  # the scripts that source this use it
+    limited=(timeout --preserve-status --signal=USR1 "$seconds" env)
 }
 
 # End the job script: submit again what met its walltime, and keep the exit status.
@@ -103,7 +106,7 @@ leave() {
     if [[ -n $told_to_leave ]]; then
         echo "PBS ended this job (exit status $status): it is not submitted again; qsub the same RUN=$RUN to go on" >&2
     else
-        export RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN WALLTIME RESUBMISSIONS
+        export RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN NODE_PATIENCE WALLTIME RESUBMISSIONS
         bash pbs/resubmit.sh "$status" "$script"
     fi
     exit "$status"

@@ -2,7 +2,9 @@
 # Go on with a training in another job, or not: `pbs/resubmit.sh STATUS SCRIPT`, at the end of the job scripts.
 #
 #   STATUS 0    it is done
-#          85   it saved its state before the walltime: SCRIPT is submitted again, with the resources of this job
+#          85   this job saved a state before it had to leave: SCRIPT is submitted again, with the resources of this job
+#          138  the walltime's warning (SIGUSR1) came while there was nothing to save: before the first step, or in the evaluation of a run that
+#               was complete already; another job of this length would come no further
 #          else it failed: a broken training must not go on using up an allocation
 #
 # RESUBMISSIONS (how many are left) bounds the chain. Where compute nodes may not submit jobs, it prints the line to type elsewhere.
@@ -15,6 +17,11 @@ saved=${REQUEUE_EXIT_CODE:-85}
 if ((status == 0)); then
     echo "training ${RUN:-} is done"
     exit 0
+fi
+if ((status > 128)) && [[ $(kill -l "$status" 2> /dev/null) == USR1 ]]; then
+    echo "training ${RUN:-} was told to leave while there was nothing to save, and a next job would come no further: not submitted again. Ask for more walltime or" \
+        "a smaller MARGIN; where training is complete and only the test is left: qsub -v CHECKPOINT=runs/${RUN:-} pbs/evaluate.pbs" >&2
+    exit "$status"
 fi
 if ((status != saved)); then
     echo "training ${RUN:-} failed with exit status $status: not submitted again" >&2
@@ -40,7 +47,7 @@ options+=(${account:+-A "$account"} ${PBS_O_QUEUE:+-q "$PBS_O_QUEUE"})
 
 RESUBMISSIONS=$((RESUBMISSIONS - 1))
 variables=RESUBMISSIONS
-for name in RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN WALLTIME REQUEUE_EXIT_CODE MPIRUN; do
+for name in RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN NODE_PATIENCE WALLTIME REQUEUE_EXIT_CODE MPIRUN; do
     if [[ -n ${!name:-} ]]; then
         variables+=,$name # qsub takes the value from its environment
         export "${name?}"

@@ -1,35 +1,46 @@
 """A lost rank is noticed, named, and not waited for.
 
-Every rank tells a small store each few seconds that it lives, and looks whether the others did. A rank that has been silent for too
-long is gone (killed, its node down): the rest say which one and on which host, and leave with exit code 86, instead of hanging in a
-collective until the walltime. The thread beats through validation, figures and file writing alike.
+Every rank tells a small store each few seconds that it lives, and looks whether the others did. A rank that leaves with an error puts the
+reason there first. One that has been silent for too long is gone (killed, its node down). Either way the rest say which one, on which host
+and why, and leave with exit code 86, instead of hanging in a collective until the walltime. The thread beats through validation, figures
+and file writing alike.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
 import threading
 import time
 from datetime import timedelta
+from typing import Callable
 
 import torch.distributed as dist
 
+from physics_hybrid.training.signals import Requeue
+
 LOST_RANK_EXIT_CODE = 86
+
+
+def of_a_collective(error: BaseException | None) -> bool:
+    """Whether an error says that ranks did not come together, rather than what is wrong on this one: gloo's have no class of their own."""
+    return isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error))
 
 
 class Heartbeat:
     """Started by all ranks of an initialised process group; `patience` in seconds.
 
-    Use as a context manager; leaving it in order tells the others not to miss this rank.
+    Use as a context manager; leaving it in order, or with a `Requeue` that all ranks agreed on, tells the others not to miss this rank.
     """
 
     def __init__(self, rank: int, world_size: int, patience: float, master: str):
         self.rank, self.world_size, self.patience = rank, world_size, patience
         self.interval = max(0.2, patience / 10)
-        self.stop = threading.Event()
+        self.stop, self.last_word = threading.Event(), threading.Lock()
         self.lost: str | None = None
+        self.before_leaving: list[Callable[[], None]] = []  # called ahead of an exit that unwinds nothing
         if world_size == 1:
             return
         name = socket.gethostname()
@@ -56,17 +67,21 @@ class Heartbeat:
     def __exit__(self, kind, error, _) -> None:
         if self.world_size == 1:
             return
-        if isinstance(error, RuntimeError) and not type(error).__module__.startswith("physics_hybrid"):
-            self.blame(error)  # not an error of ours: a collective has lost its partner
+        if of_a_collective(error):
+            self.blame(error)
         self.stop.set()
         for thread in self.threads:
             thread.join(timeout=self.patience)
-        failed = kind is not None and not issubclass(kind, SystemExit)
+        failed = kind is not None and not (isinstance(error, Requeue) and error.agreed)
         try:
-            self.store.set(f"{'failed' if failed else 'done'}/{self.rank}", str(error)[:500] if failed else "1")
+            if failed:
+                self._tell(str(error) if isinstance(error, Requeue) else f"{kind.__name__}: {error}")
+            else:
+                self.store.set(f"done/{self.rank}", "1")
             if self.rank == 0:  # the store lives in this process: stay until the others have read it
                 deadline = time.monotonic() + (3 * self.interval if failed else self.patience)
-                while time.monotonic() < deadline and not all(self.store.check([f"done/{r}"]) for r in range(1, self.world_size)):
+                gone = lambda r: self.store.check([f"done/{r}"]) or self.store.check([f"failed/{r}"])
+                while time.monotonic() < deadline and not all(gone(r) for r in range(1, self.world_size)):
                     time.sleep(self.interval / 4)
         except RuntimeError:
             pass  # the store's process has left before us
@@ -76,11 +91,25 @@ class Heartbeat:
         deadline = time.monotonic() + 1.5 * self.patience
         while self.lost is None and time.monotonic() < deadline:
             time.sleep(self.interval / 4)
-        self._leave(self.lost or f"no rank is silent, but a collective failed: {str(error).splitlines()[0]}")
+        if self.lost is None:
+            self.lost = f"no rank is silent, but a collective failed: {str(error).splitlines()[0]}"
+            with contextlib.suppress(RuntimeError):  # the store's process has left before us
+                self._tell(self.lost)
+        self._leave(self.lost)
+
+    def _tell(self, why: str) -> None:
+        """Give the others the reason for which this rank leaves."""
+        self.store.set(f"failed/{self.rank}", why[:500])
 
     def _leave(self, why: str) -> None:
+        self.last_word.acquire()  # never released: the watch and a failed collective may both come here, and one of them ends the process
         print(f"error: rank {self.rank} on {self.hosts[self.rank]}: {why}. Start the same command again: it goes on from the last checkpoint", file=sys.stderr, flush=True)
         sys.stdout.flush()
+        cleaning = threading.Thread(target=lambda: [undo() for undo in self.before_leaving], daemon=True)
+        cleaning.start()
+        cleaning.join(self.patience)  # a disk that hangs must not keep us
+        if self.rank == 0:
+            time.sleep(1.5 * self.interval)  # the store lives in this process: the others read there who it was
         os._exit(LOST_RANK_EXIT_CODE)  # no clean-up: the main thread may hang in a collective
 
     def _beat(self) -> None:

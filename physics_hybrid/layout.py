@@ -154,13 +154,18 @@ def _from_launcher(launcher: Launcher, environ: Mapping[str, str], read_nodefile
         names = " or ".join(launcher.local_rank)
         raise RuntimeError(f"{launcher.rank}={rank} and {size_name}={size} are set ({launcher.method}) and {names} is not: which device of the node is this process's?")
     local_rank = local_rank or 0
-    local_size_name, local_size = _first(environ, launcher.local_size)
+    local_size_name, local_size = _first(environ, (*launcher.local_size, "LOCAL_WORLD_SIZE"))
     if local_size is not None:
         _check_below(local_name, local_rank, local_size_name, local_size)
     elif "SLURM_STEP_TASKS_PER_NODE" in environ:
         local_size = _slurm_tasks(environ["SLURM_STEP_TASKS_PER_NODE"], _whole(environ, "SLURM_NODEID") or 0)
+    elif size == 1 or is_loopback(environ.get("MASTER_ADDR", "")):
+        local_size = size
     else:
-        local_size = size if is_loopback(environ.get("MASTER_ADDR", "")) else max(1, min(local_rank + 1, size - 1))  # not known: no claim that this is the only node
+        raise RuntimeError(
+            f"{launcher.rank}={rank} and {size_name}={size} are set ({launcher.method}), and not how many of them share this node, so that devices and cores cannot be shared out: "
+            f"set {' or '.join(dict.fromkeys((*launcher.local_size, 'LOCAL_WORLD_SIZE')))}, or MASTER_ADDR=localhost where all are on this one"
+        )
     nodes = _first(environ, launcher.nodes)[1] or math.ceil(size / local_size)
     if launcher in LAUNCHERS and nodes > 1 and is_loopback(environ.get("MASTER_ADDR", "")):
         raise RuntimeError(f"MASTER_ADDR={environ['MASTER_ADDR']}, and {launcher.method} started processes on {nodes} nodes: each node would wait for itself; set it to the host of rank 0")

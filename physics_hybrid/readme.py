@@ -1,6 +1,7 @@
-"""Write the README's tables and pictures from runs: nothing there is typed in by hand.
+"""Write the README's tables and pictures from the files of a run and of the measuring scripts: nothing there is typed in by hand.
 
-    python -m physics_hybrid.readme [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json] [--study runs/hybrid_value]
+    python -m physics_hybrid.readme [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json] [--scaling scaling.json]
+        [--validation validation/validate.json] [--rates data_rates.json] [--study runs/hybrid_value]
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
+from physics_hybrid import data_rates, scaling, validate
 from physics_hybrid.potential.evaluation import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,27 +37,53 @@ def results(run: Path) -> str:
     return f"{markdown_table(tables)}\n\n{about}"
 
 
-def study_results(folder: Path) -> str:
-    """Picture and table of a study (`python -m physics_hybrid.study`)."""
-    name = json.loads((folder / "study.json").read_text())["study"]
-    return f"![Error against the number of training samples](docs/{name}.png)\n\n{(folder / 'study.md').read_text()}"
+def draw(run: Path) -> None:
+    pictures = ROOT / "docs"
+    pictures.mkdir(exist_ok=True)
+    grids = list((run / "evaluation").glob("slices_*.png"))
+    finest = max(grids, key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
+    shutil.copy(finest, pictures / "quickstart.png")
+    shutil.copy(run / "evaluation" / "errors_by_distance.png", pictures / "errors_by_distance.png")
+
+
+def truth(report: Path, root: Path = ROOT) -> str:
+    """What the README says about the solvers, from validate.json; its figure and the whole report go to docs/."""
+    (root / "docs").mkdir(exist_ok=True)
+    shutil.copy(report.parent / "convergence.png", root / "docs" / "convergence.png")
+    shutil.copy(report.parent / "validate.md", root / "docs" / "how_right_is_the_truth.md")
+    return validate.summary(json.loads(report.read_text()))
+
+
+def worth(study: Path, root: Path = ROOT) -> str:
+    """What the README says of a study, from its output folder; its picture goes to docs/."""
+    name = json.loads((study / "study.json").read_text())["study"]
+    shutil.copy(study / "study.png", root / "docs" / f"{name}.png")
+    return f"![Relative L2 error against the number of training samples](docs/{name}.png)\n\n{(study / 'study.md').read_text()}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="?", help="run folder of the quickstart")
+    parser.add_argument("run", type=Path, nargs="?", help="folder of the run that gives the results and pictures")
     parser.add_argument("--memory", type=Path, help="JSON of python -m physics_hybrid.peak_memory")
     parser.add_argument("--overhead", type=Path, help="JSON of python -m physics_hybrid.step_overhead")
+    parser.add_argument("--scaling", type=Path, help="JSON of python -m physics_hybrid.scaling")
+    parser.add_argument("--rates", type=Path, help="JSON of python -m physics_hybrid.data_rates")
+    parser.add_argument("--validation", type=Path, help="JSON of python -m physics_hybrid.validate")
     parser.add_argument("--study", type=Path, help="output folder of python -m physics_hybrid.study")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
     text = page.read_text()
-    pictures = ROOT / "docs"
     if arguments.run:
         text = fill(text, "results", results(arguments.run))
-        finest = max((arguments.run / "evaluation").glob("slices_*.png"), key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
-        shutil.copy(finest, pictures / "quickstart.png")
-        shutil.copy(arguments.run / "evaluation" / "errors_by_distance.png", pictures / "errors_by_distance.png")
+        draw(arguments.run)
+    if arguments.scaling:
+        text = fill(text, "scaling", scaling.tables(json.loads(arguments.scaling.read_text())))
+    if arguments.rates:
+        text = fill(text, "rates", data_rates.table(json.loads(arguments.rates.read_text())))
+    if arguments.validation:
+        text = fill(text, "validation", truth(arguments.validation))
+    if arguments.study:
+        text = fill(text, "study", worth(arguments.study))
     if arguments.overhead:
         o = json.loads(arguments.overhead.read_text())
         text = fill(text, "overhead", (
@@ -69,10 +97,6 @@ def main() -> None:
             f"| {r['model']} | {r['parameters'] / 1e6:.2f} M | {r['precision']} | {'yes' if r['checkpointing'] else 'no'} | {r['peak_GB']:.1f} | {r['step_s']:.1f} |" for r in rows
         ]
         text = fill(text, "memory", "\n".join(lines) + f"\n\n{rows[0]['grid']}, batch {rows[0]['batch']}; {rows[0]['device']}.")
-    if arguments.study:
-        text = fill(text, "study", study_results(arguments.study))
-        name = json.loads((arguments.study / "study.json").read_text())["study"]
-        shutil.copy(arguments.study / "study.png", pictures / f"{name}.png")
     page.write_text(text)
 
 

@@ -81,6 +81,7 @@ def worker(overrides: list[str], repeats: int, output: str) -> None:
     result = {
         "ranks": machine.world_size, "threads": torch.get_num_threads(), "compute_s": median(without_exchange), "step_s": median(lambda: trainer._update([b.batch])),
         "gradient_bytes": sum(p.numel() * p.element_size() for p in trainer.model.parameters()), "batch": list(b.batch.u.shape),
+        "device": str(machine.device) if machine.device.type != "cuda" else torch.cuda.get_device_name(machine.device), "cores": os.cpu_count(),
     }
     if machine.world_size > 1:
         result["allreduce_s"] = {}
@@ -129,29 +130,40 @@ def main() -> None:
     if arguments.worker:
         worker(arguments.overrides, arguments.repeats, arguments.worker)
         return
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     measured = measure(arguments.ranks, arguments.overrides, arguments.repeats)
-    print("measured here (one batch a rank: perfect scaling is a constant step)\n")
-    print("| ranks | threads a rank | compute, ms | step with exchange, ms | efficiency |\n|---|---|---|---|---|")
-    base = measured[0]["step_s"]
-    for m in measured:
-        print(f"| {m['ranks']} | {m['threads']} | {m['compute_s'] * 1e3:.1f} | {m['step_s'] * 1e3:.1f} | {base / m['step_s']:.2f} |")
     points = [(m["ranks"], int(size), t) for m in measured for size, t in m.get("allreduce_s", {}).items()]
-    result: dict = {"measured": measured}
+    result: dict = {"measured": measured, "load_before": load}
     if points:
         latency, bandwidth = fit(points)
         worst = max(abs(ring(n, s, latency, bandwidth) / t - 1) for n, s, t in points)
-        result["fit"] = {"latency_s": latency, "bandwidth_bytes_per_s": bandwidth, "worst_relative_error": worst}
-        print(f"\nring all-reduce fitted to {len(points)} points: latency {latency * 1e6:.0f} us a hop, bandwidth {bandwidth / 1e9:.2f} GB/s, worst point off by {worst:.0%}")
+        result["fit"] = {"points": len(points), "latency_s": latency, "bandwidth_bytes_per_s": bandwidth, "worst_relative_error": worst}
     size = measured[0]["gradient_bytes"]
     compute = (arguments.compute_ms or arguments.sample_ms * arguments.gpu_batch) / 1e3
     assumptions = {k: getattr(arguments, k) for k in ("per_node", "node_bandwidth", "network_bandwidth", "latency", "overlap", "gpu_batch")} | {"compute_s": compute, "gradient_bytes": size}
     table = predict(arguments.gpus, compute, size, arguments.per_node, (arguments.latency, arguments.node_bandwidth), (arguments.latency, arguments.network_bandwidth), arguments.overlap)
-    print("\npredicted (not measured), from t_step = t_compute + max(0, t_comm - overlap 2/3 t_compute); assumptions: " + ", ".join(f"{k} {v:g}" for k, v in assumptions.items()))
-    print("\n| GPUs | communication, ms | step, ms | efficiency |\n|---|---|---|---|")
-    for row in table:
-        print(f"| {row['gpus']} | {row['communication_s'] * 1e3:.2f} | {row['step_s'] * 1e3:.1f} | {row['efficiency']:.3f} |")
     result |= {"assumptions": assumptions, "predicted": table}
+    print(tables(result))
     Path(arguments.output).write_text(json.dumps(result, indent=1))
+
+
+def tables(result: dict) -> str:
+    """What was measured, the model fitted to it, and what is predicted, as Markdown."""
+    measured = result["measured"]
+    batch = "x".join(map(str, measured[0]["batch"]))
+    load = f"; others kept it busy, load average {result['load_before']:.1f} before the start" if (result["load_before"] or 0) > 0.5 else ""
+    lines = [f"Measured on one machine ({measured[0]['device']}, {measured[0]['cores']} cores; batch {batch} a rank: perfect scaling is a constant step{load})", ""]
+    lines += ["| ranks | threads a rank | compute, ms | step with exchange, ms | efficiency |", "|---|---|---|---|---|"]
+    base = measured[0]["step_s"]
+    lines += [f"| {m['ranks']} | {m['threads']} | {m['compute_s'] * 1e3:.1f} | {m['step_s'] * 1e3:.1f} | {base / m['step_s']:.2f} |" for m in measured]
+    if "fit" in result:
+        f = result["fit"]
+        lines += ["", f"Ring all-reduce fitted to {f['points']} points: latency {f['latency_s'] * 1e6:.0f} us a hop, bandwidth {f['bandwidth_bytes_per_s'] / 1e9:.2f} GB/s, "
+                  f"worst point off by {f['worst_relative_error']:.0%}."]
+    lines += ["", "Predicted, not measured, and an upper bound (no rank is late, no data is read; compute_s is assumed, not that of this model), from t_step = t_compute + max(0, t_comm - overlap 2/3 t_compute); assumptions: " + ", ".join(f"{k} {v:g}" for k, v in result["assumptions"].items()), ""]
+    lines += ["| GPUs | communication, ms | step, ms | efficiency |", "|---|---|---|---|"]
+    lines += [f"| {row['gpus']} | {row['communication_s'] * 1e3:.2f} | {row['step_s'] * 1e3:.1f} | {row['efficiency']:.3f} |" for row in result["predicted"]]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -49,13 +49,15 @@ def train(config: dict[str, Any]) -> Path | None:
     ValueError, OSError, RuntimeError
         Whatever is wrong with the configuration, the data or the machine, before any training where it can be known.
     Requeue
-        A signal asked us to leave; the state is saved.
+        A signal asked us to leave; the exit status says whether a state was saved.
     """
     training = config["training"]
     if training["threads"] is not None and (not isinstance(training["threads"], int) or training["threads"] < 1):
         raise ValueError(f"training.threads must be null or at least 1; got {training['threads']}")
     if config["seed"] < 0:
         raise ValueError(f"seed must be >= 0; got {config['seed']}")
+    if config["evaluation"]["after_training"] not in (None, True, False):
+        raise ValueError(f"evaluation.after_training must be true, false or null; got {config['evaluation']['after_training']!r}")
     with Signals(training["requeue_exit_code"]) as signals:
         machine = initialize(training["device"])
         if training["threads"]:
@@ -63,21 +65,22 @@ def train(config: dict[str, Any]) -> Path | None:
         folder = Path(config["runs_folder"]) / str(config["run"])
         with contextlib.ExitStack() as stack:
             master = os.environ.get("MASTER_ADDR", "localhost")
-            with Heartbeat(machine.rank, machine.world_size, training["lost_rank_seconds"], master):
+            with Heartbeat(machine.rank, machine.world_size, training["lost_rank_seconds"], master) as heartbeat:
                 if machine.writes:
                     run_folder.open_run(config)
-                session = open_session(config, machine, folder, stack, signals)
+                session = open_session(config, machine, folder, stack, signals, heartbeat)
                 session.trainer.fit()
             finalize()
             if machine.writes:
-                evaluate_run(session)
+                finish_run(session)
         return folder if machine.writes else None
 
 
-def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: contextlib.ExitStack, signals: Signals) -> Session:
+def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: contextlib.ExitStack, signals: Signals, heartbeat: Heartbeat) -> Session:
     """Build everything a training needs, and go on from the state in the run folder where there is one.
 
-    `stack` takes what must be undone at the end (staged data, tracker). Raises what `train` raises.
+    `stack` takes what must be undone at the end (staged data, tracker), `heartbeat` what must be undone even where a lost rank ends us. Raises
+    what `train` raises.
     """
     from hydra.utils import instantiate
 
@@ -89,8 +92,8 @@ def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: 
         run_folder.save_config(folder, config)
     torch.manual_seed(config["seed"])
     np.random.seed(config["seed"])  # DistributedManager seeds NumPy with the rank
-    tag = f"{folder.name}-{os.environ.get('PBS_JOBID', os.getpid() if machine.world_size == 1 else 'job')}".replace("[", "_").replace("]", "_")
-    stage = lambda source: stack.enter_context(staged(source, data_config["stage_to"], machine, tag))
+    job = os.environ.get("PBS_JOBID", str(os.getpid()) if machine.world_size == 1 else "job")
+    stage = lambda source: stack.enter_context(staged(source, data_config["stage_to"], machine, folder, job, heartbeat.before_leaving))
     here = {**data_config, "workers": readers(data_config["workers"], machine)}  # as on this node; the run keeps the configuration as given
     if data_config["kind"] == "files":
         here["path"] = stage(data_config["path"])
@@ -171,6 +174,19 @@ def grids_of(evaluation: dict[str, Any], data: LimbData | FileData) -> list[tupl
     return grids
 
 
+def finish_run(session: Session) -> None:
+    """Draw the training curve and, as evaluation.after_training says, test the best weights: by default not where other nodes would wait for it."""
+    records = [json.loads(line) for line in (session.folder / "log.jsonl").read_text().splitlines()]
+    curve = training_curve(records, session.problem.monitor, session.folder / "figures" / "training.png")
+    if curve:
+        session.tracker.figure("figures/training", curve, session.trainer.progress["step"])
+    wanted = session.config["evaluation"]["after_training"]
+    if wanted or wanted is None and session.machine.nodes == 1:
+        evaluate_run(session)
+    else:
+        print(f"not evaluated yet: python evaluate.py checkpoint={session.folder}, or qsub -v CHECKPOINT={session.folder} pbs/evaluate.pbs", flush=True)
+
+
 def evaluate_run(session: Session) -> None:
     """Test the best weights of a training on all grids, print the table, write the report, log to the tracker."""
     config, trainer = session.config, session.trainer
@@ -182,10 +198,6 @@ def evaluate_run(session: Session) -> None:
     data.batch_size = evaluation["batch_size"]
     about = provenance(str(session.folder), config["seed"], session.machine.device, model)
     result = evaluate(session.problem, model, grids_of(evaluation, data), evaluation["samples"], folder, about)
-    records = [json.loads(line) for line in (session.folder / "log.jsonl").read_text().splitlines()]
-    curve = training_curve(records, session.problem.monitor, session.folder / "figures" / "training.png")
-    if curve:
-        session.tracker.figure("figures/training", curve, trainer.progress["step"])
     paths = write(result, folder)
     log_to(session.tracker, result, trainer.progress["step"])
     print(f"\nbest epoch {trainer.best['epoch'] if trainer.best else trainer.progress['epoch']}, test split:\n{markdown_table(result.tables)}\n\nreport: {paths['report']}", flush=True)

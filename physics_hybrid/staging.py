@@ -1,7 +1,8 @@
 """Copy data to the scratch disk of each node once, verified, before training reads it there in every epoch.
 
 One rank a node copies (local rank 0), the others of that node wait. A scratch that is too small or fails is reported, and
-training reads from where the data was: slower, but right. The copy is removed when the run ends.
+training reads from where the data was: slower, but right. The copy is removed when the run ends, however it ends; what a killed one left is
+removed when the same run comes back to the node.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import socket
 import sys
 import time
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import torch.distributed as dist
 
@@ -33,7 +35,7 @@ def copy_verified(source: Path, target: Path) -> tuple[int, float]:
     Raises
     ------
     OSError
-        No room (asked before the first byte), an error of the disk, or a sum that differs. Nothing is left behind.
+        No room (asked before the first byte), an error of the disk, or a sum that differs. Nothing is left behind, nor when a signal ends it.
     """
     started = time.perf_counter()
     files = _files(source)
@@ -48,7 +50,7 @@ def copy_verified(source: Path, target: Path) -> tuple[int, float]:
             to.parent.mkdir(parents=True, exist_ok=True)
             if _copy(file, to) != _digest(to):
                 raise OSError(f"{to} differs from {file} after copying")
-    except OSError:
+    except BaseException:
         remove(target)
         raise
     return size, time.perf_counter() - started
@@ -81,27 +83,44 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged(source: str | None, scratch: str | None, machine: Machine, tag: str) -> Iterator[str | None]:
+def staged(source: str | None, scratch: str | None, machine: Machine, run: Path, job: str, at_loss: list[Callable[[], None]]) -> Iterator[str | None]:
     """The path to read from on this node: the copy under `scratch`, or `source` itself where nothing is (or can be) staged.
 
-    tag : keeps two runs on one node apart. All ranks must enter. The copy is removed on the way out.
+    run, job : the folder of the run and a name for this start of it; copies of earlier starts on this node are removed first.
+    at_loss : is given what removes the copy, for a process that must leave without unwinding (`Heartbeat.before_leaving`).
+
+    All ranks must enter. The copy is removed on the way out.
     """
     if not scratch or not source:
         yield source
         return
     origin = Path(source)
-    # named for the host, too: a scratch may be shared by nodes, and each removes its own copy
-    target = Path(scratch) / f"physics_hybrid-{tag}-{socket.gethostname()}" / origin.name
-    if machine.local_rank == 0:
-        try:
-            size, seconds = copy_verified(origin, target)
-            print(f"staged {size / 1e6:.1f} MB to {target} in {seconds:.1f} s ({size / 1e6 / max(seconds, 1e-9):.0f} MB/s), checksums agree", flush=True)
-        except OSError as error:
-            print(f"WARNING: cannot stage {origin} to {target}: {error}; reading it where it is", file=sys.stderr, flush=True)
-    if machine.world_size > 1:
-        dist.barrier()
+    # named for the host, too: a scratch may be shared by nodes, and each removes its own copies
+    mark = hashlib.sha256(f"{run.resolve()} {socket.gethostname()}".encode()).hexdigest()[:12]
+    ours = re.sub(r"[^\w.-]", "_", f"physics_hybrid-{run.name}-{mark}-")
+    folder = Path(scratch) / (ours + re.sub(r"[^\w.-]", "_", job))
+    target = folder / origin.name
     try:
+        if machine.local_rank == 0:
+            at_loss.append(lambda: remove(folder))
+            _fetch(origin, target, lambda name: name.startswith(ours) and name != folder.name)
+        if machine.world_size > 1:
+            dist.barrier()
         yield str(target if target.exists() else origin)
     finally:
         if machine.local_rank == 0:
-            remove(target.parent)
+            remove(folder)
+
+
+def _fetch(origin: Path, target: Path, stale: Callable[[str], bool]) -> None:
+    """Copy, with the space that earlier copies took; say how it went."""
+    try:
+        scratch = target.parent.parent
+        for old in [p for p in scratch.iterdir() if stale(p.name)] if scratch.is_dir() else []:
+            print(f"removing {old}, which a run that was killed left there", flush=True)
+            remove(old)
+        remove(target)
+        size, seconds = copy_verified(origin, target)
+        print(f"staged {size / 1e6:.1f} MB to {target} in {seconds:.1f} s ({size / 1e6 / max(seconds, 1e-9):.0f} MB/s), checksums agree", flush=True)
+    except OSError as error:
+        print(f"WARNING: cannot stage {origin} to {target}: {error}; reading it where it is", file=sys.stderr, flush=True)

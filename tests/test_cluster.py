@@ -1,5 +1,6 @@
 """Several processes train the model that one would have trained; and a training cannot be lost."""
 
+import contextlib
 import json
 import os
 import random
@@ -17,7 +18,7 @@ import torch
 from physics_hybrid import staging
 from physics_hybrid.heartbeat import LOST_RANK_EXIT_CODE
 from physics_hybrid.launch import Machine
-from physics_hybrid.scaling import fit, predict, ring
+from physics_hybrid.scaling import fit, predict, ring, tables
 from physics_hybrid.training import checkpoint
 from tests.conftest import ROOT, TINY
 
@@ -130,25 +131,59 @@ with Heartbeat(machine.rank, machine.world_size, 3.0, "127.0.0.1"):
 """
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
-def test_without_a_launcher_that_cares_a_lost_rank_is_named(victim, how):
-    """A bare start on each slot: nobody but the heartbeat looks. Killed, or frozen as a node that hangs."""
+@contextlib.contextmanager
+def two_bare_ranks(code):
+    """A bare start on each slot, with nobody but the heartbeat that looks; both have printed "up"."""
     port = str(random.randint(20000, 60000))
     processes = []
     for rank in (0, 1):
         environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        processes.append(subprocess.Popen([sys.executable, "-c", LONE], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        processes.append(subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     try:
         assert all(any("up" in line for line in iter(p.stdout.readline, "")) for p in processes)
+        yield processes
+    finally:
+        for p in processes:
+            p.kill()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
+def test_without_a_launcher_that_cares_a_lost_rank_is_named(victim, how):
+    """Killed, or frozen as a node that hangs."""
+    with two_bare_ranks(LONE) as processes:
         time.sleep(1)
         processes[victim].send_signal(getattr(signal, how))
         _, errors = processes[1 - victim].communicate(timeout=30)
         assert processes[1 - victim].returncode == LOST_RANK_EXIT_CODE, errors
         assert f"rank {victim} on " in errors
-    finally:
-        for p in processes:
-            p.kill()
+
+
+#: Ranks with the patience of a real training; rank VICTIM meets an error of its own, while the other waits for it.
+FAILS = LONE.replace("3.0", "30.0").replace("dist.all_reduce", """if machine.rank == VICTIM:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        dist.all_reduce""")
+
+#: Rank VICTIM still prepares something, while the other waits in a barrier.
+PREPARES = LONE.replace("3.0", "30.0").replace("    print", """    from physics_hybrid.training.signals import Signals
+    import time
+    with Signals(85):
+        print("up", flush=True)
+        time.sleep(60 * (machine.rank == VICTIM))
+        dist.barrier()
+    print""")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("code, status, reason", [(FAILS, 1, "OutOfMemoryError: CUDA out of memory"), (PREPARES, 143, "SIGTERM asked this rank to leave")], ids=["error", "signal"])
+def test_what_made_a_rank_leave_is_known_to_the_others_at_once(victim, code, status, reason):
+    with two_bare_ranks(code.replace("VICTIM", str(victim))) as processes:
+        if status == 143:
+            processes[victim].send_signal(signal.SIGTERM)
+        _, errors = processes[1 - victim].communicate(timeout=15)
+        assert processes[1 - victim].returncode == LOST_RANK_EXIT_CODE and f"rank {victim} on " in errors and f"failed: {reason}" in errors, errors
+        processes[victim].communicate(timeout=15)
+        assert processes[victim].returncode == status
 
 
 @pytest.mark.parametrize("launcher", ["torchrun", pytest.param("mpirun", marks=pytest.mark.skipif(MPIRUN is None, reason="no mpirun on this machine"))])
@@ -180,12 +215,16 @@ def test_going_on_with_another_number_of_ranks(tmp_path):
 MACHINE = Machine(0, 1, torch.device("cpu"))
 
 
+def stage(source, scratch, run=Path("runs/limb"), job="1.server"):
+    return staging.staged(str(source), str(scratch), MACHINE, run, job, [])
+
+
 def test_staging_copies_verifies_and_cleans_up(tmp_path, capsys):
     source = tmp_path / "data"
     (source / "sub").mkdir(parents=True)
     (source / "a.npz").write_bytes(os.urandom(100_000))
     (source / "sub/b.npy").write_bytes(os.urandom(10))
-    with staging.staged(str(source), str(tmp_path / "scratch"), MACHINE, "run") as here:
+    with stage(source, tmp_path / "scratch") as here:
         assert here != str(source) and (Path(here) / "a.npz").read_bytes() == (source / "a.npz").read_bytes() and (Path(here) / "sub/b.npy").exists()
     assert not Path(here).exists() and "0.1 MB" in capsys.readouterr().out
 
@@ -193,9 +232,52 @@ def test_staging_copies_verifies_and_cleans_up(tmp_path, capsys):
 def test_a_full_scratch_is_reported_and_the_source_used(tmp_path, capsys, monkeypatch):
     (tmp_path / "a.h5").write_bytes(b"x" * 1000)
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 10))
-    with staging.staged(str(tmp_path / "a.h5"), str(tmp_path / "scratch"), MACHINE, "run") as here:
+    with stage(tmp_path / "a.h5", tmp_path / "scratch") as here:
         assert here == str(tmp_path / "a.h5")
     assert "do not fit" in capsys.readouterr().err
+
+
+def test_a_signal_during_the_copy_leaves_nothing_behind(tmp_path, monkeypatch):
+    (tmp_path / "a.h5").write_bytes(b"x" * 1000)
+
+    def interrupted(_, to):
+        to.write_bytes(b"x" * 500)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(staging, "_copy", interrupted)
+    with pytest.raises(SystemExit), stage(tmp_path / "a.h5", tmp_path / "scratch"):
+        pass
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_what_a_killed_run_left_on_the_scratch_is_removed_when_it_comes_back_and_only_that(tmp_path):
+    scratch, source = tmp_path / "scratch", tmp_path / "data"
+    source.mkdir()
+    (source / "a.npz").write_bytes(b"a")
+    kept = stage(source, scratch, Path("runs/limb-2")), stage(source, scratch, Path("others/limb"))
+    for other in kept:
+        other.__enter__()
+    for job in ("1.server", "2.server", "2.server"):
+        left = stage(source, scratch, job=job)
+        here = Path(left.__enter__())
+        (here / "of a file that is gone.npz").write_bytes(b"b")
+    with stage(source, scratch, job="2.server") as here:
+        assert [p.name for p in Path(here).iterdir()] == ["a.npz"] and len(list(scratch.iterdir())) == 3
+    assert len(list(scratch.iterdir())) == 2
+
+
+COPIES = LONE.replace("3.0, \"127.0.0.1\"):", "3.0, \"127.0.0.1\") as heartbeat, staged('DATA', 'SCRATCH', machine, Path('runs/limb'), '1', heartbeat.before_leaving):").replace(
+    "import sys", "import sys\nfrom pathlib import Path\nfrom physics_hybrid.staging import staged")
+
+
+def test_a_lost_rank_leaves_no_copy_on_the_nodes_of_the_others(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.npz").write_bytes(b"a")
+    with two_bare_ranks(COPIES.replace("DATA", str(tmp_path / "data")).replace("SCRATCH", str(tmp_path / "scratch"))) as processes:
+        assert list(tmp_path.glob("scratch/*/data/a.npz"))
+        processes[1].kill()
+        processes[0].communicate(timeout=30)
+        assert processes[0].returncode == LOST_RANK_EXIT_CODE and not list((tmp_path / "scratch").iterdir())
 
 
 def test_a_copy_that_differs_is_not_used(tmp_path, monkeypatch):
@@ -215,6 +297,13 @@ def test_ring_model_is_recovered_from_its_own_times_and_large_jobs_are_slower():
     assert efficiency[0] == 1.0 and all(a > b for a, b in zip(efficiency, efficiency[1:]))
     # 512 GPUs in nodes of 4: 3 rings inside, then 128 nodes exchanging a quarter each
     assert table[-1]["communication_s"] == pytest.approx(ring(4, 2e8, 1e-5, 2e11) + ring(128, 5e7, 1e-5, 2e10))
+
+
+def test_the_table_of_scaling_says_what_was_measured_and_what_is_predicted():
+    measured = [{"ranks": n, "threads": 1, "compute_s": 0.1, "step_s": 0.1 * n, "batch": [2, 16, 12, 12], "device": "cpu", "cores": 2} for n in (1, 2)]
+    rows = predict([8], 0.03, 2e8, 4, (1e-5, 2e11), (1e-5, 2e10), 0.7)
+    text = tables({"measured": measured, "load_before": 3.0, "assumptions": {"compute_s": 0.03}, "predicted": rows})
+    assert "| 2 | 1 | 100.0 | 200.0 | 0.50 |" in text and "load average 3.0" in text and "not measured" in text and "| 8 |" in text
 
 
 @pytest.mark.parametrize("world, local, wanted, expected", [(1, 1, None, 4), (8, 4, None, 3), (8, 16, None, 0), (8, 4, 2, 2)])

@@ -27,9 +27,11 @@ STUBS = {
         if [[ $1 == --version ]]; then echo "$MPI"; exit; fi
         exit "${TRAINING:-0}" """,
     "pbsdsh": """
+        [[ -z ${UNREACHABLE:-} ]] || exit 0 # as it does
         shift 3 # -n N --
         cd /
-        env -i HOME="$HOME" PATH=/usr/bin:/bin "$@" """,
+        env -i HOME="$HOME" PATH=/usr/bin:/bin TRAINING="${THERE:-0}" "$@"
+        exit 0 """,
     "qsub": """
         printf '%q ' handed "RUN=$RUN" "SEED=${SEED:-}" "RESUBMISSIONS=$RESUBMISSIONS" >> LOG; echo >> LOG
         echo 48214.pbs01; exit "${QSUB:-0}" """,
@@ -120,6 +122,20 @@ def test_two_nodes_are_two_torchruns_that_agree(job):
     assert first[:ranked] == second[:ranked] and first[ranked + 2:] == second[ranked + 2:]  # threads, folder, meeting point, training
     assert first[:2] == ["threads=3", f"in={job.folder}"]
     assert first[first.index("--master-addr") + 1] == "gpu01.cluster" and first[first.index("--nnodes") + 1] == "2"
+
+
+@pytest.mark.parametrize("trouble, words", [({"UNREACHABLE": "1"}, "it could not be started"), ({"THERE": "3"}, "exit status 3")], ids=["unreachable", "failed"])
+def test_a_node_where_training_does_not_begin_ends_the_job_with_an_error(job, trouble, words):
+    started = time.monotonic()
+    done, log = job("train.pbs", ["gpu01", "gpu02"], RUN="limb", TENTHS="400", NODE_PATIENCE="1", **trouble)
+    assert time.monotonic() - started < 30 and f"training on gpu02 ended ({words})" in done.printed, done.printed
+    assert done.returncode == 1 and not called(log, "qsub") and not list(job.folder.glob(".nodes*"))
+
+
+@pytest.mark.parametrize("there", ["0", "85"])
+def test_a_node_that_is_done_may_leave_before_the_first_one(job, there):
+    done, log = job("train.pbs", ["gpu01", "gpu02"], RUN="limb", TENTHS="40", NODE_PATIENCE="1", THERE=there)
+    assert done.returncode == 0 and "ended" not in done.printed, done.printed
 
 
 def test_two_jobs_on_a_node_meet_at_different_ports(job):
@@ -226,6 +242,7 @@ def test_a_deleted_job_saves_and_is_not_submitted_again(job):
     (1, 5, 1, False, "failed with exit status 1"),
     (130, 5, 130, False, "failed with exit status 130"),
     (137, 5, 137, False, "failed with exit status 137"),
+    (138, 5, 138, False, "told to leave while there was nothing to save"),
 ])
 def test_only_a_saved_training_goes_on_and_not_for_ever(job, status, left, expected, submitted, words):
     done, log = job(["pbs/resubmit.sh", str(status), "pbs/train.pbs"], ["gpu01"], RUN="limb", RESUBMISSIONS=str(left))

@@ -65,7 +65,9 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(pro
     (["problem.ends=robin", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
     (["problem.ends=sink", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
     (["problem.ends=pair", "data.phantom.pair_distance=0.08", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
-], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated", "robin", "sink", "pair"])
+    (["data.phantom.pennation=[10,25]", "data.sigma_components=6", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
+    (["data.solver=finite_element", "data.phantom.pennation=[10,25]", "data.sigma_components=6", "data.phantom.bone_shape=tibia_fibula", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "unet")),
+], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated", "robin", "sink", "pair", "oblique", "elements"])
 def test_other_choices_train_the_same_way(program, overrides, tiny):
     done = program("train", *overrides, tiny=tiny)
     metrics = json.loads((folder_of(done) / "evaluation/metrics.json").read_text())
@@ -112,6 +114,26 @@ def test_sigterm_saves_exits_with_its_code_and_a_damaged_latest_falls_back(progr
     latest.write_bytes(latest.read_bytes()[:-1000])
     done = program("train", "run=r", *LONGER)
     assert "is damaged" in done.stderr and "instead" in done.stderr and "going on from" in done.stdout
+
+
+def test_a_signal_while_nothing_can_be_saved_does_not_ask_for_the_same_again(program, tmp_path):
+    """Ahead of training, and in the evaluation of a run that is complete: 143, not the status that submits a job again. After training: saved."""
+    folder, slow = tmp_path / "runs" / "r", ["training.epochs=1", "evaluation.samples=400", "evaluation.resolutions=[[48,24,24]]"]
+
+    def told(when, *words):
+        process = program("train", "run=r", *words, start=True)
+        for line in process.stdout:
+            if when in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+        return process.returncode
+
+    assert told("run ", "data.validation_samples=4000") == 143 and not (folder / checkpoint.LATEST).exists()
+    assert told("epoch 1/1", *slow) == 85 and checkpoint.load_latest(folder)["progress"]["finished"]
+    assert told("complete already", *slow) == 143
+    done = program("train", "run=r", *slow, "evaluation.after_training=false")
+    assert "not evaluated yet" in done.stdout and "pbs/evaluate.pbs" in done.stdout and not (folder / "evaluation").exists()
 
 
 def test_sigterm_to_the_whole_group_finds_the_readers_alive_until_the_state_is_saved(program, tmp_path):

@@ -21,7 +21,8 @@ class Batch:
 
     sigma (B, C, D, H, W) S/m; source (B, D, H, W) A/m^3; u (B, D, H, W) V, the truth, 0 in air; spacing (B, 3) m;
     source_point (B, 3) m; current (B,) A; labels (B, D, H, W) uint8, or None where a sample has none; names (B); return_point (B, 3) m,
-    the electrode of a pair that takes the current out (source is negative there), else None.
+    the electrode of a pair that takes the current out (source is negative there), else None; nodes (B, D+1, H+1, W+1) V, the truth at voxel
+    corners where finite elements made it, else None; singularity: how the truth treats the source, 'subtraction' or 'nodal'.
     """
 
     sigma: Tensor
@@ -33,6 +34,8 @@ class Batch:
     labels: Tensor | None
     names: tuple[str, ...]
     return_point: Tensor | None = None
+    nodes: Tensor | None = None
+    singularity: str = "subtraction"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -69,6 +72,13 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         move = lambda value: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         return Batch(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def split(self, size: int) -> list["Batch"]:
+        """Batches of `size` samples, the last one with what is left."""
+        part = lambda value, rows: value[rows] if isinstance(value, (Tensor, tuple)) else value
+        return [
+            Batch(**{f.name: part(getattr(self, f.name), slice(k, k + size)) for f in dataclasses.fields(self)}) for k in range(0, len(self), size)
+        ]
 
     def pin_memory(self) -> "Batch":
         pin = lambda value: value.pin_memory() if isinstance(value, Tensor) else value
@@ -109,6 +119,9 @@ def collate(samples: Sequence[Sample], sigma_components: int) -> Batch:
     shapes = {s.shape for s in samples}
     if len(shapes) > 1:
         raise ValueError(f"samples of different grids cannot share a batch: {sorted(shapes)}")
+    for what, values in (("finite elements and other truth", {s.nodes is None for s in samples}), ("nodal and subtracted sources", {s.singularity for s in samples})):
+        if len(values) > 1:
+            raise ValueError(f"{what} cannot share a batch")
     paired = {s.return_point is not None for s in samples}
     if len(paired) > 1:
         raise ValueError("samples of one electrode and of a pair cannot share a batch")
@@ -124,4 +137,6 @@ def collate(samples: Sequence[Sample], sigma_components: int) -> Batch:
         labels=None if any(label is None for label in labels) else torch.from_numpy(np.stack(labels)),
         names=tuple(s.name for s in samples),
         return_point=stack([s.return_point for s in samples]) if paired == {True} else None,
+        nodes=None if samples[0].nodes is None else stack([s.nodes for s in samples]),
+        singularity=samples[0].singularity,
     )

@@ -4,17 +4,19 @@ All three give the same things: training batches as a function of (seed, epoch, 
 test split on any of their grids, and the statistics of sigma over the training split.
 
 With several ranks a step takes `batch_size` samples on each: rank r has the r-th part of the global batch that one process with
-world_size times the batch size would have.
+world_size times the batch size would have. An epoch is one order of samples, whatever the number of ranks; one that began with other numbers of
+ranks (`done`: for each, how many ranks and how many of their batches) goes on with the samples that are left.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -29,6 +31,11 @@ from physics_hybrid.potential.stream import Bodies, LimbStream, Solver
 from physics_hybrid.training.signals import quiet_worker
 
 Grid = tuple[int, int, int]
+
+#: Voxels solved at once on a GPU unless data.solve_together says otherwise: 38 limbs of 96x48x48.
+GPU_VOXELS = 1 << 23
+#: What was done of an epoch with other numbers of ranks: (ranks, batches) for each.
+Done = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -109,32 +116,36 @@ class Files:
     rank: int = 0
     world_size: int = 1
 
-    def rows(self, shuffle_key: tuple[int, ...] | None = None) -> list[list[Address]]:
-        """This rank's batches as lists of addresses; shuffled by a key, or in file order. A batch never mixes grids.
+    def rows(self, shuffle_key: tuple[int, ...] | None = None, done: Done = ()) -> list[list[Address]]:
+        """This rank's batches as lists of addresses; shuffled by a key, or grid by grid in file order. A batch never mixes grids.
 
         Where ranks would get unequal shares, samples are repeated from the start of their grid, as torch's DistributedSampler does.
         """
-        groups: dict[Grid, list[Address]] = defaultdict(list)
-        for entry in self.entries:
-            groups[entry.shape].append(entry.address)
-        random = np.random.default_rng(list(shuffle_key)) if shuffle_key is not None else None
-        batches = []
-        for shape in sorted(groups):
-            addresses = groups[shape]
-            order = list(random.permutation(len(addresses)) if random is not None else range(len(addresses)))
-            order += [order[i % len(order)] for i in range(-len(order) % self.world_size)]
-            size = self.batch_size * self.world_size
-            for k in range(0, len(order), size):
-                together = order[k : k + size]
-                share = len(together) // self.world_size
-                batches.append([addresses[i] for i in together[self.rank * share : (self.rank + 1) * share]])
-        if random is not None and len(groups) > 1:  # one grid is shuffled already: its order does not depend on the size of a batch
-            batches = [batches[i] for i in random.permutation(len(batches))]
-        return batches
+        if shuffle_key is not None:
+            order = np.random.default_rng(list(shuffle_key)).permutation(len(self.entries)).tolist()
+        else:
+            order = sorted(range(len(self.entries)), key=lambda i: self.entries[i].shape)
+        for ranks, count in done:
+            seen = {i for batch in self._global_batches(order, ranks)[:count] for i in batch}
+            order = [i for i in order if i not in seen]
+        share = lambda batch: batch[self.rank * len(batch) // self.world_size : (self.rank + 1) * len(batch) // self.world_size]
+        return [[self.entries[i].address for i in share(batch)] for batch in self._global_batches(order, self.world_size)]
 
-    def batches(self, shuffle_key: tuple[int, ...] | None = None, start: int = 0, stride: int = 1) -> Iterator[Batch]:
+    def _global_batches(self, order: list[int], ranks: int) -> list[list[int]]:
+        """Batches of all ranks, of one grid each: a grid keeps the order, and a batch comes when the first of its samples would."""
+        groups: dict[Grid, list[int]] = defaultdict(list)
+        for i in order:
+            groups[self.entries[i].shape].append(i)
+        size, batches = self.batch_size * ranks, []
+        for group in groups.values():
+            group += [group[i % len(group)] for i in range(-len(group) % ranks)]
+            batches += [group[k : k + size] for k in range(0, len(group), size)]
+        place = {i: k for k, i in enumerate(order)}
+        return sorted(batches, key=lambda batch: place[batch[0]])
+
+    def batches(self, shuffle_key: tuple[int, ...] | None = None, start: int = 0, stride: int = 1, done: Done = ()) -> Iterator[Batch]:
         """Batches start, start + stride, ... of `rows`, on the device."""
-        rows = self.rows(shuffle_key)[start::stride]
+        rows = self.rows(shuffle_key, done)[start::stride]
         pin = self.device.type == "cuda"
         # the loader draws a seed for its workers from the global state, which must not depend on when a run was resumed
         generator = torch.Generator().manual_seed(0)
@@ -156,7 +167,7 @@ class LimbData:
     grid : (D, H, W) that is trained on; batch_size; seed.
     samples_per_epoch : limbs per epoch when streamed.
     train_samples : limbs in the training file, or null to stream.
-    validation_samples, folder, workers : see conf/data. rank, world_size : whose share of the training batches.
+    validation_samples, folder, workers, solve_together : see conf/data. rank, world_size : whose share of the training batches.
     """
 
     limbs: Bodies
@@ -173,6 +184,7 @@ class LimbData:
     sigma_components: int = 3
     rank: int = 0
     world_size: int = 1
+    solve_together: int | None = None
     _cache: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
@@ -182,6 +194,8 @@ class LimbData:
         for name in ("batch_size", "samples_per_epoch", "validation_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
+        if self.solve_together is not None and self.solve_together < 1:
+            raise ValueError(f"data.solve_together must be null or at least 1; got {self.solve_together}")
         if self.train_samples is not None and self.train_samples < 1:
             raise ValueError(f"data.train_samples must be null (streamed) or at least 1; got {self.train_samples}")
 
@@ -203,17 +217,34 @@ class LimbData:
 
     @property
     def steps_per_epoch(self) -> int:
-        return -(-(self.train_samples or self.samples_per_epoch) // (self.batch_size * self.world_size))
+        return self.steps_left(0, ())
 
-    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
+    def steps_left(self, epoch: int, done: Done) -> int:
+        """Batches of an epoch that are left after `done`."""
+        return -(-((self.train_samples or self.samples_per_epoch) - self._seen(done)) // (self.batch_size * self.world_size))
+
+    def _seen(self, done: Done) -> int:
+        return min(self.train_samples or self.samples_per_epoch, self.batch_size * sum(ranks * count for ranks, count in done))
+
+    def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[Batch]:
         if self.train_samples:
             files = self.files("train", self.grid, self.train_samples)
-            yield from dataclasses.replace(files, rank=self.rank, world_size=self.world_size).batches((self.seed, epoch), start)
+            yield from dataclasses.replace(files, rank=self.rank, world_size=self.world_size).batches((self.seed, epoch), start, done=done)
             return
-        stream, together = self.stream("train", self.grid), self.batch_size * self.world_size
-        for step in range(start, self.steps_per_epoch):  # limbs are endless: the last batch of an epoch is a full one, too
-            first = (epoch * self.steps_per_epoch + step) * together + self.rank * self.batch_size
-            yield stream.batch(range(first, first + self.batch_size))
+        # limbs are endless: the last batch of an epoch is a full one, too, with the first limbs of the next
+        stream, begin, together = self.stream("train", self.grid), epoch * self.samples_per_epoch + self._seen(done), self.batch_size * self.world_size
+        last, at_once = self.steps_left(epoch, done), max(1, self._solved_at_once() // self.batch_size)
+        for group in range(start // at_once, -(-last // at_once)):  # a group is solved whole, wherever in it a run goes on
+            steps = range(group * at_once, min((group + 1) * at_once, last))
+            firsts = [begin + step * together + self.rank * self.batch_size for step in steps]
+            batches = stream.batch(n for first in firsts for n in range(first, first + self.batch_size)).split(self.batch_size)
+            yield from (batch for step, batch in zip(steps, batches) if step >= start)
+
+    def _solved_at_once(self) -> int:
+        """Limbs in one solve: a GPU is busy with some millions of voxels, a CPU with a few limbs."""
+        if self.solve_together is not None:
+            return self.solve_together
+        return max(1, GPU_VOXELS // math.prod(self.grid)) if self.device.type == "cuda" else 1
 
     def prepare(self) -> None:
         """Solve what training reads and is not there yet. With several ranks: on one of them, before the others look."""
@@ -303,8 +334,12 @@ class FileData:
     def steps_per_epoch(self) -> int:
         return len(self.share.rows())
 
-    def train_batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        yield from self.share.batches((self.seed, epoch), start)
+    def steps_left(self, epoch: int, done: Done) -> int:
+        """Batches of an epoch that are left after `done`."""
+        return len(self.share.rows((self.seed, epoch), done))
+
+    def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[Batch]:
+        yield from self.share.batches((self.seed, epoch), start, done=done)
 
     def prepare(self) -> None:
         """Everything was checked when it was found; the splits that training needs must not be empty."""

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from physics_hybrid.potential.conductor import Conductor, Ends, face_positions
-from physics_hybrid.potential.operator import nodal_source
+from physics_hybrid.potential.operator import nodal_source, require_way_out
 from physics_hybrid.potential.point_source import PointSource, infinite_medium, matrix, potential
 
 #: The corners of a voxel, in the order of all 8 x 8 matrices here.
@@ -114,14 +114,8 @@ class ElementOperator:
         ValueError
             Where tissue does not reach an end that should carry the current away.
         """
-        tissue = conductor.tissue
-        sealed = ~tissue[:, [0, -1]].flatten(1).any(dim=1)
-        if not conductor.ends.floating and bool(sealed.any()):
-            raise ValueError(
-                f"sample {int(sealed.nonzero()[0])}: no tissue touches the first or last plane along D, so that ends={conductor.ends.kind} is zero flux "
-                "on the whole surface, and one electrode has no solution. A closed body needs ends=sink or ends=pair; a limb must reach the cut faces"
-            )
-        return cls(conductor.sigma.to(dtype) * tissue[:, None], conductor.spacing.to(dtype), conductor.ends)
+        require_way_out(conductor)
+        return cls(conductor.sigma.to(dtype) * conductor.tissue[:, None], conductor.spacing.to(dtype), conductor.ends)
 
     def to(self, dtype: torch.dtype) -> "ElementOperator":
         return ElementOperator(self.sigma.to(dtype), self.spacing.to(dtype), self.ends)

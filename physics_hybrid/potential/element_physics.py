@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.conductor import Conductor, outside_sphere
+from physics_hybrid.potential.conductor import Conductor, Ends, outside_sphere
 from physics_hybrid.potential.element_operator import ElementOperator, ElementSource, lift, voxels_round_nodes
 from physics_hybrid.potential.point_source import PointSource
 
@@ -34,6 +34,10 @@ class ElementPhysics:
 
     operator: ElementOperator
     source: ElementSource
+
+    @property
+    def ends(self) -> Ends:
+        return self.operator.ends
 
     @classmethod
     def of(cls, conductor: Conductor, source: PointSource, dtype: torch.dtype, singularity: str = "subtraction") -> "ElementPhysics":
@@ -61,13 +65,14 @@ class ElementPhysics:
     def pde(self, phi: Tensor, batch: Batch, sigma_threshold: float = 0.0, exclude_radius: float = 3.0) -> Tensor:
         """sum (r_i / K_ii)^2 / sum u_i^2 over nodes in tissue of mean diagonal sigma > `sigma_threshold` S/m. (B,)
 
-        Nodes are left out so far round the source that no voxel within `exclude_radius` voxels of it gets a gradient. r_i / K_ii is
+        Nodes are left out so far round the electrodes that no voxel within `exclude_radius` voxels of them gets a gradient. r_i / K_ii is
         what one Jacobi sweep would change, in volts, as in `losses.PDELoss`.
         """
         good = batch.sigma[:, :3].mean(dim=1) > sigma_threshold
         mask = self.operator.free & (voxels_round_nodes((self.operator.tissue & ~good).to(phi.dtype)) == 0)
         nodes = tuple(n + 1 for n in batch.shape)  # the centres of a grid one voxel larger, moved by half a voxel
-        mask = mask & outside_sphere(batch.source_point + batch.spacing / 2, nodes, batch.spacing, exclude_radius + REACH)
+        for point in [batch.source_point] if batch.return_point is None else [batch.source_point, batch.return_point]:
+            mask = mask & outside_sphere(point + batch.spacing / 2, nodes, batch.spacing, exclude_radius + REACH)
         volts = torch.where(mask, self.residual(phi, batch) / torch.where(mask, self.operator.diagonal, 1.0), 0.0)
         size = _sum(torch.where(mask, batch.nodes.to(phi.dtype), 0.0) ** 2)
         return torch.where(size > 0, _sum(volts**2), 0.0) / torch.where(size > 0, size, 1.0)

@@ -136,18 +136,20 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def provenance(checkpoint: str, seed: int, device: torch.device, model: nn.Module) -> dict[str, Any]:
-    """What a number needs beside it: checkpoint, commit, seed, hardware, versions."""
+def surroundings(device: torch.device) -> dict[str, Any]:
+    """Where a number was made: commit, hardware, torch, date."""
     root = Path(__file__).resolve().parents[2]
     commit = "unknown"
     if (root / ".git").exists():
         with contextlib.suppress(OSError):  # git need not be installed
             commit = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() or commit
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    return {
-        "checkpoint": checkpoint, "commit": commit, "seed": seed, "hardware": hardware,
-        "parameters": sum(p.numel() for p in model.parameters()), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
-    }
+    return {"commit": commit, "hardware": hardware, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
+
+
+def provenance(checkpoint: str, seed: int, device: torch.device, model: nn.Module) -> dict[str, Any]:
+    """What a number needs beside it: checkpoint, seed, size of the model, and its surroundings."""
+    return {"checkpoint": checkpoint, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), **surroundings(device)}
 
 
 COLUMNS = (("relative_l2", "relative L2"), ("rdm", "RDM"), ("mag", "MAG"), ("field_error", "field E"), ("charge_defect", "charge defect"))

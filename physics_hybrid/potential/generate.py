@@ -84,6 +84,7 @@ def _datasets(batch: Batch) -> dict[str, np.ndarray]:
         "mask": array(batch.tissue).astype(np.uint8), "spacing": array(batch.spacing).astype(np.float64),
         "source_point": array(batch.source_point).astype(np.float64), "labels": array(batch.labels),
         **({} if batch.return_point is None else {"return_point": array(batch.return_point).astype(np.float64)}),
+        **({} if batch.nodes is None else {"u_nodes": array(batch.nodes)}),
     }
 
 
@@ -97,6 +98,7 @@ def _write(path: Path, batch: Batch, phantoms: list[str], stream: LimbStream) ->
         file.attrs["ends"] = stream.solver.ends.kind
         if stream.solver.ends.beta is not None:
             file.attrs["beta"] = stream.solver.ends.beta
+        file.attrs["singularity"] = batch.singularity
         file.attrs["tissues"] = json.dumps(TISSUES)
         file.attrs["provenance"] = json.dumps({"program": f"physics_hybrid {_version()}", **settings(stream)}, sort_keys=True)
 

@@ -485,8 +485,7 @@ class Segmented:
         """
         grid = tuple(grid)
         index, spacing = self.body.on(grid), self.body.extent / grid
-        sigma = np.moveaxis(self.of.sigma[index], -1, 0)
-        return inject([self._seat(point, index, spacing) for point in self.points], self.of.labels[index], sigma, spacing, self.of.current)
+        return inject([self._seat(point, index, spacing) for point in self.points], index, self.of.sigma, self.of.labels, spacing, self.of.current)
 
     def _seat(self, point: np.ndarray, index: np.ndarray, spacing: np.ndarray) -> np.ndarray:
         home = index == self.body.row_at(point)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.conductor import Ends, zero_mean
+from physics_hybrid.potential.element_physics import ElementPhysics
 from physics_hybrid.potential.multipoint import MultipointOperator, operator_of
-from physics_hybrid.potential.operator import FluxOperator, Subtraction
+from physics_hybrid.potential.operator import FluxOperator, Subtraction, nodal_source
 from physics_hybrid.potential.phantom import TISSUES
 
 NORMALISATIONS = ("relative", "absolute")
@@ -111,18 +112,53 @@ class Physics:
     ends: Ends
 
     @classmethod
-    def of(cls, batch: Batch, ends: Ends | str, dtype: torch.dtype | None = None) -> "Physics":
-        """Built in float64 (float32 on MPS) and rounded to `dtype` (default: that of batch.u). A source that covers more voxels than a
-        point does (`Batch.spread`) is taken as it lies on the grid, nothing of it in closed form."""
+    def of(cls, batch: Batch, ends: Ends | str, dtype: torch.dtype | None = None) -> "Physics | ElementPhysics":
+        """The problem that made the truth: by finite elements where the batch has their nodes. Built in float64 (float32 on MPS) and
+        rounded to `dtype` (default: that of batch.u). A source that covers more voxels than a point does (`Batch.spread`), or was nodal, is
+        taken as it lies on the grid, nothing of it in closed form."""
+        if batch.nodes is not None:
+            return ElementPhysics.of(batch.conductor(ends), batch.point_source(), dtype or batch.u.dtype, batch.singularity)
         conductor = batch.conductor(ends)
         build = torch.float32 if batch.u.device.type == "mps" else torch.float64
         operator = operator_of(conductor, build)
-        known = Subtraction.of(conductor, operator, batch.point_source())
+        if batch.singularity == "nodal":
+            known = Subtraction.density(conductor, operator, nodal_source(conductor, batch.point_source()))
+        else:
+            known = Subtraction.of(conductor, operator, batch.point_source())
         spread = batch.spread
         if bool(spread.any()):
             known = Subtraction.density(conductor, operator, batch.source).where(spread, known)
         dtype = dtype or batch.u.dtype
         return cls(operator.to(dtype), known.to(dtype), conductor.ends)
+
+    def pde(self, phi: Tensor, batch: Batch, sigma_threshold: float, exclude_radius: float) -> Tensor:
+        """See `PDELoss`. (B,)"""
+        A = self.operator
+        mask = (batch.sigma[:, :3].mean(dim=1) > sigma_threshold) & (A.diagonal > 0) & batch.away(exclude_radius + A.REACH)
+        residual = self.subtraction.residual(A, torch.where(batch.tissue, phi, 0.0))
+        volts = torch.where(mask, residual / A.diagonal.clamp_min(torch.finfo(phi.dtype).tiny), 0.0)
+        truth = zero_mean(batch.u, mask) if self.ends.floating else torch.where(mask, batch.u, 0.0)
+        return _ratio(_sum(volts**2), _sum(truth.to(phi.dtype) ** 2))
+
+    def charge(self, phi: Tensor, batch: Batch, surfaces: list[Tensor]) -> Tensor:
+        """See `ChargeLoss`; surfaces: their insides, (B, D, H, W) bool. (B,)"""
+        J = self.subtraction.current_density(self.operator, torch.where(batch.tissue, phi, 0.0))
+        spacing, injected = self.operator.spacing, self.subtraction.injected
+        volume = spacing.prod(dim=1)
+        defects = [outflow(J, inside.to(phi.dtype), spacing) - _sum(torch.where(inside, injected, 0.0)) * volume for inside in surfaces]
+        return (torch.stack(defects) / batch.current.to(phi)).pow(2).mean(dim=0)
+
+
+def outflow(J, inside: Tensor, spacing: Tensor) -> Tensor:
+    """Current in A out of the voxels marked 1, face by face: only faces where the mark changes count. (B,)"""
+    total = 0.0
+    volume = spacing.prod(dim=1)
+    for axis, j in enumerate(J):
+        widths = [0] * 6
+        widths[2 * (2 - axis)] = widths[2 * (2 - axis) + 1] = 1
+        step = torch.diff(nn.functional.pad(inside, widths), dim=axis + 1)
+        total = total - _sum(j * step) * volume / spacing[:, axis]
+    return total
 
 
 class PDELoss(nn.Module):
@@ -130,8 +166,8 @@ class PDELoss(nn.Module):
 
         sum (r_i / a_ii)^2 / sum phi*_i^2,    r = A (phi - phi_inf) - rhs,
 
-    over tissue with mean diagonal sigma > `sigma_threshold` (S/m) more than `exclude_radius` + 1 voxels from the source,
-    so that no voxel within `exclude_radius` gets a gradient. r_i / a_ii is what one Jacobi sweep would change: the loss
+    over tissue with mean diagonal sigma > `sigma_threshold` (S/m), so far from the electrodes that no voxel within `exclude_radius` voxels of
+    them gets a gradient. r_i / a_ii is what one Jacobi sweep would change: the loss
     has the scale of a relative MSE. phi* is the truth of the batch, and gives the scale only.
     """
 
@@ -139,17 +175,11 @@ class PDELoss(nn.Module):
         super().__init__()
         self.sigma_threshold, self.exclude_radius = sigma_threshold, exclude_radius
 
-    def forward(self, phi: Tensor, batch: Batch, physics: Physics) -> Tensor:
+    def forward(self, phi: Tensor, batch: Batch, physics: Physics | ElementPhysics) -> Tensor:
         return self.per_sample(phi, batch, physics).mean()
 
-    def per_sample(self, phi: Tensor, batch: Batch, physics: Physics) -> Tensor:
-        A = physics.operator
-        mask = (batch.sigma[:, :3].mean(dim=1) > self.sigma_threshold) & (A.diagonal > 0)
-        mask = mask & batch.away(self.exclude_radius + 1)
-        phi = torch.where(batch.tissue, phi, 0.0)
-        residual = physics.subtraction.residual(A, phi)
-        volts = torch.where(mask, residual / A.diagonal.clamp_min(torch.finfo(phi.dtype).tiny), 0.0)
-        return _ratio(_sum(volts**2), _sum(torch.where(mask, batch.u, 0.0).to(phi.dtype) ** 2))
+    def per_sample(self, phi: Tensor, batch: Batch, physics: Physics | ElementPhysics) -> Tensor:
+        return physics.pde(phi, batch, self.sigma_threshold, self.exclude_radius)
 
 
 class ChargeLoss(nn.Module):
@@ -170,21 +200,14 @@ class ChargeLoss(nn.Module):
             raise ValueError(f"loss.charge.boxes must be >= 0; got {boxes}")
         self.boxes = boxes
 
-    def forward(self, phi: Tensor, batch: Batch, physics: Physics) -> Tensor:
+    def forward(self, phi: Tensor, batch: Batch, physics: Physics | ElementPhysics) -> Tensor:
         return self.per_sample(phi, batch, physics).mean()
 
-    def per_sample(self, phi: Tensor, batch: Batch, physics: Physics) -> Tensor:
-        phi = torch.where(batch.tissue, phi, 0.0)
-        J = physics.subtraction.current_density(physics.operator, phi)
+    def per_sample(self, phi: Tensor, batch: Batch, physics: Physics | ElementPhysics) -> Tensor:
         surfaces = self.surfaces(batch)[1 if physics.ends.floating else 0 :]
         if not surfaces:
             raise ValueError(f"ends={physics.ends.kind} lets no current through the surface of the conductor: the charge loss needs loss.charge.boxes of at least 1")
-        volume = physics.operator.spacing.prod(dim=1)
-        injected = physics.subtraction.injected
-        defects = [
-            self.outflow(J, inside.to(phi.dtype), physics.operator.spacing) - _sum(torch.where(inside, injected, 0.0)) * volume for inside in surfaces
-        ]
-        return (torch.stack(defects) / batch.current.to(phi)).pow(2).mean(dim=0)
+        return physics.charge(phi, batch, surfaces)
 
     def surfaces(self, batch: Batch) -> list[Tensor]:
         """Insides of the surfaces, (B, D, H, W) bool: the whole grid, then boxes from small to large."""
@@ -199,18 +222,6 @@ class ChargeLoss(nn.Module):
         reach = torch.maximum(centre[:, 0], batch.shape[0] - 1 - centre[:, 0])
         boxes = [torch.floor(reach * j / (self.boxes + 1)).clamp_min(1) for j in range(1, self.boxes + 1)]
         return [whole, *(away <= half.view(-1, 1, 1, 1) for half in boxes)]
-
-    @staticmethod
-    def outflow(J, inside: Tensor, spacing: Tensor) -> Tensor:
-        """Current in A out of the voxels marked 1, face by face: only faces where the mark changes count. (B,)"""
-        total = 0.0
-        volume = spacing.prod(dim=1)
-        for axis, j in enumerate(J):
-            widths = [0] * 6
-            widths[2 * (2 - axis)] = widths[2 * (2 - axis) + 1] = 1
-            step = torch.diff(nn.functional.pad(inside, widths), dim=axis + 1)
-            total = total - _sum(j * step) * volume / spacing[:, axis]
-        return total
 
 
 class PotentialLoss(nn.Module):

@@ -25,6 +25,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +73,9 @@ class MultipointOperator:
     table: "Corners"
     spacing: Tensor
     shape: tuple[int, int, int]
+
+    #: How far a voxel's equation sees, in voxels.
+    REACH: ClassVar[float] = math.sqrt(3)
 
     @classmethod
     def of(cls, conductor: Conductor, dtype: torch.dtype = torch.float64) -> "MultipointOperator":

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +66,9 @@ class FluxOperator:
 
     conductance: tuple[Tensor, Tensor, Tensor]
     spacing: Tensor
+
+    #: How far a voxel's equation sees, in voxels.
+    REACH: ClassVar[float] = 1.0
 
     @classmethod
     def of(cls, conductor: Conductor, dtype: torch.dtype = torch.float64) -> "FluxOperator":

@@ -16,7 +16,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 from scipy.spatial.transform import Rotation
 
 from physics_hybrid.potential.bones import Placed, place
@@ -266,8 +265,8 @@ class Limb:
         labels = self.label(d, h, w)
         if not (labels == MUSCLE).any():
             raise ValueError(f"grid {tuple(grid)} is too coarse for this limb: no voxel centre lies in muscle")
-        sigma = self.sigma[labels].transpose(3, 0, 1, 2)
-        return inject([self._on_grid(e, labels, spacing) for e in self.electrodes], labels, sigma, spacing, self.current)
+        points = [self._on_grid(electrode, labels, spacing) for electrode in self.electrodes]
+        return inject(points, labels, self.sigma, np.arange(len(TISSUES), dtype=np.uint8), spacing, self.current)
 
     def _on_grid(self, electrode: Electrode, labels: np.ndarray, spacing: np.ndarray) -> np.ndarray:
         """An electrode where the grid can hold it: kept if the 8 voxels round it all carry its tissue, else moved to the
@@ -279,19 +278,46 @@ class Limb:
 
 @dataclass(frozen=True)
 class VoxelLimb:
-    """labels (D, H, W); sigma (C, D, H, W) S/m, C = 1, 3 or 6; spacing (3,) m; source_point (3,) m; source (D, H, W) A/m^3, negative round the
-    second electrode; current A; return_point (3,) m or None."""
+    """A body on a grid, kept small until it is on the device that solves it.
 
-    labels: np.ndarray
-    sigma: np.ndarray
+    index (D, H, W) uint8 : which row of the tables a voxel has, 0 is air.
+    table (rows, C) : conductivity in S/m, C = 1, 3 or 6. names (rows,) uint8 : index into TISSUES.
+    spacing (3,) m; source_point (3,) m; current A; return_point (3,) m of the second electrode of a pair, or None.
+    """
+
+    index: np.ndarray
+    table: np.ndarray
+    names: np.ndarray
     spacing: np.ndarray
     source_point: np.ndarray
-    source: np.ndarray
     current: float
     return_point: np.ndarray | None = None
 
+    @property
+    def labels(self) -> np.ndarray:
+        """Index into TISSUES. (D, H, W)"""
+        return self.names[self.index]
 
-def inject(points: list[np.ndarray], labels: np.ndarray, sigma: np.ndarray, spacing: np.ndarray, current: float) -> VoxelLimb:
+    @property
+    def sigma(self) -> np.ndarray:
+        """Conductivity, S/m. (C, D, H, W)"""
+        return np.moveaxis(self.table[self.index], -1, 0)
+
+    @property
+    def source(self) -> np.ndarray:
+        """Current density of the electrodes, A/m^3, negative round the second one. (D, H, W)"""
+        f = np.zeros(self.index.shape)
+        for voxels, values in self.deposits():
+            f[tuple(voxels.T)] += values
+        return f
+
+    def deposits(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """`deposit` of every electrode."""
+        points = [self.source_point] if self.return_point is None else [self.source_point, self.return_point]
+        return [deposit(point, self.spacing, sign * self.current) for point, sign in zip(points, (1, -1))]
+
+
+def inject(points: list[np.ndarray], index: np.ndarray, table: np.ndarray, names: np.ndarray, spacing: np.ndarray, current: float) -> VoxelLimb:
     """A voxelised body with a current that comes in at the first of `points` (m) and, of two, is taken out at the second.
 
     Raises
@@ -300,10 +326,9 @@ def inject(points: list[np.ndarray], labels: np.ndarray, sigma: np.ndarray, spac
         Where the electrodes of a pair are less than 3 voxels apart along every axis.
     """
     if len(points) == 2 and (np.abs(points[0] - points[1]) < 3 * spacing).all():
-        grid = "x".join(map(str, labels.shape))
+        grid = "x".join(map(str, index.shape))
         raise ValueError(f"the grid {grid} has the two electrodes of a pair less than 3 voxels apart; raise pair_distance or refine the grid")
-    source = sum(deposit(point, labels.shape, spacing, sign * current) for point, sign in zip(points, (1, -1)))
-    return VoxelLimb(labels, sigma, spacing, points[0], source, current, points[1] if len(points) == 2 else None)
+    return VoxelLimb(index, table, names, spacing, points[0], current, points[1] if len(points) == 2 else None)
 
 
 def held(point: np.ndarray, home: np.ndarray, spacing: np.ndarray) -> bool:
@@ -315,22 +340,27 @@ def held(point: np.ndarray, home: np.ndarray, spacing: np.ndarray) -> bool:
 def nearest_centre(point: np.ndarray, home: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """The centre, in metres, of a voxel of `home` (D, H, W) next to the one that holds a point (3,)."""
     voxel = np.clip(np.floor(np.asarray(point) / spacing).astype(int), 0, np.array(home.shape) - 1)
-    nearest = distance_transform_edt(~home, sampling=spacing, return_distances=False, return_indices=True)[(slice(None), *voxel)]
-    return (nearest + 0.5) * spacing
+    reach = 4
+    while True:  # in a window; what is nearer than its walls is the nearest
+        low = np.maximum(voxel - reach, 0)
+        found = np.argwhere(home[tuple(slice(a, b) for a, b in zip(low, voxel + reach + 1))]) + low
+        away = np.linalg.norm((found - voxel) * spacing, axis=1)
+        if len(found) and (away.min() <= reach * spacing.min() or reach >= max(home.shape)):
+            return (found[away.argmin()] + 0.5) * spacing
+        if reach >= max(home.shape):
+            raise ValueError("there is no voxel to move the source to")
+        reach *= 2
 
 
-def deposit(point: np.ndarray, grid: tuple[int, int, int], spacing: np.ndarray, current: float) -> np.ndarray:
-    """Current density (A/m^3) of a point source spread over the 8 voxels round it by trilinear weights.
+def deposit(point: np.ndarray, spacing: np.ndarray, current: float) -> tuple[np.ndarray, np.ndarray]:
+    """A point source spread over the 8 voxels round it by trilinear weights: voxels (n, 3) and the current density in each, A/m^3 (n,).
 
     Its sum times the voxel volume is `current`, its centre of mass is `point` (Hockney and Eastwood, Computer
     Simulation Using Particles, 1988, ch. 5: cloud in cell). At a voxel centre one voxel holds it all.
     """
-    f = np.zeros(grid)
     position = np.asarray(point) / spacing - 0.5
     low = np.floor(np.round(position, 9)).astype(int)
     part = np.round(position - low, 9)
-    for corner in np.ndindex(2, 2, 2):
-        weight = np.prod(np.where(corner, part, 1 - part))
-        if weight > 0:
-            f[tuple(low + corner)] += weight
-    return f * current / np.prod(spacing)
+    corners = np.array(list(np.ndindex(2, 2, 2)))
+    weights = np.where(corners, part, 1 - part).prod(axis=1)
+    return (low + corners)[weights > 0], weights[weights > 0] * current / np.prod(spacing)

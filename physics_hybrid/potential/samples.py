@@ -2,8 +2,8 @@ r"""Solved samples: what one is, and how they are read from `.npz`, `.h5` and `.
 
 | format | content |
 |---|---|
-| `.npz` (one sample) | `sigma` (D,H,W[,3 or 6]) S/m, `source` (D,H,W) A/m^3, `u` (D,H,W) V, `spacing` (3,) m; optional `mask` (D,H,W), `source_point` (3,) m, `labels` (D,H,W), `ends` (and `beta`), with `ends` pair `return_point` (3,) m |
-| `.h5` (many) | the same names with a leading sample axis; optional `phantom` (N,); `ends` and `beta` are attributes of the file |
+| `.npz` (one sample) | `sigma` (D,H,W[,3 or 6]) S/m, `source` (D,H,W) A/m^3, `u` (D,H,W) V, `spacing` (3,) m; optional `mask` (D,H,W), `source_point` (3,) m, `labels` (D,H,W), `ends` (and `beta`), with `ends` pair `return_point` (3,) m, `u_nodes` (D+1,H+1,W+1) V, `singularity` |
+| `.h5` (many) | the same names with a leading sample axis; optional `phantom` (N,); `ends`, `beta` and `singularity` are attributes of the file |
 | folder of `.npy` | `sigma.npy`, `source.npy`, `u.npy`, ... in one folder per sample |
 
 Every sample is checked when it is read (`check`), and a broken one is an error that names file, key, index and
@@ -26,12 +26,12 @@ from physics_hybrid.potential.phantom import TISSUES
 
 SCHEMA_VERSION = 1
 REQUIRED = ("sigma", "source", "u")
-OPTIONAL = ("mask", "spacing", "source_point", "return_point", "labels")
-#: How the current leaves: entries of an .npz or folder, attributes of an .h5.
-BOUNDARY = ("ends", "beta")
+OPTIONAL = ("mask", "spacing", "source_point", "return_point", "labels", "u_nodes")
+#: How the current leaves and how the truth treats the source: entries of an .npz or folder, attributes of an .h5.
+ATTRIBUTES = ("ends", "beta", "singularity")
 AXES = "sample, D (long axis, fibres), H, W[, component DD HH WW [DH DW HW]]"
 UNITS = {
-    "sigma": "S/m", "source": "A/m^3", "u": "V", "spacing": "m", "source_point": "m from the outer corner of voxel (0,0,0)",
+    "sigma": "S/m", "source": "A/m^3", "u": "V", "u_nodes": "V", "spacing": "m", "source_point": "m from the outer corner of voxel (0,0,0)",
     "return_point": "m from the outer corner of voxel (0,0,0)",
     "mask": "1 in tissue", "labels": "index into attribute tissues",
 }
@@ -54,7 +54,8 @@ class Sample:
 
     sigma (C, D, H, W) S/m; source (D, H, W) A/m^3; u (D, H, W) V, 0 in air; mask (D, H, W) bool, True in tissue;
     spacing (3,) m; source_point (3,) m; labels (D, H, W) uint8 or None; phantom: what must not be split; name: where it is from;
-    return_point (3,) m of the electrode of a pair that takes the current out (source is negative there), or None.
+    return_point (3,) m of the electrode of a pair that takes the current out (source is negative there), or None; nodes (D+1, H+1, W+1) V, the truth at voxel corners where trilinear finite elements made it, or None;
+    singularity: how the truth treats the source, 'subtraction' or 'nodal'.
     """
 
     sigma: np.ndarray
@@ -67,6 +68,8 @@ class Sample:
     phantom: str
     name: str
     return_point: np.ndarray | None = None
+    nodes: np.ndarray | None = None
+    singularity: str = "subtraction"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -226,15 +229,29 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
     sigma = np.ascontiguousarray(np.moveaxis(sigma, -1, 0))
     if phantom is None:
         phantom = hashlib.sha256(sigma.tobytes() + spacing.tobytes()).hexdigest()[:16]
-    return Sample(sigma, source.astype(np.float32), u, tissue, spacing, point, labels, phantom, where, return_point)
+    nodes = values.get("u_nodes")
+    if nodes is not None:
+        if nodes.shape != tuple(n + 1 for n in shape):
+            fail("u_nodes", f"must have shape {tuple(n + 1 for n in shape)}, one more than source along each axis; got {nodes.shape}")
+        if not np.isfinite(nodes).all():
+            fail("u_nodes", f"must be finite; node {_first(~np.isfinite(nodes))} is not")
+        nodes = nodes.astype(np.float32)
+    singularity = _word(arrays.get("singularity", "subtraction"))
+    if singularity not in ("subtraction", "nodal"):
+        fail("singularity", f"must be subtraction or nodal; got {singularity!r}")
+    return Sample(sigma, source.astype(np.float32), u, tissue, spacing, point, labels, phantom, where, return_point, nodes, singularity)
+
+
+def _word(value) -> str:
+    value = np.asarray(value).item()
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _ends(arrays: dict, expected: Ends, fail) -> Ends:
     """How the current leaves: what the file says, which must be what is asked for, or what is asked for."""
     if arrays.get("ends") is None:
         return expected
-    value, beta = np.asarray(arrays["ends"]).item(), arrays.get("beta")
-    kind = value.decode() if isinstance(value, bytes) else str(value)
+    kind, beta = _word(arrays["ends"]), arrays.get("beta")
     try:
         ends = Ends(kind, None if beta is None else float(beta))
     except ValueError as error:
@@ -264,18 +281,14 @@ class Address:
         if self.row is not None:
             with _open_h5(self.path) as file:
                 arrays = {k: _read_row(file, k, self) for k in (*REQUIRED, *OPTIONAL) if k in file}
-                arrays |= {k: file.attrs[k] for k in BOUNDARY if k in file.attrs}
-                phantom = _text(_read_row(file, "phantom", self)) if "phantom" in file else None
+                arrays |= {k: file.attrs[k] for k in ATTRIBUTES if k in file.attrs}
+                phantom = _word(_read_row(file, "phantom", self)) if "phantom" in file else None
             return check(arrays, str(self), conventions, phantom)
         if self.path.is_dir():
-            arrays = {p.stem: _load(p, str(p)) for p in sorted(self.path.glob("*.npy")) if p.stem in (*REQUIRED, *OPTIONAL, *BOUNDARY)}
+            arrays = {p.stem: _load(p, str(p)) for p in sorted(self.path.glob("*.npy")) if p.stem in (*REQUIRED, *OPTIONAL, *ATTRIBUTES)}
         else:
             arrays = _load(self.path, str(self.path))
         return check(arrays, str(self), conventions)
-
-
-def _text(value) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _load(path: Path, where: str):
@@ -287,7 +300,7 @@ def _load(path: Path, where: str):
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             with loaded:
-                return {k: loaded[k] for k in loaded.files if k in (*REQUIRED, *OPTIONAL, *BOUNDARY)}
+                return {k: loaded[k] for k in loaded.files if k in (*REQUIRED, *OPTIONAL, *ATTRIBUTES)}
         if path.suffix == ".npz":
             raise SampleError(where, None, "is not an .npz archive")
         return loaded

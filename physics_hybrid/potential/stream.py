@@ -6,11 +6,13 @@ stream can be entered anywhere, restarted, shared out over ranks, and no limb is
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Iterable, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from physics_hybrid.potential.batch import Batch, components
 from physics_hybrid.potential.conductor import Conductor, Ends
@@ -40,6 +42,7 @@ class Solver:
             raise ValueError(f"data.solve.dtype must be float32 or float64; got {self.dtype!r}")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"data.solve.tolerance must lie in (0, 1); got {self.tolerance}")
+
 
 class Drawn(Protocol):
     """One body with its electrodes, in metres."""
@@ -86,23 +89,45 @@ class LimbStream:
         """
         numbers = list(numbers)
         paired = self.solver.ends.kind == "pair"
-        bodies = [self.limbs.draw(self.seed, SPLITS[self.split], n, electrodes=1 + paired).voxelise(self.grid) for n in numbers]
-        dtype = getattr(torch, self.solver.dtype)
+        bodies = self._voxelised(numbers, 1 + paired)
+        dtype, how = getattr(torch, self.solver.dtype), self.solver
         device = torch.device("cpu") if self.device.type == "mps" else self.device  # Apple's MPS has no float64
         tensor = lambda values: torch.from_numpy(np.stack(values)).to(device, dtype)
-        given = [components(b.sigma, self.sigma_components, self.phantom(n)) for b, n in zip(bodies, numbers)]  # refused before it is solved
-        sigma = tensor([b.sigma for b in bodies])
-        spacing = tensor([b.spacing for b in bodies])
+        given = [components(b.table.T, self.sigma_components, self.phantom(n)).T for b, n in zip(bodies, numbers)]  # refused before it is solved
+        index = torch.from_numpy(np.stack([b.index for b in bodies])).to(device)
+        row = (torch.arange(len(bodies), device=device).view(-1, 1, 1, 1), index.long())
+        spread = lambda tables: tensor(tables)[row].movedim(-1, 1).contiguous()
+        sigma, spacing = spread([b.table for b in bodies]), tensor([b.spacing for b in bodies])
         returns = tensor([b.return_point for b in bodies]) if paired else None
         source = PointSource(tensor([b.source_point for b in bodies]), tensor([np.asarray(b.current) for b in bodies]), returns)
-        solution = solve(
-            Conductor(sigma, spacing, self.solver.ends), source, self.solver.tolerance, dtype,
-            self.solver.singularity, self.solver.max_iterations,
-        )
+        conductor = Conductor(sigma, spacing, how.ends)
+        if how.kind == "finite_element":
+            from physics_hybrid.potential.finite_elements import solve_elements
+
+            solution = solve_elements(conductor, source, how.tolerance, how.singularity, how.max_iterations)
+        else:
+            solution = solve(conductor, source, how.tolerance, dtype, how.singularity, how.max_iterations)
         return Batch(
-            tensor(given).float(), tensor([b.source for b in bodies]).float(), solution.phi.float(), spacing.float(),
-            source.point.float(), source.current.float(),
-            torch.from_numpy(np.stack([b.labels for b in bodies])),
+            sigma.float() if self.sigma_components == sigma.shape[1] else spread(given).float(),
+            self._source(bodies, device), solution.phi.float(), spacing.float(), source.point.float(), source.current.float(),
+            torch.from_numpy(np.stack([b.names for b in bodies])).to(device)[row],
             tuple(self.phantom(n) for n in numbers),
             returns.float() if paired else None,
+            solution.nodes.float() if how.kind == "finite_element" else None,
+            how.singularity,
         ).to(self.device)
+
+    def _voxelised(self, numbers: list[int], electrodes: int) -> list[VoxelLimb]:
+        make = lambda n: self.limbs.draw(self.seed, SPLITS[self.split], n, electrodes=electrodes).voxelise(self.grid)
+        if len(numbers) == 1 or torch.get_num_threads() == 1:
+            return [make(n) for n in numbers]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy works outside the interpreter's lock
+            return list(pool.map(make, numbers))
+
+    def _source(self, bodies: list[VoxelLimb], device: torch.device) -> Tensor:
+        """Current density of the electrodes, A/m^3, float32. (B, D, H, W)"""
+        f = torch.zeros(len(bodies), *self.grid, device=device)
+        parts = [(b, voxels, values) for b, body in enumerate(bodies) for voxels, values in body.deposits()]
+        where = np.concatenate([np.column_stack([np.full(len(voxels), b), voxels]) for b, voxels, _ in parts])
+        values = torch.from_numpy(np.concatenate([values for *_, values in parts])).float().to(device)
+        return f.index_put(tuple(torch.from_numpy(where.T).to(device)), values)  # electrodes are 3 voxels apart: no voxel has two

@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT and, where the system has it, SIGUSR1: save and leave, with an exit code that says so."""
+"""SIGTERM, SIGINT and, where the system has it, SIGUSR1: save and leave, with an exit code that says whether it was possible to save."""
 
 from __future__ import annotations
 
@@ -12,15 +12,29 @@ WORKER_GRACE = 20
 
 
 class Requeue(SystemExit):
-    """A signal asked us to leave: what can be saved is saved, start again to go on. `code` is the exit status."""
+    """A signal asked us to leave: what can be saved is saved, start again to go on. `code` is the exit status.
+
+    agreed : all ranks leave together; else the others do not know of it.
+    """
+
+    def __init__(self, code: int, name: str, agreed: bool):
+        super().__init__(code)
+        self.name, self.agreed = name, agreed
+
+    def __str__(self) -> str:
+        return f"{self.name} asked this rank to leave"
 
 
 class Signals:
-    """A context in which those signals end the program with `code` (130 for SIGINT): at once, or, inside `deferred()`, when the work
-    in hand looks at `number`. The old handlers come back at the end."""
+    """A context in which those signals end the program: at once, or, inside `deferred()`, when the work in hand looks at `number`. The old
+    handlers come back at the end.
+
+    The exit status is `code` where this program has saved a state (`saved`): starting it again goes on from there. Else it is 128 and the
+    signal's number, as of a program that knows no signals: starting it again would come no further. For SIGINT it is always that, 130.
+    """
 
     def __init__(self, code: int):
-        self.code, self.number = code, None
+        self.code, self.number, self.saved = code, None, False
         self._waiting = False
         self._old: dict = {}
 
@@ -60,9 +74,10 @@ class Signals:
     def name(self) -> str:
         return signal.Signals(self.number).name
 
-    def leave(self) -> None:
+    def leave(self, agreed: bool = False) -> None:
         """Raise Requeue with the status that belongs to the signal."""
-        raise Requeue(130 if self.number == signal.SIGINT else self.code)
+        again = self.saved and self.number != signal.SIGINT
+        raise Requeue(self.code if again else 128 + self.number, self.name, agreed)
 
 
 def quiet_worker(_worker: int) -> None:

@@ -18,7 +18,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Protocol
+from typing import Any, Iterator, Protocol, Sequence
 
 import torch
 import torch.distributed as dist
@@ -40,9 +40,12 @@ class Problem(Protocol):
     steps_per_epoch: int
     monitor: str
 
-    def train_batches(self, epoch: int, start: int) -> Iterator[Any]:
-        """This rank's share of batches `start`, start + 1, ... of an epoch, on the training device; a function of (seed, epoch, position)
-        alone, and of equal size on all ranks."""
+    def steps_left(self, epoch: int, done: Sequence[tuple[int, int]]) -> int:
+        """Batches of an epoch that are left where other numbers of ranks have begun it; `done`: for each, how many ranks and how many batches."""
+
+    def train_batches(self, epoch: int, start: int, done: Sequence[tuple[int, int]]) -> Iterator[Any]:
+        """This rank's share of batches `start`, start + 1, ... of what is left of an epoch after `done`, on the training device; a function of
+        (seed, epoch, done, position) alone, and of equal size on all ranks."""
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]: ...
 
@@ -109,7 +112,8 @@ class Trainer:
             devices = [machine.device] if machine.device.type == "cuda" else None
             self.network = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
         self.clip = clipper(model, s.clipping_mode, s.clipping_threshold, s.clipping_eps)
-        self.progress = {"epoch": 0, "position": 0, "step": 0, "bad_steps": 0, "skipped": 0, "seconds": 0.0, "finished": False}
+        # position: batches of the epoch; done: [ranks, batches] of those that other numbers of ranks had before
+        self.progress = {"epoch": 0, "position": 0, "done": [], "step": 0, "bad_steps": 0, "skipped": 0, "seconds": 0.0, "finished": False}
         self.epoch_sums: dict[str, float] = {}
         self.best: dict | None = None
         self.signals = signals or Signals(settings.requeue_exit_code)
@@ -163,7 +167,9 @@ class Trainer:
     def save(self) -> Path:
         """Collect the state of all ranks; rank 0 writes it."""
         state = self.state()
-        return checkpoint.save_state(self.folder, state) if self.machine.writes else self.folder / checkpoint.LATEST
+        path = checkpoint.save_state(self.folder, state) if self.machine.writes else self.folder / checkpoint.LATEST
+        self.signals.saved = True
+        return path
 
     def restore(self, state: dict) -> None:
         """Go on from a state that `state` gave. Raises CheckpointError where the model does not fit."""
@@ -179,7 +185,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
-        self.progress, self.epoch_sums, self.best = dict(state["progress"]), dict(state["epoch_sums"]), state["best"]
+        self.progress, self.epoch_sums, self.best = {**self.progress, **state["progress"]}, dict(state["epoch_sums"]), state["best"]
         self.progress["finished"] = self.progress["epoch"] >= self.settings.epochs
         if self.machine.rank < len(state["rng"]):
             checkpoint.set_rng_state(state["rng"][self.machine.rank])
@@ -194,18 +200,22 @@ class Trainer:
                 )
 
     def _reshard(self, before: int) -> None:
-        """Go on with another number of ranks: the same samples have been seen, in larger or smaller global batches.
-
-        Position and step are counted anew in today's batches (rounded down: a few samples may be seen twice).
-        """
-        progress, ranks = self.progress, self.machine.world_size
-        progress["position"] = min(progress["position"] * before // ranks, self.problem.steps_per_epoch - 1)
-        progress["position"] -= progress["position"] % self.settings.accumulate
-        progress["step"] = progress["epoch"] * self.updates_per_epoch + progress["position"] // self.settings.accumulate
+        """Go on with another number of ranks: the samples of the epoch that are left come in larger or smaller global batches, and the step is
+        counted anew from the end of the epoch."""
+        progress = self.progress
+        if progress["position"]:
+            progress["done"] = [*progress["done"], [before, progress["position"]]]
+            progress["position"] = 0
+        progress["step"] = (progress["epoch"] + 1) * self.updates_per_epoch - math.ceil(self._length() / self.settings.accumulate)
         self.scheduler.last_epoch = progress["step"]
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs):
             group["lr"] = rate * self._schedule(progress["step"])
         self.scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _length(self) -> int:
+        """Batches of the present epoch, without those of other numbers of ranks."""
+        done = self.progress["done"]
+        return self.problem.steps_left(self.progress["epoch"], done) if done else self.problem.steps_per_epoch
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -233,21 +243,23 @@ class Trainer:
             with bar:
                 while self.progress["epoch"] < self.settings.epochs:
                     self._epoch(bar)
-            if self.signals.number is not None:  # it came while the last epoch was finished: nothing is left to save
-                self.signals.leave()
+            self.leaving = self._signal_anywhere()
+            if self.leaving is not None:  # it came while the last epoch was finished: nothing is left to save
+                self.signals.number = self.leaving
+                self.signals.leave(agreed=True)
 
     def _epoch(self, bar: tqdm) -> None:
         progress = self.progress
         self.model.train()
-        with contextlib.closing(self.problem.train_batches(progress["epoch"], progress["position"])) as batches:
+        with contextlib.closing(self.problem.train_batches(progress["epoch"], progress["position"], progress["done"])) as batches:
             self._steps(batches, bar)
         self._finish_epoch(bar)
 
     def _steps(self, batches: Iterator[Any], bar: tqdm) -> None:
-        s, progress = self.settings, self.progress
-        while progress["position"] < self.problem.steps_per_epoch:
+        s, progress, length = self.settings, self.progress, self._length()
+        while progress["position"] < length:
             started = time.perf_counter()
-            share = min(s.accumulate, self.problem.steps_per_epoch - progress["position"])
+            share = min(s.accumulate, length - progress["position"])
             try:
                 taken = [next(batches) for _ in range(share)]
             except RuntimeError:
@@ -269,7 +281,7 @@ class Trainer:
                 self.tracker.log({f"train/{k}": v for k, v in values.items()}, progress["step"])
             if self.leaving is not None:
                 self._leave(bar)
-            if progress["step"] % s.checkpoint_every == 0 and progress["position"] < self.problem.steps_per_epoch:
+            if progress["step"] % s.checkpoint_every == 0 and progress["position"] < length:
                 self.save()
 
     def _update(self, batches: list) -> dict[str, float]:
@@ -321,6 +333,13 @@ class Trainer:
             packed = together[:, :-1].mean(dim=0)
         return dict(zip(sums, packed.tolist()))
 
+    def _signal_anywhere(self) -> int | None:
+        """A signal that any rank has had. All must call it."""
+        number = torch.tensor([self.signals.number or 0], device=self.machine.device)
+        if self.machine.world_size > 1:
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+        return int(number) or None
+
     def _autocast(self):
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision, torch.float32)
         return torch.autocast(self.machine.device.type, dtype=dtype, enabled=self.settings.precision != "float32")
@@ -343,7 +362,7 @@ class Trainer:
     def _finish_epoch(self, bar: tqdm) -> None:
         s, progress = self.settings, self.progress
         progress["epoch"] += 1
-        progress["position"] = 0
+        progress["position"], progress["done"] = 0, []
         last = progress["epoch"] == s.epochs
         progress["finished"] = last
         record: dict[str, Any] = {"epoch": progress["epoch"], "step": progress["step"], "seconds": round(progress["seconds"], 3)}
@@ -409,4 +428,4 @@ class Trainer:
                 f"{self.signals.name}: state saved to {path} at epoch {self.progress['epoch']}, step {self.progress['step']}; "
                 f"the same command with run={self.folder.name} goes on from there", flush=True,
             )
-        self.signals.leave()
+        self.signals.leave(agreed=True)

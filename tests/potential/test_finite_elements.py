@@ -362,7 +362,7 @@ def element_batch(ends="grounded", singularity="subtraction"):
     at = electrodes(body, (5, 4, 2), returns=(9, 6, 2) if ends == "pair" else None)
     truth = solve_elements(body, at, 1e-12 if ends != "pair" else 1e-11, singularity)
     batch = Data(
-        sigma=body.sigma, spacing=body.spacing, source_point=at.point, current=at.current, u=truth.phi, nodes=truth.nodes, shape=body.shape, tissue=body.tissue
+        sigma=body.sigma, spacing=body.spacing, source_point=at.point, current=at.current, return_point=at.returns, u=truth.phi, nodes=truth.nodes, shape=body.shape, tissue=body.tissue
     )
     return batch, ElementPhysics.of(body, at, torch.float64, singularity)
 

@@ -212,12 +212,12 @@ def test_one_volume_splits_its_sources_and_says_so():
     body = bodies.bodies[0]
     voxels = {}
     for split in range(3):
-        drawn = [bodies.draw(0, split, n).point for n in range(200)]
+        drawn = [bodies.draw(0, split, n).points[0] for n in range(200)]
         assert all(bodies.table[body.row_at(p)].name == "muscle" for p in drawn)
         assert all(0.15 < p[0] / body.extent[0] < 0.85 for p in drawn)
         voxels[split] = {tuple((p // body.spacing).astype(int)) for p in drawn}
     assert not (voxels[0] & voxels[1] or voxels[0] & voxels[2] or voxels[1] & voxels[2])
-    assert np.array_equal(bodies.draw(0, 0, 5).point, segmentations().draw(0, 0, 5).point)
+    assert np.array_equal(bodies.draw(0, 0, 5).points, segmentations().draw(0, 0, 5).points)
 
 
 def test_several_volumes_are_split_as_wholes():
@@ -231,7 +231,7 @@ def test_listed_sources_are_used_once_and_shared_out():
     points = [[0.040 + 0.004 * i, 0.024, 0.016] for i in range(6)]
     labels = np.full((24, 16, 16), MUSCLE)
     bodies = segmentations(labels, sources=points, splits={"train": 0.5, "validation": 0.25, "test": 0.25})
-    used = {split: {tuple(bodies.draw(0, i, n).point.round(6)) for n in range(10)} for i, split in enumerate(("train", "validation", "test"))}
+    used = {split: {tuple(bodies.draw(0, i, n).points[0].round(6)) for n in range(10)} for i, split in enumerate(("train", "validation", "test"))}
     assert [bodies.available(s) for s in used] == [len(u) for u in used.values()] == [4, 1, 1]
     assert np.array(sorted(set.union(*used.values()))) == pytest.approx(np.array(points))
     with pytest.raises(ValueError, match="lists 2"):
@@ -251,7 +251,7 @@ def test_sources_sit_where_the_grid_can_hold_them_with_all_their_current():
             sigma = {tuple(voxels.sigma[:, *i]) for i in np.argwhere(voxels.source > 0)}
             assert len(sigma) == 1 and min(*sigma) > 0
             assert voxels.source.sum() * voxels.spacing.prod() == pytest.approx(1e-3)
-            assert (np.abs(voxels.source_point - drawn.point) <= 2.5 * np.maximum(voxels.spacing, drawn.body.spacing)).all()
+            assert (np.abs(voxels.source_point - drawn.points[0]) <= 2.5 * np.maximum(voxels.spacing, drawn.body.spacing)).all()
 
 
 def test_tensors_of_the_table_reach_the_batch_and_names_reach_the_metrics():
@@ -267,7 +267,7 @@ def test_tensors_of_the_table_reach_the_batch_and_names_reach_the_metrics():
         stream(bodies).batch([0])
     data = LimbData(bodies, Solver(), (24, 16, 16), 1, 0, torch.device("cpu"), "data", 1, 1)
     with pytest.raises(ValueError, match="names no bone"):
-        data.check_loss(["bone"], physics=False)
+        data.check_loss(["bone"])
     scalar = segmentations(table={**{t: {"label": i, "sigma": 0.1 * i} for i, t in enumerate(("a", "b", "muscle", "c"), 1)}, "air": {"label": 0, "sigma": 0}})
     assert stream(scalar).batch([0]).sigma.shape[1] == 3 and stream(scalar, sigma_components=1).batch([0]).sigma.shape[1] == 1
     assert BONE not in scalar.draw(0, 0, 0).voxelise((24, 16, 16)).labels

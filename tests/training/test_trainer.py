@@ -8,6 +8,7 @@ import pytest
 import torch
 from physicsnemo.core.module import Module
 from torch import nn
+from tqdm import tqdm
 
 from physics_hybrid.launch import Machine, initialize
 from physics_hybrid.training import checkpoint
@@ -40,8 +41,11 @@ class Fit:
     def __init__(self, steps=5, poison=(), hook=None):
         self.steps_per_epoch, self.poison, self.hook, self.seen = steps, set(poison), hook, []
 
-    def train_batches(self, epoch, start):
-        for i in range(start, self.steps_per_epoch):
+    def steps_left(self, epoch, done):
+        return self.steps_per_epoch - sum(ranks * batches for ranks, batches in done)
+
+    def train_batches(self, epoch, start, done):
+        for i in range(self.steps_per_epoch - self.steps_left(epoch, done) + start, self.steps_per_epoch):
             yield Points(100 * epoch + i)
 
     def loss(self, model, batch):
@@ -113,6 +117,25 @@ def test_stopped_after_any_step_and_resumed_gives_the_same_bits(tmp_path, change
         assert again.best["score"] == whole.best["score"]
         strip = lambda f: [l for l in (f / "log.jsonl").read_text().splitlines()]
         assert len(strip(folder)) == len(strip(tmp_path / "whole")) == 3
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_epoch_that_two_ranks_began_goes_on_with_what_they_left(tmp_path, accumulate):
+    """Two ranks had three of their batches in the second epoch: six of the eight of one rank."""
+    t = trainer(tmp_path, epochs=1, accumulate=accumulate)
+    t.save()
+    state = checkpoint.load_latest(tmp_path)
+    state["progress"].update(epoch=1, position=3, step=8)
+    state["world_size"] = 2
+    problem = Fit(steps=8)
+    t = trainer(tmp_path, problem, epochs=3, accumulate=accumulate)
+    t.restore(state)
+    total = 3 * t.updates_per_epoch
+    assert t.progress["step"] == 2 * t.updates_per_epoch - t.updates_per_epoch // 4 and t.progress["done"] == [[2, 3]]
+    t._epoch(tqdm(disable=True))
+    assert problem.seen == [106, 107] and t.progress["step"] == 2 * t.updates_per_epoch
+    t.fit()
+    assert problem.seen[2:] == list(range(200, 208)) and t.progress["step"] == total and t.progress["done"] == []
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
@@ -216,6 +239,11 @@ def test_a_broken_tracker_does_not_stop_training(tmp_path, monkeypatch, capsys):
 
 def test_signals_leave_at_once_or_wait_for_the_work_in_hand():
     with Signals(85) as signals:
+        with pytest.raises(Requeue) as left:
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigtimedwait([], 0.1)
+        assert left.value.code == 128 + signal.SIGTERM  # nothing was saved: the same again would come no further
+        signals.number, signals.saved = None, True
         with pytest.raises(Requeue) as left:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.sigtimedwait([], 0.1)

@@ -1,0 +1,125 @@
+"""The order of an epoch: the same samples in the same order, whatever the number of ranks, and each once where that number changes."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from physics_hybrid.potential.data import Entry, FileData, Files, LimbData
+from physics_hybrid.potential.samples import Address
+from physics_hybrid.potential.stream import LimbStream, Solver
+
+KEY = (0, 3)
+ONE_GRID, SEVERAL = [(16, 12, 12)] * 23, [(16, 12, 12)] * 12 + [(20, 12, 10)] * 7 + [(24, 8, 8)] * 2 + [(8, 8, 8)]
+
+
+def global_batches(shapes, ranks, batch_size=2, done=(), key=KEY):
+    """The numbers of the samples in each batch of all ranks together."""
+    entries = [Entry(Address(Path("f.h5"), i), shape, str(i)) for i, shape in enumerate(shapes)]
+    shares = [Files(entries, batch_size, torch.device("cpu"), rank=r, world_size=ranks).rows(key, done) for r in range(ranks)]
+    assert all(len({len(share) for share in batch}) == 1 for batch in zip(*shares, strict=True))
+    return [[a.row for share in batch for a in share] for batch in zip(*shares, strict=True)]
+
+
+def distinct(batches):
+    return list(dict.fromkeys(itertools.chain(*batches)))
+
+
+@pytest.mark.parametrize("shapes", [ONE_GRID, SEVERAL], ids=["one", "several"])
+def test_every_epoch_has_each_sample_in_batches_of_one_grid(shapes):
+    for ranks in (1, 2, 3, 8):
+        batches = global_batches(shapes, ranks)
+        assert sorted(distinct(batches)) == list(range(len(shapes)))
+        assert all(len({shapes[i] for i in batch}) == 1 for batch in batches)
+    assert distinct(batches) != distinct(global_batches(shapes, 8, key=(0, 4)))
+
+
+@pytest.mark.parametrize("shapes", [ONE_GRID, SEVERAL], ids=["one", "several"])
+def test_ranks_times_batch_size_decides_the_global_batches(shapes):
+    """Up to the samples that are repeated at the end of a grid, for equal shares."""
+    alone = global_batches(shapes, 1, batch_size=8)
+    for ranks, batch_size in ((2, 4), (4, 2), (8, 1)):
+        together = global_batches(shapes, ranks, batch_size)
+        assert [batch[: len(whole)] for batch, whole in zip(together, alone, strict=True)] == alone
+        assert all(len(batch) - len(whole) < ranks for batch, whole in zip(together, alone))
+
+
+@pytest.mark.parametrize("shapes", [ONE_GRID, SEVERAL], ids=["one", "several"])
+def test_the_order_within_a_grid_does_not_depend_on_the_number_of_ranks(shapes):
+    of_grid = lambda ranks, shape: [i for i in distinct(global_batches(shapes, ranks)) if shapes[i] == shape]
+    for shape in set(shapes):
+        assert of_grid(1, shape) == of_grid(2, shape) == of_grid(5, shape)
+
+
+@pytest.mark.parametrize("shapes", [ONE_GRID, SEVERAL], ids=["one", "several"])
+@pytest.mark.parametrize("before, after", [(2, 1), (1, 3), (4, 2)])
+def test_another_number_of_ranks_goes_on_with_exactly_the_samples_that_are_left(shapes, before, after):
+    whole = global_batches(shapes, before)
+    for count in range(len(whole) + 1):
+        seen = distinct(whole[:count])
+        rest = distinct(global_batches(shapes, after, done=[(before, count)]))
+        assert not set(seen) & set(rest) and len(seen) + len(rest) == len(shapes)
+        again = distinct(global_batches(shapes, after, done=[(before, count)])[:1])
+        last = distinct(global_batches(shapes, before, done=[(before, count), (after, 1)]))
+        assert sorted(seen + again + last) == list(range(len(shapes)))
+        if len(set(shapes)) == 1:
+            assert seen + rest == distinct(whole)
+
+
+class Numbers(list):
+    def split(self, size):
+        return [Numbers(self[k : k + size]) for k in range(0, len(self), size)]
+
+
+@pytest.fixture
+def numbers(monkeypatch):
+    """Streams give the numbers of the limbs, unsolved."""
+    monkeypatch.setattr(LimbStream, "batch", lambda self, numbers: Numbers(numbers))
+
+
+def limb_data(limbs, ranks, rank):
+    return LimbData(limbs, Solver(), (16, 12, 12), 2, 0, torch.device("cpu"), "data", samples_per_epoch=10, validation_samples=1, rank=rank, world_size=ranks)
+
+
+def streamed(limbs, ranks, epoch, done=()):
+    shares = [limb_data(limbs, ranks, r) for r in range(ranks)]
+    batches = [sum(parts, []) for parts in zip(*[s.train_batches(epoch, 0, done) for s in shares], strict=True)]
+    assert len(batches) == shares[0].steps_left(epoch, done) and all(len(b) == 2 * ranks for b in batches)
+    return batches
+
+
+def test_streamed_epochs_of_a_size_that_the_global_batch_does_not_divide_begin_at_the_same_limb(limbs, numbers):
+    for epoch in (0, 3):
+        for ranks in (1, 2, 3):
+            assert sum(streamed(limbs, ranks, epoch), [])[:10] == list(range(10 * epoch, 10 * epoch + 10))
+    assert limb_data(limbs, 3, 0).steps_per_epoch == 2
+
+
+def test_streamed_limbs_go_on_where_other_ranks_left_them(limbs, numbers):
+    for before, after in ((2, 1), (1, 3), (3, 2)):
+        for count in range(limb_data(limbs, before, 0).steps_per_epoch):
+            seen = sum(streamed(limbs, before, 1)[:count], [])
+            assert (seen + sum(streamed(limbs, after, 1, [(before, count)]), []))[:10] == list(range(10, 20))
+    assert limb_data(limbs, 1, 0).steps_left(1, [(3, 2)]) == 0
+
+
+def test_limbs_solved_ahead_come_in_the_same_order(limbs, numbers):
+    for ranks in (1, 2):
+        for at_once in (1, 2, 6, 7, 100):
+            ahead = [dataclasses.replace(limb_data(limbs, ranks, r), solve_together=at_once) for r in range(ranks)]
+            for plain, data in zip((limb_data(limbs, ranks, r) for r in range(ranks)), ahead):
+                for start in range(4):
+                    assert list(data.train_batches(1, start)) == list(plain.train_batches(1, start))
+
+
+def test_limbs_solved_ahead_are_the_same_limbs_and_the_same_bits_on_a_resume(limbs):
+    plain = limb_data(limbs, 1, 0)
+    ahead = dataclasses.replace(plain, solve_together=6)
+    whole = list(ahead.train_batches(0, 0))
+    for a, b in zip(whole, plain.train_batches(0, 0), strict=True):
+        assert a.names == b.names and torch.equal(a.sigma, b.sigma) and torch.equal(a.source, b.source)
+        assert float((a.u - b.u).norm() / b.u.norm()) < 1e-6
+    for a, b in zip(whole[4:], ahead.train_batches(0, 4), strict=True):
+        assert torch.equal(a.u, b.u)
