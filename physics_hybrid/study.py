@@ -30,7 +30,8 @@ from physics_hybrid.command_line import readable_errors
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = ("relative_l2", "rdm", "mag", "field_error", "charge_defect", "baseline_relative_l2")
-SAVED = 85  # training.requeue_exit_code
+#: Exit statuses of a training that was told to leave: 85 (training.requeue_exit_code) with a state saved, the others with nothing to save.
+TOLD_TO_LEAVE = (85, 130, 138, 143)
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def run(cells: list[Cell], output: Path, launch: Callable[[Cell, Path], int] = t
     Raises
     ------
     SystemExit
-        A training was told to save and leave (its exit status): so do we.
+        A training was told to leave (its exit status): so do we.
     """
     for cell in cells:  # changed overrides are refused before anything runs
         prepare(cell, output)
@@ -138,8 +139,8 @@ def run(cells: list[Cell], output: Path, launch: Callable[[Cell, Path], int] = t
             print("finished before")
             continue
         status = launch(cell, output)
-        if status in (SAVED, 130):
-            print("saved; the same command goes on", flush=True)
+        if status in TOLD_TO_LEAVE:
+            print("told to leave; the same command goes on", flush=True)
             raise SystemExit(status)
         if status == 0 and finished(cell, output):
             print("done")

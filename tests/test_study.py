@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from physics_hybrid import study as studies
-from physics_hybrid.readme import fill, study_results
-from physics_hybrid.study import SAVED, Cell, Study, collect, markdown, prepare, report, run, summarise
+from physics_hybrid.readme import fill, worth
+from physics_hybrid.study import Cell, Study, collect, markdown, prepare, report, run, summarise
 from tests.conftest import ROOT
 
 NAMES = sorted(p.stem for p in (ROOT / "conf" / "study").glob("*.yaml"))
@@ -68,13 +68,13 @@ def test_finished_cells_are_skipped_failures_do_not_stop_the_others_and_a_saved_
             (output / "cells" / f"{cell.name}.log").write_text("epoch 1\nerror: no such grid\n")
             return 1
         if cell == cells[3]:
-            return SAVED
+            return 85
         write_run(cell, output, 0.1)
         return 0
 
     with pytest.raises(SystemExit) as left:
         run(cells, tmp_path, launch)
-    assert left.value.code == SAVED and asked == [c.name for c in cells]
+    assert left.value.code == 85 and asked == [c.name for c in cells]
     asked.clear()
     failures = run(cells[:3], tmp_path, launch)
     assert asked == [cells[1].name] and len(failures) == 1 and "exit status 1: error: no such grid" in failures[0] and str(tmp_path) in failures[0]
@@ -98,8 +98,9 @@ def test_means_spreads_and_paired_ratios(tiny, tmp_path):
     table = report(cells, tiny, tmp_path)
     assert "| 4 | direct | 0.3 ± 0.1 |" in table and "10 optimiser steps each" in table and "3 unseen limbs" in table
     assert (tmp_path / "study.png").stat().st_size > 10_000 and json.loads((tmp_path / "study.json").read_text())["missing"] == []
-    page = fill("<!-- study -->\nold\n<!-- /study -->\n", "study", study_results(tmp_path))
-    assert table in page and "old" not in page and "docs/hybrid_value_tiny.png" in page
+    (tmp_path / "docs").mkdir()
+    page = fill("<!-- study -->\nold\n<!-- /study -->\n", "study", worth(tmp_path, tmp_path))
+    assert table in page and "old" not in page and "(docs/hybrid_value_tiny.png)" in page and (tmp_path / "docs/hybrid_value_tiny.png").exists()
     rows[0]["steps"] = 11
     assert "unequal budgets: 10, 11" in markdown(summarise(rows, tiny), rows, tiny)
 
@@ -132,6 +133,10 @@ def test_a_real_failure_is_reported_and_a_job_script_gets_the_overrides(tmp_path
     study = Study.read(str(bad))
     path = prepare(study.cells(tmp_path / "o")[2], tmp_path / "o")
     assert path.name == "direct_streamed_seed0.txt" and "model.compositoin=direct" in path.read_text().splitlines()
+
+
+def test_there_is_a_place_in_the_readme():
+    fill((ROOT / "README.md").read_text(), "study", "x")
 
 
 @pytest.mark.parametrize("content, message", [
