@@ -8,7 +8,7 @@ Limbs, ends and metrics are those of conf/config.yaml with the overrides, and al
                       (fno is PhysicsNeMo's; fno_neuraloperator is left out where that library is not installed)
     multigrid         our finite volumes at each of --tolerances, in batches, operator and levels set up anew: float32, or float64 where that fails
     finite elements   scikit-fem and pyamg on the CPU, on --elements limbs; their error is that of another discretisation, whatever the tolerance
-    analytical        the baseline alone
+    analytical        the closed form of an infinite medium, and beside a network with another baseline that baseline alone
 
 From sigma and source on the device to volts on the device, `seconds` is the median of --repeats calls over the samples of a batch, for each of
 --batch-sizes; speeds compare each contender at its best. Memory is what a call adds on the GPU at its peak, batch input not counted (null on a
@@ -29,6 +29,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import torch
@@ -38,15 +39,16 @@ from tqdm import tqdm
 from physics_hybrid import roofline
 from physics_hybrid.launch import Machine, initialize
 from physics_hybrid.measure import bench, configuration, seconds
+from physics_hybrid.potential.baseline import PointSourceBaseline
 from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.conductor import zero_mean
 from physics_hybrid.potential.data import Files, LimbData
-from physics_hybrid.potential.evaluation import name_of, surroundings
+from physics_hybrid.potential.evaluation import Grid, name_of, surroundings
 from physics_hybrid.potential.losses import select
-from physics_hybrid.potential.metrics import STATISTICS, aggregate, topography
+from physics_hybrid.potential.metrics import aggregate, topography
 from physics_hybrid.potential.multigrid import SolverError, solve
 from physics_hybrid.potential.problem import PotentialProblem, build_data, build_problem, model_inputs, predict
-from physics_hybrid.resolution_matrix import Grid, grids_of
+from physics_hybrid.resolution_matrix import grids_of
 from physics_hybrid.run_folder import flat
 from physics_hybrid.session import load
 
@@ -56,7 +58,7 @@ BONES = "real bones"
 
 @dataclass
 class Contender:
-    """name; kind: network, multigrid, elements or analytical; solve: batch -> phi (B, D, H, W) in V; about: what else a row says of it."""
+    """name; kind: network, multigrid, elements, analytical, or baseline (of a network, where it is not analytical); solve: batch -> phi (B, D, H, W) in V; about: what else a row says of it."""
 
     name: str
     kind: str
@@ -284,9 +286,12 @@ def run_benchmark(
                     raise
     for tolerance in element_tolerances if element_samples else ():
         measured(elements(tolerance, problem), few, {1: whole.split(1)[0]}, 1)
-    if networks:
-        baseline = Contender("analytical baseline", "analytical", lambda batch: problem.baseline(networks[0].model, batch), {})
-        measured(baseline, files, batches, repeats)
+    for contender in networks:
+        if not isinstance(contender.model.baseline, PointSourceBaseline):
+            alone = lambda batch, model=contender.model: problem.baseline(model, batch)
+            measured(Contender(f"{contender.name}: its baseline alone", "baseline", alone, {}), files, batches, repeats)
+    closed_form = SimpleNamespace(baseline=PointSourceBaseline())
+    measured(Contender("analytical baseline", "analytical", lambda batch: problem.baseline(closed_form, batch), {}), files, batches, repeats)
 
     rival = {s["multigrid"] for s in speeds(rows)}
     peak = roofline.peaks(machine)
@@ -375,6 +380,8 @@ def figure(result: dict[str, Any], path: Path) -> Path:
     fem = [r for r in result["rows"] if r["kind"] == "elements"]
     if fem:
         left.plot([best(r) for r in fem], [percent(r) for r in fem], color="tab:brown", marker="D", linestyle="none", markersize=6, label="scikit-fem + pyamg, CPU")
+    for row in (r for r in result["rows"] if r["kind"] == "baseline"):
+        left.plot(best(row), percent(row), marker="x", color=colors[row["name"].removesuffix(": its baseline alone")], linestyle="none", label=row["name"])
     for row in (r for r in result["rows"] if r["kind"] == "analytical"):
         left.axhline(percent(row), color="0.45", linestyle=":", linewidth=1.2, label="analytical baseline")
     left.set(xscale="log", yscale="log", xlabel="ms a sample, at the best batch size", ylabel="relative L2 error (%)")

@@ -2,6 +2,7 @@
 
     python -m physics_hybrid.readme [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json] [--scaling scaling.json]
         [--validation validation/validate.json] [--rates data_rates.json] [--matrix resolution_matrix/resolution_matrix.json] [--benchmark benchmark/benchmark.json]
+        [--study runs/hybrid_value]
 
 The shipped model's table is written whenever there is one.
 """
@@ -76,12 +77,19 @@ def pictured(report: Path, table: Callable[[dict], str], caption: str, root: Pat
     return f"{table(json.loads(report.read_text()))}\n\n![{caption}](docs/{picture.name})"
 
 
+def study_results(folder: Path) -> str:
+    """Picture and table of a study (`python -m physics_hybrid.study`)."""
+    name = json.loads((folder / "study.json").read_text())["study"]
+    return f"![Error against the number of training samples](docs/{name}.png)\n\n{(folder / 'study.md').read_text()}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", help="folder of the run that gives the results and pictures")
     parser.add_argument("--memory", type=Path, help="JSON of python -m physics_hybrid.peak_memory")
     parser.add_argument("--overhead", type=Path, help="JSON of python -m physics_hybrid.step_overhead")
     parser.add_argument("--scaling", type=Path, help="JSON of python -m physics_hybrid.scaling")
+    parser.add_argument("--study", type=Path, help="output folder of python -m physics_hybrid.study")
     parser.add_argument("--rates", type=Path, help="JSON of python -m physics_hybrid.data_rates")
     parser.add_argument("--validation", type=Path, help="JSON of python -m physics_hybrid.validate")
     parser.add_argument("--matrix", type=Path, help="JSON of python -m physics_hybrid.resolution_matrix")
@@ -117,6 +125,10 @@ def main() -> None:
             f"| {r['model']} | {r['parameters'] / 1e6:.2f} M | {r['precision']} | {'yes' if r['checkpointing'] else 'no'} | {r['peak_GB']:.1f} | {r['step_s']:.1f} |" for r in rows
         ]
         text = fill(text, "memory", "\n".join(lines) + f"\n\n{rows[0]['grid']}, batch {rows[0]['batch']}; {rows[0]['device']}.")
+    if arguments.study:
+        text = fill(text, "study", study_results(arguments.study))
+        name = json.loads((arguments.study / "study.json").read_text())["study"]
+        shutil.copy(arguments.study / "study.png", ROOT / "docs" / f"{name}.png")
     page.write_text(text)
 
 

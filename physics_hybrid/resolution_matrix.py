@@ -8,10 +8,10 @@ grid, for the same test limbs (those of the first run's seed; truth solved on th
 
     direct                 the network on that grid
     potential, trilinear   its prediction on the finest of its training grids that is coarser, interpolated
-    potential, Fourier     the same, by cosines (potential/resampling.py)
-    correction, trilinear  that prediction over its analytical baseline, interpolated, times the baseline of the grid
+    potential, Fourier     the same, by cosines (potential/resample.py)
+    correction, trilinear  that prediction over its baseline, interpolated, times the baseline of the grid
     correction, Fourier    the same, by cosines
-    analytical             the baseline alone
+    baseline               its baseline alone
 
 Errors are relative L2 (see potential/metrics.py), also by distance from the source and by wavelength. Written into the output folder:
 resolution_matrix.json, .md and .png.
@@ -20,6 +20,7 @@ resolution_matrix.json, .md and .png.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import statistics
@@ -33,28 +34,30 @@ from tqdm import tqdm
 
 from physics_hybrid.launch import initialize
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.evaluation import name_of, surroundings
+from physics_hybrid.potential.conductor import Ends, zero_mean
+from physics_hybrid.potential.evaluation import Grid, name_of, surroundings
 from physics_hybrid.potential.losses import select
 from physics_hybrid.potential.metrics import Metrics
 from physics_hybrid.potential.problem import PotentialProblem, build_data, build_problem
-from physics_hybrid.potential.resampling import Grid, by_wavelength, cosine, trilinear, wavelength_names
-from physics_hybrid.run_folder import flat
+from physics_hybrid.potential.resample import cosine, upsample
+from physics_hybrid.potential.wavelengths import by_wavelength, wavelength_names
+from physics_hybrid.run_folder import FREE, flat
 from physics_hybrid.session import load
 
-DIRECT, ANALYTICAL = "direct", "analytical"
+DIRECT, BASELINE = "direct", "baseline"
 UPSAMPLED = ("potential, trilinear", "potential, Fourier", "correction, trilinear", "correction, Fourier")
 
 
 def contenders(problem: PotentialProblem, model: nn.Module, batch: Batch, coarse: Batch | None) -> dict[str, Tensor]:
     """phi (B, D, H, W) in volts of every contender on the grid of `batch`; `coarse` holds the same limbs on a training grid, or is None."""
-    base = problem.baseline(model, batch)
-    out = {DIRECT: problem.predict(model, batch), ANALYTICAL: base}
+    free = dataclasses.replace(problem, ends=Ends())  # no mean is taken off before the end: a ratio of potentials that pass zero has poles
+    base = free.baseline(model, batch)
+    out = {DIRECT: free.predict(model, batch), BASELINE: base}
     if coarse is not None:
-        phi, inside = problem.predict(model, coarse), coarse.tissue
-        ratio = torch.where(inside, phi / problem.baseline(model, coarse).where(inside, 1.0), 0.0)
-        fields = (trilinear(phi, inside, batch.shape), cosine(phi, inside, batch.shape), trilinear(ratio, inside, batch.shape) * base, cosine(ratio, inside, batch.shape) * base)
-        out |= dict(zip(UPSAMPLED, (torch.where(batch.tissue, f, 0.0) for f in fields)))
-    return out
+        phi, inside = free.predict(model, coarse), coarse.tissue
+        ratio = torch.where(inside, phi / free.baseline(model, coarse).where(inside, 1.0), 0.0)
+        out |= dict(zip(UPSAMPLED, (carry(field, inside, batch.shape) * factor for field, factor in ((phi, 1), (ratio, base)) for carry in (upsample, cosine))))
+    return {who: zero_mean(phi, batch.tissue) if problem.ends.floating else torch.where(batch.tissue, phi, 0.0) for who, phi in out.items()}
 
 
 def measure(phi: Tensor, batch: Batch, metrics: Metrics, physics, wavelengths: list[float]) -> list[dict[str, float]]:
@@ -75,6 +78,14 @@ def training_grids(config: dict[str, Any]) -> list[Grid]:
 def source_grid(grids: list[Grid], target: Grid) -> Grid | None:
     """The finest training grid that is coarser than the target, whose predictions are interpolated to it."""
     return max((g for g in grids if g != target and all(a <= b for a, b in zip(g, target))), default=None, key=lambda g: g[0] * g[1] * g[2])
+
+
+def recipe_beside(first: dict[str, Any], own: dict[str, Any]) -> str:
+    """What the model, losses or training of a run have different from the first run: ' (width=16, depth=6)', or nothing."""
+    parts = lambda c: {k: v for k, v in flat(c).items() if k.startswith(("model.", "loss.", "training.")) and not any(k == f or k.startswith(f) for f in FREE)}
+    before, now = parts(first), parts(own)
+    changes = [f"{k.rsplit('.', 1)[-1].strip('_')}={str(v).rsplit('.', 1)[-1] if k.endswith('_target_') else v}" for k, v in now.items() if before.get(k) != v]
+    return f" ({', '.join(changes)})" if changes else ""
 
 
 @torch.no_grad()
@@ -115,7 +126,7 @@ def run_matrix(runs: list[Path], grids: list[Grid], samples: int, wavelengths: l
         data = build_data(config, machine.device)
         problem = build_problem({**config, "problem": own["problem"]}, data)
         trained = training_grids(own)
-        label = " and ".join(map(name_of, trained)) + ("" if own["model"] == first["model"] else f" ({own['model']['backbone']['_target_'].rsplit('.', 1)[-1]})")
+        label = " and ".join(map(name_of, trained)) + recipe_beside(first, own)
         for grid in grids:
             coarse = source_grid(trained, grid)
             if coarse:
@@ -130,7 +141,7 @@ def run_matrix(runs: list[Path], grids: list[Grid], samples: int, wavelengths: l
         "grids": [name_of(g) for g in grids], "samples": samples, "test_seed": first["seed"], "bands": wavelength_names(wavelengths),
         "runs": [{"run": str(run), "trained": [name_of(g) for g in training_grids(c)], "seed": c["seed"], "parameters": sum(p.numel() for p in m.parameters())} for run, m, c in loaded],
         "cells": [
-            {"trained": label, "grid": grid, "who": who, "from": sources.get((label, grid)) if who in UPSAMPLED else None, **over_seeds(list(by_run.values())[: 1 if who == ANALYTICAL else None])}
+            {"trained": label, "grid": grid, "who": who, "from": sources.get((label, grid)) if who in UPSAMPLED else None, **over_seeds(list(by_run.values())[: 1 if who == BASELINE else None])}
             for (label, grid, who), by_run in rows.items()
         ],
         **surroundings(machine.device),
@@ -171,7 +182,7 @@ def matrix_table(result: dict[str, Any]) -> str:
         if any(best_upsampling(cells, row, grid) for grid in result["grids"]):
             best = [best_upsampling(cells, row, grid) for grid in result["grids"]]
             lines.append(f"| {row}, best of 4 interpolations | {seeds} | " + " | ".join(_cell(b["relative_l2"]) if b else "" for b in best) + " |")
-    lines.append("| analytical baseline | | " + " | ".join(f"{get(trained[0], grid, ANALYTICAL)['mean']:.4f}" for grid in result["grids"]) + " |")
+    lines.append("| baseline alone | | " + " | ".join(f"{get(trained[0], grid, BASELINE)['mean']:.4f}" for grid in result["grids"]) + " |")
     pairs = [(row, grid) for row in trained for grid in result["grids"] if best_upsampling(cells, row, grid)]
     lost = [f"{row} on {grid}" for row, grid in pairs if get(row, grid, DIRECT)["mean"] >= best_upsampling(cells, row, grid)["relative_l2"]["mean"]]
     verdict = f"Direct inference on a finer grid beats all four interpolations from the training grid in {len(pairs) - len(lost)} of {len(pairs)} cases" + (f"; not for {', '.join(lost)}." if lost else ".")
@@ -182,13 +193,13 @@ def report(result: dict[str, Any]) -> str:
     """resolution_matrix.md."""
     cells, trained = index(result), list(dict.fromkeys(c["trained"] for c in result["cells"]))
     lines = ["# Resolution matrix", "", matrix_table(result), "", f"Relative L2, mean over {result['samples']} unseen limbs (± standard deviation over seeds).", ""]
-    lines += ["## All contenders", "", "| trained on | used on | interpolated from | " + " | ".join((DIRECT, *UPSAMPLED, ANALYTICAL)) + " | trained there | direct, p95 | RDM | MAG |", "|---" * 13 + "|"]
+    lines += ["## All contenders", "", "| trained on | used on | interpolated from | " + " | ".join((DIRECT, *UPSAMPLED, BASELINE)) + " | trained there | direct, p95 | RDM | MAG |", "|---" * 13 + "|"]
     for row in trained:
         for grid in result["grids"]:
             get = lambda who, key="relative_l2", row=row: cells.get((row, grid, who), {}).get(key)
             source = next((cells[row, grid, who]["from"] for who in UPSAMPLED if (row, grid, who) in cells), "")
             there = get(DIRECT, row=grid) if row != grid else None
-            values = [*(_cell(get(who)) for who in (DIRECT, *UPSAMPLED, ANALYTICAL)), _cell(there), _cell(get(DIRECT, "relative_l2_p95")), _cell(get(DIRECT, "rdm")), _cell(get(DIRECT, "mag"))]
+            values = [*(_cell(get(who)) for who in (DIRECT, *UPSAMPLED, BASELINE)), _cell(there), _cell(get(DIRECT, "relative_l2_p95")), _cell(get(DIRECT, "rdm")), _cell(get(DIRECT, "mag"))]
             lines.append(f"| {row} | {grid} | {source} | " + " | ".join(values) + " |")
     for kind, title in (("wavelength", "By wavelength (squares add up to the square of the relative L2)"), ("distance", "By distance from the source")):
         names = _parts(result, kind)
@@ -196,7 +207,7 @@ def report(result: dict[str, Any]) -> str:
         for row in trained:
             for grid in result["grids"]:
                 best = best_upsampling(cells, row, grid)
-                for cell in filter(None, (cells[row, grid, DIRECT], best, cells[row, grid, ANALYTICAL])):
+                for cell in filter(None, (cells[row, grid, DIRECT], best, cells[row, grid, BASELINE])):
                     lines.append(f"| {row} | {grid} | {cell['who']} | " + " | ".join(_cell(cell.get(f"{kind}/{name}")) for name in names) + " |")
     lines += ["", "## Where the numbers come from", "", *(f"- {r['run']}: trained on {', '.join(r['trained'])}, seed {r['seed']}, {r['parameters'] / 1e6:.2f} M parameters" for r in result["runs"])]
     lines += [f"- {k}: {result[k]}" for k in ("commit", "hardware", "torch", "date")]
@@ -234,12 +245,12 @@ def figure(result: dict[str, Any], path: Path) -> Path:
     for row in trained:
         draw(axes[0], range(len(grids)), [cells[row, g, DIRECT]["relative_l2"] for g in grids], colors[row], "-", "o")
         draw(axes[0], range(len(grids)), [(best_upsampling(cells, row, g) or {}).get("relative_l2") for g in grids], colors[row], "--", "s", "white")
-    draw(axes[0], range(len(grids)), [cells[trained[0], g, ANALYTICAL]["relative_l2"] for g in grids], "0.45", ":", "^")
+    draw(axes[0], range(len(grids)), [cells[trained[0], g, BASELINE]["relative_l2"] for g in grids], "0.45", ":", "^")
     axes[0].set_xticks(range(len(grids)), grids, rotation=30, ha="right")
     axes[0].set(xlabel="grid it is used on", ylabel="relative L2 error (%)")
     for axis, kind, label in ((axes[1], "wavelength", "wavelength (mm)"), (axes[2], "distance", "distance from the source (mm)")):
         names = _parts(result, kind)
-        lines = [c for row in trained for c in contenders_of(row, finest)] + [(cells[trained[0], finest, ANALYTICAL], "0.45", ":", "^", None)]
+        lines = [c for row in trained for c in contenders_of(row, finest)] + [(cells[trained[0], finest, BASELINE], "0.45", ":", "^", None)]
         for cell, color, style, marker, face in lines:
             draw(axis, range(len(names)), [cell.get(f"{kind}/{name}") for name in names], color, style, marker, face)
         pretty = [n.removesuffix("+").removesuffix("mm").replace("-", "–") for n in names]
@@ -256,7 +267,7 @@ def figure(result: dict[str, Any], path: Path) -> Path:
     marks += [Line2D([], [], color="black", marker="o", markersize=5, label="direct")]
     if any(best_upsampling(cells, row, g) for row in trained for g in grids):
         marks += [Line2D([], [], color="black", marker="s", linestyle="--", markerfacecolor="white", markersize=5, label="best of 4 interpolations")]
-    marks += [Line2D([], [], color="0.45", marker="^", linestyle=":", markersize=5, label="analytical baseline")]
+    marks += [Line2D([], [], color="0.45", marker="^", linestyle=":", markersize=5, label="baseline alone")]
     figure_.legend(handles=marks, loc="outside upper center", ncols=min(len(marks), 4), frameon=False)
     figure_.savefig(path, dpi=130)
     plt.close(figure_)

@@ -156,8 +156,8 @@ Written by `python -m physics_hybrid.ship`; nothing here is typed in.
     model = physics_hybrid.load_pretrained()
     phi = model.predict(sigma, spacing, source_point, current)      # S/m, m, m, A -> V
 
-**What it is.** The electric potential of a point electrode in a limb: the closed form of an infinite medium, corrected by a network
-({config['model']['backbone']['_target_'].rsplit('.', 1)[-1]}, {about['parameters'] / 1e6:.2f} M parameters, {about['bytes'] / 1e6:.1f} MB; composition {config['model']['composition']}, baseline {config['model']['baseline']['kind']}).
+**What it is.** The electric potential of a point electrode in a limb: a baseline from physics ({config['model']['baseline']['kind']}), corrected by a network
+({config['model']['backbone']['_target_'].rsplit('.', 1)[-1]}, {about['parameters'] / 1e6:.2f} M parameters, {about['bytes'] / 1e6:.1f} MB; composition {config['model']['composition']}).
 Ends: {ends}. For research; not a medical device.
 
 ## Metrics

@@ -23,7 +23,8 @@ from typing import Any, Callable
 import numpy as np
 import torch
 
-from physics_hybrid.potential.conductor import Conductor, Ends
+from physics_hybrid.command_line import readable_errors
+from physics_hybrid.potential.conductor import Conductor
 from physics_hybrid.potential.evaluation import surroundings
 from physics_hybrid.potential.exact_cases import FE, FV, Case, Demand, Posed, cases, near_interfaces
 from physics_hybrid.potential.finite_elements import solve_elements
@@ -100,6 +101,65 @@ def describe(demand: Demand) -> str:
     return "; ".join(filter(None, (bounds, order)))
 
 
+# --- limbs ----------------------------------------------------------------------------------------------------------------------------
+
+
+def agreement(solvers: dict[str, Solver], quick: bool) -> list[dict]:
+    """Both solvers on limbs of the generator, straight and pennate: RDM and MAG of the one against the other, over tissue beyond 3 voxels of
+    the source, and how many voxels of the finer grid the source is away from the nearest other tissue."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from physics_hybrid.potential.phantom import LimbDistribution
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).resolve().parents[1] / "conf")):
+        phantom = OmegaConf.to_container(compose("config").data.phantom, resolve=True)
+    grids, (one, other) = ((24, 12, 12), (48, 24, 24)) if quick else ((48, 24, 24), (96, 48, 48)), solvers.values()
+    rows = []
+    for fibres, pennation, count in (("along D", [0.0, 0.0], 16), ("pennate, 10 to 25 degrees", [10.0, 25.0], 8)):
+        limbs = LimbDistribution(**{k: tuple(v) if isinstance(v, list) else v for k, v in {**phantom, "pennation": pennation}.items()})
+        for number in range(2 if quick else count):
+            row: dict[str, Any] = {"fibres": fibres, "limb": number, "grid": ["x".join(map(str, g)) for g in grids], "rdm": [], "mag": []}
+            for grid in grids:
+                body = limbs.draw(0, 0, number).voxelise(grid)
+                tensor = lambda values: torch.from_numpy(np.array(values, dtype=float))[None]
+                conductor, source = Conductor(tensor(body.sigma), tensor(body.spacing)), PointSource(tensor(body.source_point), tensor(body.current))
+                a, b = (solve_with(conductor, source)[0] for solve_with in (one, other))
+                place = (np.indices(grid).T + 0.5 - body.source_point / body.spacing).T
+                away = np.sqrt((place**2).sum(axis=0))
+                where = torch.from_numpy((body.index > 0) & (away > 3))
+                a, b = a[where], b[where]
+                row["rdm"].append(float((a / a.norm() - b / b.norm()).norm()))
+                row["mag"].append(float(a.norm() / b.norm()))
+            same = body.index == body.index[tuple((body.source_point / body.spacing).astype(int))]
+            row["source_from_interface_voxels"] = float(away[~same].min())
+            rows.append(row)
+    return rows
+
+
+def agreement_demands(rows: list[dict]) -> list[str]:
+    """What is missed: of limbs with fibres along D whose source is 3 voxels or more from other tissue, the median has RDM and |MAG - 1| of at
+    most 0.01 at 2 mm, smaller than at 4 mm. Nearer sources and pennate fibres are listed, and held to nothing."""
+    chosen, missed = [row for row in rows if row["fibres"] == "along D" and row["source_from_interface_voxels"] >= 3], []
+    for name, values in (("RDM", [row["rdm"] for row in chosen]), ("|MAG - 1|", [np.abs(np.array(row["mag"]) - 1) for row in chosen])):
+        coarse, fine = np.median(values, axis=0)
+        if not (fine <= 0.01 and fine < coarse):
+            missed.append(f"limbs: {name} of the median limb is {fine:.4f} at 2 mm and {coarse:.4f} at 4 mm, where at most 0.01 and falling is demanded")
+    return missed
+
+
+def agreement_table(result: dict) -> str:
+    """Markdown: finite volumes against finite elements, median and largest over limbs."""
+    rows, lines = result["limbs"], ["| fibres | source from other tissue | limbs | grid | RDM, median (largest) | abs(MAG - 1), median (largest) |", "|---|---|---|---|---|---|"]
+    for fibres in dict.fromkeys(row["fibres"] for row in rows):
+        for where, inside in (("3 voxels or more", lambda d: d >= 3), ("less than 3 voxels", lambda d: d < 3)):
+            chosen = [row for row in rows if row["fibres"] == fibres and inside(row["source_from_interface_voxels"])]
+            for i, grid in enumerate(chosen[0]["grid"] if chosen else ()):
+                rdm, mag = [row["rdm"][i] for row in chosen], [abs(row["mag"][i] - 1) for row in chosen]
+                lines.append(f"| {fibres} | {where} | {len(chosen)} | {grid} | {np.median(rdm):.4f} ({max(rdm):.4f}) | {np.median(mag):.4f} ({max(mag):.4f}) |")
+    return "\n".join(lines)
+
+
 # --- network ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -112,13 +172,13 @@ def network(checkpoint: Path, chosen: list[Case], quick: bool) -> list[dict]:
         Nothing there that can be read.
     """
     from physics_hybrid.potential.batch import Batch, components
-    from physics_hybrid.potential.problem import PotentialProblem
+    from physics_hybrid.potential.problem import PotentialProblem, build_ends
     from physics_hybrid.session import load
 
     model, config, _ = load(checkpoint)
     settings = (config or {}).get("problem", {"ends": "grounded", "coordinates": "cell"})
-    trained = Ends(settings["ends"], settings.get("beta"))
-    problem = PotentialProblem(None, None, None, settings["coordinates"])
+    trained = build_ends({"problem": settings})
+    problem = PotentialProblem(None, None, None, settings["coordinates"], trained)
     model = model.eval()
     single = lambda tensor: tensor.float().contiguous()
     rows = []
@@ -216,7 +276,7 @@ def network_table(result: dict) -> str:
 
 def origin(result: dict) -> str:
     other = sum(bool(r["missed_not_binding"]) for case in result["cases"] for r in case["rows"])
-    verdict = "NOT all demands are met" if not result["passed"] else f"All demands met but {other} that is not binding" if other else "All demands met"
+    verdict = "NOT all demands are met" if not result["passed"] else f"All binding demands met, {other} others missed" if other else "All demands met"
     return f"{verdict}; {result['seconds'] / 60:.1f} min on {result['hardware']}; commit {result['commit'][:10]}, torch {result['torch']}, {result['date']}."
 
 
@@ -225,10 +285,13 @@ def report(result: dict) -> str:
     parts = ["# Solvers against exact solutions", "Relative L2 error in per cent, from coarse to fine; the mean is removed where the potential is known up to a constant.", main_table(result)]
     notes = [f"- {', '.join(c['name'] for c in result['cases'] if c['note'] == note)}: {note}" for note in dict.fromkeys(case["note"] for case in result["cases"]) if note]
     wrong = [f"- {case['name']}, {r['solver']}, {r['region']}: {text}" for case in result["cases"] for r in case["rows"] for text in [*r["missed"], *r["missed_not_binding"], *([r["failed"]] if r["failed"] else [])]]
+    wrong += [f"- {text}" for text in result["limbs_missed"]]
     parts += ["\n".join(notes)] * bool(notes) + ["Not met:\n\n" + "\n".join(wrong)] * bool(wrong)
     parts += ["![Error against spacing](convergence.png)"]
     if result["near_interfaces"]:
         parts += ["## Sources near interfaces", "The closed form that is subtracted belongs to the medium of the voxel that holds the source. Error in per cent, beyond 3 voxels of the source; columns: its distance from the interface. (A distance in voxels is a shorter one at smaller h, so that these errors need not fall with h.)", interface_table(result)]
+    if result["limbs"]:
+        parts += ["## The two solvers on limbs", "Limbs of the generator, grounded, beyond 3 voxels of the source. No exact solution: this is what two independent discretisations of the same voxels differ by.", agreement_table(result)]
     if result["network"]:
         parts += ["## Network", f"{result['checkpoint']}. The source lies in the centre of its voxel, as a network sees it. The cases are no limbs of its training, and nothing is demanded.", network_table(result)]
     return "\n\n".join([*parts, origin(result)]) + "\n"
@@ -236,7 +299,7 @@ def report(result: dict) -> str:
 
 def summary(result: dict) -> str:
     """What the README shows: the main table, the worst of the sources near interfaces, the network's errors if there was one, and where it was made."""
-    parts = [main_table(result), interface_sentence(result) if result["near_interfaces"] else "", network_table(result) if result["network"] else "", origin(result)]
+    parts = [main_table(result), interface_sentence(result) if result["near_interfaces"] else "", agreement_table(result) if result["limbs"] else "", network_table(result) if result["network"] else "", origin(result)]
     return "\n\n".join(filter(None, parts))
 
 
@@ -319,8 +382,12 @@ def validate(output: Path, solvers: dict[str, Solver] | None = None, chosen: lis
             "interface": what, "distance_voxels": list(distances), "spacing_mm": [h * 1e3 for h in steps],
             "relative_l2": {name: row["regions"]["beyond 3 voxels"] for name, row in measured.items()}, "failed": {name: row["failed"] for name, row in measured.items() if "failed" in row},
         })
+    limbs = agreement(solvers, quick) if interfaces and len(solvers) == 2 else []
+    apart = agreement_demands(limbs) if limbs and not quick else []
+    for text in apart:
+        print(f"NOT MET  {text}", flush=True)
     result = {
-        "solvers": list(solvers), "passed": all(c["passed"] for c in judged) and not any(row["failed"] for row in near), "quick": quick, "cases": judged, "near_interfaces": near,
+        "solvers": list(solvers), "passed": all(c["passed"] for c in judged) and not apart and not any(row["failed"] for row in near), "quick": quick, "cases": judged, "near_interfaces": near, "limbs": limbs, "limbs_missed": apart,
         "network": asked, "checkpoint": str(checkpoint) if checkpoint else None, **surroundings(torch.device("cpu")), "seconds": time.perf_counter() - started,
     }
     output.mkdir(parents=True, exist_ok=True)
@@ -340,7 +407,8 @@ def main() -> None:
     chosen = [case for case in cases() if arguments.only in f"{case.group}: {case.name}"]
     if not chosen:
         parser.error(f"no case has {arguments.only!r} in its name; there are: " + "; ".join(case.name for case in cases()))
-    result = validate(arguments.output, None, chosen, arguments.quick, not arguments.only, arguments.checkpoint)
+    with readable_errors():
+        result = validate(arguments.output, None, chosen, arguments.quick, not arguments.only, arguments.checkpoint)
     print("\n" + (arguments.output / "validate.md").read_text() + f"\nwritten: {arguments.output}{os.sep}validate.json, validate.md, convergence.png")
     sys.exit(0 if result["passed"] else 1)
 

@@ -20,7 +20,7 @@ def made(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     overrides = [o for o in tiny_overrides(folder, ("limbs", "fno"), ["data.batch_size=2", "model.statistics_samples=2"]) if not o.startswith(("data.grid=", "data.samples_per_epoch=", "training.epochs="))]
     result = benchmark.run_benchmark(
-        [trained()], overrides, GRID, 3, [1, 3], [1e-1, 1e-3, 1e-6], [1e-6], 1, 2, ["fno", "unet", "fno_neuraloperator"], [(16, 12, 12), (24, 16, 16), (4, 4, 4)], 2, 1
+        [trained(), trained("model.baseline.kind=coarse_solve", "training.epochs=1")], overrides, GRID, 3, [1, 3], [1e-1, 1e-3, 1e-6], [1e-6], 1, 2, ["fno", "unet", "fno_neuraloperator"], [(16, 12, 12), (24, 16, 16), (4, 4, 4)], 2, 1
     )
     benchmark.write(result, folder)
     return folder, result
@@ -39,6 +39,8 @@ def test_every_contender_is_measured_on_the_same_limbs(made, trained):
     for row in result["rows"]:
         assert {"relative_l2", "rdm", "mag", "rdm_skin", "mag_skin"} <= set(row["metrics"]) and all(c["seconds"] > 0 and c["MB"] is None for c in row["cost"].values())
     run = rows["0"]
+    coarse = next(r for r in rows.values() if r["kind"] == "baseline")  # solved on half the grid: better than the closed form
+    assert coarse["metrics"]["relative_l2"]["mean"] < rows["analytical baseline"]["metrics"]["relative_l2"]["mean"]
     assert run["checkpoint"] == str(trained()) and not run["trained_on_other_limbs"] and run[benchmark.BONES]["mean"] > 0 and set(run["cost"]) == {"1", "3"}
     assert rows["fno, 2 steps"]["training_samples"] == 4
     text = (folder / "benchmark.md").read_text()

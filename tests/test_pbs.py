@@ -18,6 +18,7 @@ SCRIPTS = sorted(p for p in PBS.iterdir() if p.suffix in (".pbs", ".sh"))
 #: What each stub does after it has written its own line to the log. python: the training; its status is $TRAINING, or 85 when it gets SIGUSR1.
 STUBS = {
     "python": """
+        if [[ $* == *--prepare* ]]; then echo "$PREPARED"; exit; fi
         trap 'exit 85' USR1 TERM
         echo ready >> LOG
         for ((i = 0; i < ${TENTHS:-0}; i++)); do sleep 0.1; done
@@ -146,15 +147,21 @@ def test_two_jobs_on_a_node_meet_at_different_ports(job):
     assert len(ports) == 4
 
 
-def test_an_array_job_has_a_name_without_brackets_and_goes_on_alone(job):
-    done, log = job("study.pbs", ["gpu01"], PBS_JOBID="48213[7].pbs01", PBS_ARRAY_INDEX="7", TRAINING="85")
+def test_a_cell_of_a_study_is_a_run_like_any_other_and_goes_on_alone(job):
+    cell = "runs/seeds/cells/coarse-1-2_100_seed1.txt"
+    (job.folder / cell).parent.mkdir(parents=True)
+    (job.folder / cell).write_text("experiment=base\nseed=1\nruns_folder='runs/seeds'\n")
+    done, log = job("study.pbs", ["gpu01"], STUDY="seeds", OVERRIDES="experiment=base", PREPARED=cell, PBS_JOBID="48213[7].pbs01", PBS_ARRAY_INDEX="7", TRAINING="85")
     assert done.returncode == 85, done.printed
-    (words,) = called(log, "python")
-    assert words[-3:] == ["train.py", "run=48213_7", "seed=7"]
+    asked, words = called(log, "python")
+    assert asked[2:] == ["-m", "physics_hybrid.study", "seeds", "experiment=base", "--output", "runs/seeds", "--array-index", "7", "--prepare"]
+    assert words[-5:] == ["train.py", "run=coarse-1-2_100_seed1", "experiment=base", "seed=1", "runs_folder='runs/seeds'"]
     (again,) = called(log, "qsub")
-    assert again[-1] == "pbs/train.pbs" and {"RUN", "SEED"} <= set(again[again.index("-v") + 1].split(","))
-    assert called(log, "handed") == [["RUN=48213_7", "SEED=7", "RESUBMISSIONS=19"]]
+    assert again[-1] == "pbs/train.pbs" and {"RUN", "OVERRIDES"} <= set(again[again.index("-v") + 1].split(","))
+    assert called(log, "handed") == [["RUN=coarse-1-2_100_seed1", "SEED=", "RESUBMISSIONS=19"]]
     assert called(log, "qstat")[0][-1] == "48213[7].pbs01"
+    done, log = job("study.pbs", ["gpu01"], PBS_ARRAY_INDEX="7")
+    assert done.returncode != 0 and "STUDY=" in done.printed
 
 
 def test_overrides_with_commas_come_from_a_file(job):

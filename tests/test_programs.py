@@ -65,7 +65,9 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(pro
     (["problem.ends=robin", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
     (["problem.ends=sink", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
     (["problem.ends=pair", "data.phantom.pair_distance=0.08", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
-], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated", "robin", "sink", "pair"])
+    (["data.phantom.pennation=[10,25]", "data.sigma_components=6", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
+    (["data.solver=finite_element", "data.phantom.pennation=[10,25]", "data.sigma_components=6", "data.phantom.bone_shape=tibia_fibula", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "unet")),
+], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated", "robin", "sink", "pair", "oblique", "elements"])
 def test_other_choices_train_the_same_way(program, overrides, tiny):
     done = program("train", *overrides, tiny=tiny)
     metrics = json.loads((folder_of(done) / "evaluation/metrics.json").read_text())
@@ -178,6 +180,7 @@ def test_a_users_own_files(program, tmp_path, limbs):
     (["runs_folder=/proc/none"], ("limbs", "fno"), "cannot be written"), (["model.composition=sum"], ("limbs", "fno"), "multiplicative, additive, direct"),
     (["data.path=/nowhere"], ("files", "fno"), "does not exist"), (["data.solve.tolerance=1e-30"], ("limbs", "fno"), "did not reach a relative residual"),
     (["problem.ends=neumann"], ("limbs", "fno"), "grounded: .*robin: .*sink: .*pair: "), (["problem.ends=robin", "problem.beta=0"], ("limbs", "fno"), "no way out"),
+    (["model.baseline.kind=coarse_solve", "model.baseline.coarsen=4"], ("limbs", "fno"), "makes 4x3x3 voxels of the grid 16x12x12"), (["model.baseline.kind=cubic"], ("limbs", "fno"), "isotropic, anisotropic or coarse_solve"),
     (["data.solver=spectral"], ("limbs", "fno"), "finite_volume or finite_element"), (["problem.ends=sink", "loss.charge.weight=1", "loss.charge.boxes=0"], ("limbs", "fno"), "loss.charge.boxes of at least 1"),
     (["evaluation.resolutions=[[4,4,4]]"], ("limbs", "fno"), r"modes along D exceed what the grid \(4, 4, 4\)"),
     (["evaluation.resolutions=[16,12,12]"], ("limbs", "fno"), "must be a list of grids"), (["evaluation.samples=0"], ("limbs", "fno"), "evaluation.samples"),

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from physics_hybrid import resolution_matrix as matrix
-from physics_hybrid.potential.resampling import by_wavelength, cosine, into_air, trilinear, wavelength_names
+from physics_hybrid.potential.resample import cosine, into_air, upsample
+from physics_hybrid.potential.wavelengths import by_wavelength, wavelength_names
 
 ALL = torch.ones(1, 16, 12, 10, dtype=torch.bool)
 
@@ -30,7 +31,7 @@ def test_interpolation_takes_nothing_from_air():
     tissue[..., 5:] = False
     field = torch.where(tissue, 3.0, -100.0)
     assert torch.equal(into_air(field, tissue), torch.full_like(field, 3.0))
-    fine = trilinear(field, tissue, (32, 24, 20))
+    fine = upsample(field, tissue, (32, 24, 20))
     assert torch.allclose(cosine(field, tissue, (32, 24, 20)), torch.tensor(3.0)) and torch.allclose(fine[..., :10], torch.tensor(3.0))
 
 
@@ -47,22 +48,22 @@ def test_wavelengths_are_found_in_metres_and_add_up():
     torch.testing.assert_close(sum(b**2 for b in bands.values()).sqrt(), norm(error) / norm(truth))
 
 
-def test_a_perfect_correction_is_carried_to_another_grid(stream, trained):
+def test_a_perfect_correction_is_carried_to_another_grid(stream, trained, monkeypatch):
     """With the truth for a prediction, interpolating the correction must come near it, and nearer than interpolating the potential."""
     from physics_hybrid.measure import configuration
-    from physics_hybrid.potential.problem import build_data, build_problem
+    from physics_hybrid.potential.problem import PotentialProblem, build_data, build_problem
     from physics_hybrid.session import load
 
     run = trained()
     model, config, _ = load(run)
     problem = build_problem(config, build_data(config, torch.device("cpu")))
     coarse, fine = stream.batch([0]), dataclasses.replace(stream, grid=(48, 24, 24)).batch([0])
-    problem.predict = lambda _, batch: batch.u
+    monkeypatch.setattr(PotentialProblem, "predict", lambda self, model, batch: batch.u)
     with torch.no_grad():
         phi = matrix.contenders(problem, model, fine, coarse)
     error = {who: problem.metrics(p, fine)[0]["relative_l2"] for who, p in phi.items()}
     assert error["direct"] < 1e-6
-    assert error["correction, trilinear"] < error["potential, trilinear"] < error["analytical"]
+    assert error["correction, trilinear"] < error["potential, trilinear"] < error["baseline"]
     assert all(not p[~fine.tissue].any() for p in phi.values())
 
 
@@ -99,6 +100,21 @@ def test_runs_that_cannot_be_compared_are_refused(trained):
         matrix.run_matrix([trained()], [(4, 4, 4)], 1, [0.032], "cpu")
     with pytest.raises(ValueError, match="must be positive and fall"):
         matrix.run_matrix([trained()], [(16, 12, 12)], 1, [0.01, 0.032], "cpu")
+
+
+def test_runs_of_another_recipe_are_another_row(trained):
+    from physics_hybrid.session import load
+
+    (_, first, _), (_, seed, _) = load(trained()), load(trained("seed=1"))
+    assert matrix.recipe_beside(first, seed) == ""
+    other = {**first, "model": {**first["model"], "baseline": {**first["model"]["baseline"], "kind": "coarse_solve"}}}
+    assert matrix.recipe_beside(first, other) == " (kind=coarse_solve)"
+
+
+@pytest.mark.parametrize("ends", ["sink", "robin"])
+def test_interpolation_has_no_poles_where_the_potential_has_no_zero_of_its_own(trained, ends):
+    result = matrix.run_matrix([trained(f"problem.ends={ends}", "training.epochs=1")], [(20, 16, 16)], 2, [0.032], "cpu")
+    assert all(cell["relative_l2"]["mean"] < 1.5 for cell in result["cells"]) and len(result["cells"]) == 6
 
 
 @pytest.mark.parametrize("text", ["48x24", "48x24xfew", "48x24x1", ""])

@@ -1,4 +1,4 @@
-r"""The hybrid: a closed-form baseline, corrected by a network.
+r"""The hybrid: a baseline from physics, corrected by a network.
 
     multiplicative   phi = phi_a (1 + c)
     additive         phi = phi_a + U c
@@ -104,8 +104,9 @@ class HybridWrapper(Module):
         return self.compose(self.backbone(self.modulation(features, spacing)).float(), phi_a, tissue)
 
     def check_grid(self, grid: tuple[int, int, int]) -> None:
-        """Raise ValueError where the backbone cannot take a grid."""
-        self.backbone.check_grid(grid)
+        """Raise ValueError where the backbone or the baseline cannot take a grid."""
+        for part in (self.backbone, self.baseline):
+            part.check_grid(grid)
 
     def prepare(self, x: Tensor, spacing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the backbone sees (before modulation), the baseline in volts, and where there is tissue."""

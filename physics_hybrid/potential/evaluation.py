@@ -1,6 +1,6 @@
 """Test a trained operator on every grid it is asked for, and write down what came out.
 
-Beside the network, on the same samples: the analytical baseline alone (`baseline_`), the network's prediction on the
+Beside the network, on the same samples: the baseline alone (`baseline_`), the network's prediction on the
 training grid upsampled trilinearly (`upsampled_`, for grids finer than it), and a model trained at the fine grid where
 one is given (`reference_`).
 """
@@ -29,7 +29,7 @@ from physics_hybrid.potential.data import FileData, Files, LimbData
 from physics_hybrid.potential.figures import errors_by_distance, slices
 from physics_hybrid.potential.metrics import aggregate
 from physics_hybrid.potential.problem import PotentialProblem
-from physics_hybrid.potential.resampling import trilinear
+from physics_hybrid.potential.resample import upsample
 
 Grid = tuple[int, int, int]
 
@@ -84,7 +84,7 @@ def evaluate(
             others = {"": phi, "baseline_": base}
             if coarse is not None:
                 small = next(coarse)
-                others["upsampled_"] = trilinear(problem.predict(model, small), small.tissue, grid)
+                others["upsampled_"] = upsample(problem.predict(model, small), small.tissue, grid)
             if reference is not None:
                 others["reference_"] = problem.predict(reference, batch)
             physics = problem.metrics.physics(batch)
@@ -107,7 +107,7 @@ def _picture(problem: PotentialProblem, model: nn.Module, files: Files, index: i
     """Sections through the sample of median error: neither the best nor the worst."""
     addresses = [a for addresses in files.rows() for a in addresses]
     batch = next(dataclasses.replace(files, entries=[e for e in files.entries if e.address == addresses[index]], workers=0).batches())
-    title = f"median test sample on {row['grid']}: relative L2 {row['relative_l2']:.3f}, analytical baseline {row['baseline_relative_l2']:.3f}"
+    title = f"median test sample on {row['grid']}: relative L2 {row['relative_l2']:.3f}, baseline alone {row['baseline_relative_l2']:.3f}"
     return slices(batch, problem.predict(model, batch), problem.baseline(model, batch), folder / f"slices_{row['grid']}.png", title)
 
 
@@ -153,7 +153,7 @@ def provenance(checkpoint: str, seed: int, device: torch.device, model: nn.Modul
 
 
 COLUMNS = (("relative_l2", "relative L2"), ("rdm", "RDM"), ("mag", "MAG"), ("field_error", "field E"), ("charge_defect", "charge defect"))
-WHO = (("", "hybrid network"), ("baseline_", "analytical baseline"), ("upsampled_", "training-grid prediction, upsampled"), ("reference_", "trained at this grid"))
+WHO = (("", "hybrid network"), ("baseline_", "baseline alone"), ("upsampled_", "training-grid prediction, upsampled"), ("reference_", "trained at this grid"))
 
 
 def markdown_table(tables: dict[str, dict]) -> str:
@@ -183,7 +183,7 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
     for grid, table in result.tables.items():
         parts = {k.removeprefix("relative_l2_"): v["mean"] for k, v in table.items() if k.startswith("relative_l2_")}
         base = {k.removeprefix("baseline_relative_l2_"): v["mean"] for k, v in table.items() if k.startswith("baseline_relative_l2_")}
-        lines += [f"**{grid}**", "", "| where | hybrid network | analytical baseline |", "|---|---|---|"]
+        lines += [f"**{grid}**", "", "| where | hybrid network | baseline alone |", "|---|---|---|"]
         lines += [f"| {part} | {value:.6g} | {base.get(part, float('nan')):.6g} |" for part, value in parts.items()]
         cost = table["seconds"]["median"]
         lines += ["", f"{cost * 1e3:.3g} ms a sample (median), peak memory {table['peak_memory_MB']['max']:.0f} MB", ""]

@@ -317,8 +317,10 @@ def layered_cylinder(
 
     along = np.sin(np.outer(k[:, 0], d)) * (2 / length * np.sin(k * d0))
     weight = np.where(np.arange(modes[1]) == 0, 1.0, 2.0) / (2 * np.pi)
+    around = np.cos(np.arange(modes[1])[:, None] * (theta.ravel() - theta0)) * weight[:, None]
     out = np.empty((len(d), r.size))
-    for j, (radius, angle) in enumerate(zip(r.ravel(), theta.ravel())):
+    distinct, which = np.unique(np.round(r.ravel(), 12), return_inverse=True)  # voxels of a section share their radii
+    for j, radius in enumerate(distinct):
         layer = min(int(np.searchsorted(edges, radius, side="right") - 1), layers - 1)
         k_column, i_column = column(layer)
         g = coefficients[..., i_column] * grown(layer, radius)[0]
@@ -326,5 +328,5 @@ def layered_cylinder(
             g = g + coefficients[..., k_column] * decayed(layer, radius)[0]
         if layer == home:
             g = g + particular(radius)[0]
-        out[:, j] = along.T @ (g @ (weight * np.cos(np.arange(modes[1]) * (angle - theta0))))
+        out[:, which == j] = along.T @ (g @ around[:, which == j])
     return out.reshape(len(d), *r.shape)

@@ -115,7 +115,7 @@ def errors_by_distance(tables: dict[str, dict], path: Path) -> Path:
     labels = list(dict.fromkeys(k.removeprefix("relative_l2_") for t in tables.values() for k in t if k.startswith("relative_l2_") and k.endswith(("mm", "mm+"))))
     labels.sort(key=lambda label: float(label.split("-")[0].rstrip("m+")))
     for color, (grid, table) in zip(plt.rcParams["axes.prop_cycle"].by_key()["color"], tables.items()):
-        for prefix, marker, line, who in (("", "o", "-", "network"), ("baseline_", "s", "--", "analytical baseline")):
+        for prefix, marker, line, who in (("", "o", "-", "network"), ("baseline_", "s", "--", "baseline alone")):
             shells = {k.removeprefix(f"{prefix}relative_l2_"): v for k, v in table.items() if k.startswith(f"{prefix}relative_l2_") and k.endswith(("mm", "mm+"))}
             middle = [100 * v["median"] for v in shells.values()]
             high = [100 * (v["p95"] - v["median"]) for v in shells.values()]

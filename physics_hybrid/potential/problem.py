@@ -205,16 +205,17 @@ def build_model(config: Any, normalisation: dict[str, list[float]]) -> nn.Module
 
     from physics_hybrid.models.geometry import GeometryEncoder
     from physics_hybrid.models.hybrid import HybridWrapper, feature_channels
-    from physics_hybrid.potential.baseline import PointSourceBaseline
+    from physics_hybrid.potential.baseline import build_baseline
 
     model = config["model"]
     components = config["data"]["sigma_components"]
     if components not in (1, 3, 6):
         raise ValueError(f"data.sigma_components must be 1, 3 or 6; got {components}")
     encoder = GeometryEncoder(components + 1, **model["geometry"])
+    baseline = build_baseline(ends=build_ends(config), home=config["data"].get("grid"), **model["baseline"])
     channels = feature_channels(components, encoder.channels)
     return HybridWrapper(
-        instantiate(model["backbone"], in_channels=channels, out_channels=1, _convert_="all"), encoder, PointSourceBaseline(**model["baseline"]),
+        instantiate(model["backbone"], in_channels=channels, out_channels=1, _convert_="all"), encoder, baseline,
         composition=model["composition"], sigma_components=components, sigma_input=model["sigma_input"], sigma_eps=model["sigma_eps"], spacing_hidden=model["spacing_hidden"],
         **normalisation,
     )

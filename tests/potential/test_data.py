@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from physics_hybrid.potential.data import Entry, FileData, Files, LimbData
+from physics_hybrid.potential.data import Entry, Files, LimbData
 from physics_hybrid.potential.samples import Address
 from physics_hybrid.potential.stream import LimbStream, Solver
 

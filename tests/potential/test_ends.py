@@ -10,7 +10,7 @@ import torch
 from physics_hybrid.potential.batch import collate
 from physics_hybrid.potential.conductor import Conductor, Ends, zero_mean
 from physics_hybrid.potential.generate import generate
-from physics_hybrid.potential.losses import ChargeLoss, MaskedMSE, PDELoss, Physics, PotentialLoss, outflow
+from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics, PotentialLoss, outflow
 from physics_hybrid.potential.metrics import Metrics
 from physics_hybrid.potential.multigrid import SolverError, solve
 from physics_hybrid.potential.operator import FluxOperator

@@ -42,7 +42,6 @@ def test_pde_loss_grows_with_the_perturbation(exact_batch, physics):
 
 def test_charge_loss_sees_current_that_does_not_leave(exact_batch, physics):
     """Twice the potential carries twice the current out of the ends, by closed form plus correction: D = 2 I."""
-    loss = ChargeLoss(boxes=0)
     J = physics.subtraction.current_density(physics.operator, exact_batch.u)
     whole = torch.ones_like(exact_batch.u)
     out = outflow(J, whole, physics.operator.spacing)

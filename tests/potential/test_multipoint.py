@@ -170,3 +170,20 @@ def test_tensors_that_are_not_positive_are_refused():
     sigma = torch.tensor([1.0, 1, 1, 1.1, 0, 0], dtype=torch.float64).view(1, 6, 1, 1, 1).expand(1, 6, 4, 4, 4)
     with pytest.raises(ValueError, match="not positive definite"):
         MultipointOperator.of(Conductor(sigma, torch.ones(1, 3)))
+
+
+def test_volumes_and_elements_close_in_on_each_other():
+    """Two oblique layers with a flat interface, the same source: what the two discretisations differ by falls with an order of about 1.5 (elements: 2; volumes lose some at oblique walls)."""
+    from physics_hybrid.potential.finite_elements import solve_elements
+
+    apart = []
+    for n in (1, 2):
+        shape, h = (16 * n, 12 * n, 12 * n), 3e-3 / n
+        sigma = torch.empty(1, 6, *shape, dtype=torch.float64)
+        sigma[0, :, :, : 6 * n], sigma[0, :, :, 6 * n :] = tensor(0.4, 0.6)[:, None, None, None], tensor(-0.3, 1.1, 0.3, 0.08)[:, None, None, None]
+        conductor = Conductor(sigma, torch.full((1, 3), h, dtype=torch.float64))
+        point = PointSource(torch.tensor([[0.0226, 0.0092, 0.0191]], dtype=torch.float64), torch.tensor([1e-3], dtype=torch.float64))
+        volumes, elements = solve(conductor, point, 1e-10).phi, solve_elements(conductor, point, 1e-10).phi
+        away = sum(o**2 for o in offsets_from(point.point, shape, conductor.spacing)).sqrt() > 0.012
+        apart.append(float((volumes - elements)[away].norm() / elements[away].norm()))
+    assert apart[1] < 0.01 and 2.6 < apart[0] / apart[1] < 5.5

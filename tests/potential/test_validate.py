@@ -132,3 +132,15 @@ def test_sources_near_interfaces_stay_within_a_few_per_cent(kind):
     posed = pose(0.004)
     errors = posed.errors(solve(posed.conductor, posed.source, 1e-9).phi.numpy())["beyond 3 voxels"]
     assert len(errors) == len(distances) and max(errors) < 0.07  # at twice the coarsest spacing of the report
+
+
+def test_solvers_that_differ_on_limbs_are_found_out(monkeypatch):
+    from physics_hybrid import validate as module
+
+    rows = module.agreement(SOLVERS, quick=True)
+    assert len(rows) == 4 and all(len(row["rdm"]) == 2 and 0 < row["rdm"][1] < 0.1 for row in rows)
+    fair = [{**row, "fibres": "along D", "source_from_interface_voxels": 4.0, "rdm": [0.02, 0.008], "mag": [1.02, 0.995]} for row in rows]
+    assert module.agreement_demands(fair) == []
+    assert len(module.agreement_demands([{**row, "rdm": [0.02, 0.03]} for row in fair])) == 1
+    assert len(module.agreement_demands([{**row, "rdm": [0.002, 0.003], "mag": [1.0, 0.9]} for row in fair])) == 2
+    assert "| along D | 3 voxels or more | 4 |" in module.agreement_table({"limbs": fair})
