@@ -145,7 +145,7 @@ def card(about: dict[str, Any], config: dict[str, Any]) -> str:
     seen = f"{data['train_samples']} stored limbs, {training['epochs']} times" if data["train_samples"] else f"{training['epochs'] * data['samples_per_epoch']} limbs, each seen once"
     tissues = "; ".join(f"{t} {', '.join(f'{v:g}' for v in values)}" for t, values in phantom["sigma"].items())
     ends = about["ends"]["kind"] + (f", beta {about['ends']['beta']:g}/m" if about["ends"]["beta"] else "")
-    nyquist = min(e / n for e, n in zip(phantom["extent"], grids[0])) * 1e3
+    voxel = min(e / n for e, n in zip(phantom["extent"], grids[0])) * 1e3
     shells = {g: {k.removeprefix("relative_l2_"): v["mean"] for k, v in m.items() if k.startswith("relative_l2_") and k.endswith(("mm", "mm+"))} for g, m in about["metrics"][str(about["seed"])].items()}
     by_distance = "; ".join(f"{g}: " + ", ".join(f"{k} {v:.3g}" for k, v in parts.items()) for g, parts in shells.items())
     return f"""# Model card: {NAME}
@@ -187,8 +187,8 @@ moving average {training['ema']:g}. Commit {about['commit'][:10]}, torch {about[
 ## Limits
 
 - Tested on limbs from the ranges above, on grids of {', '.join(about['samples'])}; elsewhere nothing is known, and no error bound comes with a prediction.
-- Nearer to the source than about {config['loss']['exclude_radius']:g} voxels of the training grid ({config['loss']['exclude_radius'] * nyquist:.2g} mm) the network was not trained.
-- Structures thinner than a voxel of the training grid ({nyquist:.2g} mm) are as voxels show them.
+- Nearer to the source than about {config['loss']['exclude_radius']:g} voxels of the training grid ({config['loss']['exclude_radius'] * voxel:.2g} mm) the network was not trained.
+- Structures thinner than a voxel of the training grid ({voxel:.2g} mm) are as voxels show them.
 - D is the long axis and the fibre axis; {data['sigma_components']} component{'s' * (data['sigma_components'] > 1)} of conductivity. The ends count as {about['ends']['kind']}.
 - Relative L2 by distance from the source: {by_distance}.
 

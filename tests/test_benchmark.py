@@ -38,7 +38,7 @@ def test_every_contender_is_measured_on_the_same_limbs(made, trained):
     assert rows["scikit-fem + pyamg 1e-06"]["samples"] == 1
     for row in result["rows"]:
         assert {"relative_l2", "rdm", "mag", "rdm_skin", "mag_skin"} <= set(row["metrics"]) and all(c["seconds"] > 0 and c["MB"] is None for c in row["cost"].values())
-    run = rows["0"]
+    run = rows[trained().name]
     coarse = next(r for r in rows.values() if r["kind"] == "baseline")  # solved on half the grid: better than the closed form
     assert coarse["metrics"]["relative_l2"]["mean"] < rows["analytical baseline"]["metrics"]["relative_l2"]["mean"]
     assert run["checkpoint"] == str(trained()) and not run["trained_on_other_limbs"] and run[benchmark.BONES]["mean"] > 0 and set(run["cost"]) == {"1", "3"}
@@ -48,9 +48,9 @@ def test_every_contender_is_measured_on_the_same_limbs(made, trained):
     assert (folder / "benchmark.png").stat().st_size > 10_000
 
 
-def test_grids_that_a_network_cannot_take_are_left_out_of_its_cost(made):
+def test_grids_that_a_network_cannot_take_are_left_out_of_its_cost(made, trained):
     grids = {(r["name"], r["grid"]) for r in made[1]["by_grid"]}
-    assert ("0", "24x16x16") in grids and ("0", "4x4x4") not in grids
+    assert (trained().name, "24x16x16") in grids and (trained().name, "4x4x4") not in grids
 
 
 def test_matched_accuracy_takes_the_loosest_tolerance_that_is_good_enough():
