@@ -1,0 +1,21 @@
+"""Neural operators that learn corrections to physics. `load_pretrained()` gives the one that is shipped; importing this package imports nothing heavy."""
+
+
+def load_pretrained(device="cpu", folder=None):
+    """The shipped operator, ready to predict: a `potential.predictor.Predictor`.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        Where it runs: cpu, cuda, mps.
+    folder : path or None
+        What `python -m physics_hybrid.ship` wrote; None: the model inside this package.
+
+    Raises
+    ------
+    FileNotFoundError
+        No model is shipped there.
+    """
+    from physics_hybrid.potential.predictor import Predictor
+
+    return Predictor.load(folder, device)

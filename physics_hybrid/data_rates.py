@@ -34,7 +34,7 @@ def measure(grid: tuple[int, int, int], samples: int, overrides: list[str]) -> d
     b = bench([f"data.grid=[{','.join(map(str, grid))}]", *overrides])
     data = b.problem.data
     stream = data.stream("train", grid)
-    at_once = max(data.batch_size, data._solved_at_once())
+    at_once = max(data.batch_size, data._solved_at_once(grid))
     result = {"grid": "x".join(map(str, grid)), "batch": data.batch_size, "solved_at_once": at_once, "device": str(b.machine), "samples": samples}
     result["finite_volume"] = _rate(lambda k: stream.batch(range(k * at_once, (k + 1) * at_once)), at_once, b.machine)
     elements = dataclasses.replace(stream, solver=dataclasses.replace(stream.solver, kind="finite_element"))

@@ -23,25 +23,30 @@ class Bench:
     solve_s: float
 
 
-def bench(overrides: list[str]) -> Bench:
-    """Raises what train.py raises for the same overrides."""
+def configuration(overrides: list[str]) -> dict[str, Any]:
+    """conf/config.yaml with overrides, resolved: what train.py would use."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
+    conf = Path(__file__).resolve().parents[1] / "conf"
+    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
+        return OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
+
+
+def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:
+    """Raises what train.py raises for the same overrides. statistics_samples: limbs that sigma is normalised over; None: as configured."""
     from physics_hybrid.launch import initialize
     from physics_hybrid.potential.problem import build_data, build_model, build_problem, sigma_statistics
     from physics_hybrid.session import settings_of
     from physics_hybrid.training.tracker import Tracker
     from physics_hybrid.training.trainer import Trainer
 
-    conf = Path(__file__).resolve().parents[1] / "conf"
-    with initialize_config_dir(version_base="1.3", config_dir=str(conf)):
-        config = OmegaConf.to_container(compose("config", overrides=["run=measure", *overrides]), resolve=True)
+    config = configuration(["run=measure", *overrides])
     machine = initialize(config["training"]["device"])
     config["data"]["workers"] = 0
     data = build_data(config, machine.device, machine.rank, machine.world_size)
     problem = build_problem(config, data)
-    normalisation = sigma_statistics(data, config["model"]["sigma_input"], config["model"]["sigma_eps"], 1)
+    normalisation = sigma_statistics(data, config["model"]["sigma_input"], config["model"]["sigma_eps"], statistics_samples or config["model"]["statistics_samples"])
     model = build_model(config, normalisation)
     trainer = Trainer(model, problem, settings_of(config["training"]), machine, Path("."), Tracker(), config, normalisation)
     started = time.perf_counter()

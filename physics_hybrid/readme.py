@@ -1,7 +1,10 @@
 """Write the README's tables and pictures from the files of a run and of the measuring scripts: nothing there is typed in by hand.
 
     python -m physics_hybrid.readme [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json] [--scaling scaling.json]
-        [--validation validation/validate.json] [--rates data_rates.json] [--study runs/hybrid_value]
+        [--validation validation/validate.json] [--rates data_rates.json] [--matrix resolution_matrix/resolution_matrix.json] [--benchmark benchmark/benchmark.json]
+        [--study runs/hybrid_value]
+
+The shipped model's table is written whenever there is one.
 """
 
 from __future__ import annotations
@@ -11,9 +14,12 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Callable
 
-from physics_hybrid import data_rates, scaling, validate
+from physics_hybrid import benchmark, data_rates, resolution_matrix, scaling, validate
 from physics_hybrid.potential.evaluation import markdown_table
+from physics_hybrid.potential.predictor import FOLDER, NAME
+from physics_hybrid.ship import seeds_table
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,6 +43,15 @@ def results(run: Path) -> str:
     return f"{markdown_table(tables)}\n\n{about}"
 
 
+def shipped(about: dict) -> str:
+    """The metrics of the shipped model, from its limb.json."""
+    return (
+        f"{seeds_table(about['metrics'])}\n\n{about['parameters'] / 1e6:.2f} M parameters, {about['bytes'] / 1e6:.1f} MB; seed {about['seed']} is shipped, trained for "
+        f"{about['training_seconds'] / 60:.0f} min on {about['hardware']}; {', '.join(f'{n} limbs at {g}' for g, n in about['samples'].items())}; "
+        f"commit {about['commit'][:10]}, torch {about['torch']}, {about['date']}."
+    )
+
+
 def draw(run: Path) -> None:
     pictures = ROOT / "docs"
     pictures.mkdir(exist_ok=True)
@@ -54,6 +69,14 @@ def truth(report: Path, root: Path = ROOT) -> str:
     return validate.summary(json.loads(report.read_text()))
 
 
+def pictured(report: Path, table: Callable[[dict], str], caption: str, root: Path = ROOT) -> str:
+    """The table of a report, and its figure, which goes to docs/."""
+    picture = report.with_suffix(".png")
+    (root / "docs").mkdir(exist_ok=True)
+    shutil.copy(picture, root / "docs")
+    return f"{table(json.loads(report.read_text()))}\n\n![{caption}](docs/{picture.name})"
+
+
 def study_results(folder: Path) -> str:
     """Picture and table of a study (`python -m physics_hybrid.study`)."""
     name = json.loads((folder / "study.json").read_text())["study"]
@@ -69,9 +92,13 @@ def main() -> None:
     parser.add_argument("--study", type=Path, help="output folder of python -m physics_hybrid.study")
     parser.add_argument("--rates", type=Path, help="JSON of python -m physics_hybrid.data_rates")
     parser.add_argument("--validation", type=Path, help="JSON of python -m physics_hybrid.validate")
+    parser.add_argument("--matrix", type=Path, help="JSON of python -m physics_hybrid.resolution_matrix")
+    parser.add_argument("--benchmark", type=Path, help="JSON of python -m physics_hybrid.benchmark")
     arguments = parser.parse_args()
     page = ROOT / "README.md"
     text = page.read_text()
+    if (FOLDER / f"{NAME}.json").exists():
+        text = fill(text, "shipped", shipped(json.loads((FOLDER / f"{NAME}.json").read_text())))
     if arguments.run:
         text = fill(text, "results", results(arguments.run))
         draw(arguments.run)
@@ -81,6 +108,10 @@ def main() -> None:
         text = fill(text, "rates", data_rates.table(json.loads(arguments.rates.read_text())))
     if arguments.validation:
         text = fill(text, "validation", truth(arguments.validation))
+    if arguments.matrix:
+        text = fill(text, "matrix", pictured(arguments.matrix, resolution_matrix.matrix_table, "Error by training grid, wavelength and distance"))
+    if arguments.benchmark:
+        text = fill(text, "benchmark", pictured(arguments.benchmark, benchmark.tables, "Error against seconds, and seconds against grid size"))
     if arguments.overhead:
         o = json.loads(arguments.overhead.read_text())
         text = fill(text, "overhead", (

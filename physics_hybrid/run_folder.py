@@ -43,11 +43,13 @@ def open_run(config: dict[str, Any]) -> Path:
     return folder
 
 
+def flat(node: dict, prefix: str = "") -> dict[str, Any]:
+    """A nested configuration as `group.key: value`."""
+    return {k: v for key, value in node.items() for k, v in (flat(value, f"{prefix}{key}.").items() if isinstance(value, dict) else [(f"{prefix}{key}", value)])}
+
+
 def changed(old: dict, new: dict) -> list[str]:
     """`key: old -> new` for every setting that differs and matters to the weights."""
-    def flat(node, prefix=""):
-        return {k: v for key, value in node.items() for k, v in (flat(value, f"{prefix}{key}.").items() if isinstance(value, dict) else [(f"{prefix}{key}", value)])}
-
     a, b = flat(old), flat(new)
     keys = [k for k in sorted({*a, *b}) if a.get(k) != b.get(k) and not any(k == f or (f.endswith(".") and k.startswith(f)) for f in FREE)]
     return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in keys]

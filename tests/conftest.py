@@ -75,6 +75,27 @@ def tiny_overrides(folder: Path, groups, overrides) -> list[str]:
     return [w for w in words if w.split("=")[0] not in named] + list(overrides)
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Run folders of trainings of seconds, in this process and without pictures: `trained(*overrides)`; the same overrides give the same folder."""
+    home, runs, quiet = tmp_path_factory.mktemp("trained"), {}, pytest.MonkeyPatch()
+
+    def call(*overrides) -> Path:
+        if overrides not in runs:
+            from physics_hybrid.measure import configuration
+            from physics_hybrid.session import train
+
+            quiet.setattr("physics_hybrid.potential.problem.PotentialProblem.draw", lambda *_: {})
+            for name in ("slices", "errors_by_distance"):
+                quiet.setattr(f"physics_hybrid.potential.evaluation.{name}", lambda *_: Path("none.png"))
+            quiet.setattr("physics_hybrid.session.training_curve", lambda *_: None)
+            runs[overrides] = train(configuration([f"run={len(runs)}", *tiny_overrides(home, ("limbs", "fno"), overrides)]))
+            quiet.undo()
+        return runs[overrides]
+
+    return call
+
+
 @pytest.fixture
 def refused(tmp_path, capsys):
     """What train.py prints on standard error when it refuses a configuration: the same calls, without starting a process."""

@@ -44,3 +44,11 @@ def test_readme_is_filled_from_the_files_of_a_run(tmp_path):
     assert text.startswith("a\n") and text.endswith("b\n")
     with pytest.raises(ValueError, match="no place"):
         fill("nothing", "results", "x")
+
+
+def test_readme_has_a_place_for_all_that_is_filled_in():
+    from physics_hybrid.readme import ROOT
+
+    text = (ROOT / "README.md").read_text()
+    for name in ("results", "overhead", "memory", "shipped", "validation", "scaling", "matrix", "benchmark"):
+        fill(text, name, "x")

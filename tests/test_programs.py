@@ -80,13 +80,15 @@ def test_other_choices_train_the_same_way(program, overrides, tiny):
 LONGER = ["data.samples_per_epoch=40", "training.checkpoint_every=3", "evaluation.samples=1"]
 
 
-def test_killed_in_the_middle_and_started_again_gives_the_same_bits(program, tmp_path):
+@pytest.mark.parametrize("grids", ["null", "[[16,12,12],[12,10,8],[20,12,12]]"], ids=["one grid", "mixed grids"])
+def test_killed_in_the_middle_and_started_again_gives_the_same_bits(program, tmp_path, grids):
     """kill -9 at a random moment of training, twice; the same command again."""
-    whole = folder_of(program("train", "run=whole", *LONGER))
+    longer = [*LONGER, f"data.grids={grids}"]
+    whole = folder_of(program("train", "run=whole", *longer))
     cut = tmp_path / "runs" / "cut"
     chance = random.Random(0)
     for _ in range(2):
-        process = program("train", "run=cut", *LONGER, start=True)
+        process = program("train", "run=cut", *longer, start=True)
         before = (cut / checkpoint.LATEST).stat().st_mtime_ns if (cut / checkpoint.LATEST).exists() else 0
         while process.poll() is None and not ((cut / checkpoint.LATEST).exists() and (cut / checkpoint.LATEST).stat().st_mtime_ns > before):
             time.sleep(0.005)
@@ -95,7 +97,7 @@ def test_killed_in_the_middle_and_started_again_gives_the_same_bits(program, tmp
         assert process.wait() == -signal.SIGKILL
     middle = checkpoint.load_latest(cut)["progress"]
     assert 0 < middle["step"] < 40 and not middle["finished"]
-    done = program("train", "run=cut", *LONGER)
+    done = program("train", "run=cut", *longer)
     assert "going on from" in done.stdout
     assert torch.equal(final_weights(cut), final_weights(whole))
     assert (cut / "log.jsonl").read_text().count("\n") == (whole / "log.jsonl").read_text().count("\n") == 2
@@ -184,7 +186,8 @@ def test_a_users_own_files(program, tmp_path, limbs):
     (["evaluation.resolutions=[16,12,12]"], ("limbs", "fno"), "must be a list of grids"), (["evaluation.samples=0"], ("limbs", "fno"), "evaluation.samples"),
     (["model.backbone.modes=[3,3]"], ("limbs", "fno"), "must be three whole numbers"), (["tracker=wandb", "tracker.mode=foo"], ("limbs", "fno"), "tracker.mode must be"),
     (["data.phantom.sigma.fat=[0.05,-0.1,0.05]"], ("limbs", "fno"), "data.phantom.sigma.fat must be three positive"),
-    (["training.init_from=/nowhere"], ("limbs", "fno"), "does not exist"),
+    (["training.init_from=/nowhere"], ("limbs", "fno"), "does not exist"), (["data.grids=[[16,12,12],[4,4,4]]"], ("limbs", "fno"), r"exceed what the grid \(4, 4, 4\)"),
+    (["data.grids=[16,12,12]"], ("limbs", "fno"), "each of data.grids must be three sizes"), (["data=generated", "data.grids=[[16,12,12],[32,24,24]]"], ("limbs", "fno"), "set data.train_samples=null"),
 ], ids=lambda v: v[0].split("=")[0] if isinstance(v, list) else None)
 def test_bad_settings_fail_before_training_in_one_line(refused, overrides, tiny, message):
     errors = refused(overrides, tiny)

@@ -160,11 +160,18 @@ class Files:
         return dataclasses.replace(self, entries=[e for e in self.entries if e.shape == tuple(grid)][:count])
 
 
+def _grid(name: str, value) -> Grid:
+    if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 2 for n in value):
+        raise ValueError(f"{name} must be three sizes >= 2 (D, H, W); got {list(value) if isinstance(value, tuple) else value}")
+    return tuple(value)
+
+
 @dataclass
 class LimbData:
     """Limbs of our own, or a user's segmentations: streamed (train_samples null: every epoch has new ones) or stored.
 
-    grid : (D, H, W) that is trained on; batch_size; seed.
+    grid : (D, H, W) that is trained on and validated on; batch_size; seed.
+    grids : train on these in turn instead, batch by batch; streamed limbs only.
     samples_per_epoch : limbs per epoch when streamed.
     train_samples : limbs in the training file, or null to stream.
     validation_samples, folder, workers, solve_together : see conf/data. rank, world_size : whose share of the training batches.
@@ -185,12 +192,16 @@ class LimbData:
     rank: int = 0
     world_size: int = 1
     solve_together: int | None = None
+    grids: tuple[Grid, ...] = ()
     _cache: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
-        self.grid = tuple(self.grid)
-        if len(self.grid) != 3 or min(self.grid) < 2:
-            raise ValueError(f"data.grid must be three sizes >= 2 (D, H, W); got {list(self.grid)}")
+        self.grid = _grid("data.grid", self.grid)
+        if not isinstance(self.grids, (list, tuple)):
+            raise ValueError(f"data.grids must be null or a list of grids such as [[48,24,24],[96,48,48]]; got {self.grids}")
+        self.grids = tuple(_grid("each of data.grids", g) for g in self.grids) or (self.grid,)
+        if self.train_samples is not None and self.grids != (self.grid,):
+            raise ValueError("data.grids takes streamed limbs, and data.train_samples asks for stored ones: set data.train_samples=null, or data.grids=null")
         for name in ("batch_size", "samples_per_epoch", "validation_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
@@ -232,19 +243,29 @@ class LimbData:
             yield from dataclasses.replace(files, rank=self.rank, world_size=self.world_size).batches((self.seed, epoch), start, done=done)
             return
         # limbs are endless: the last batch of an epoch is a full one, too, with the first limbs of the next
-        stream, begin, together = self.stream("train", self.grid), epoch * self.samples_per_epoch + self._seen(done), self.batch_size * self.world_size
-        last, at_once = self.steps_left(epoch, done), max(1, self._solved_at_once() // self.batch_size)
-        for group in range(start // at_once, -(-last // at_once)):  # a group is solved whole, wherever in it a run goes on
-            steps = range(group * at_once, min((group + 1) * at_once, last))
-            firsts = [begin + step * together + self.rank * self.batch_size for step in steps]
-            batches = stream.batch(n for first in firsts for n in range(first, first + self.batch_size)).split(self.batch_size)
-            yield from (batch for step, batch in zip(steps, batches) if step >= start)
+        begin, last, turn = epoch * self.samples_per_epoch + self._seen(done), self.steps_left(epoch, done), epoch * self.steps_per_epoch
+        count = len(self.grids)
+        batches = [self._solved(grid, begin, range((i - turn) % count, last, count), start) for i, grid in enumerate(self.grids)]
+        for step in range(start, last):
+            yield next(batches[(turn + step) % count])
 
-    def _solved_at_once(self) -> int:
+    def _solved(self, grid: Grid, begin: int, steps: range, start: int) -> Iterator[Batch]:
+        """The batches of some steps on one grid, from step `start` on; `begin` is the first limb of step 0."""
+        stream, together = self.stream("train", grid), self.batch_size * self.world_size
+        at_once = max(1, self._solved_at_once(grid) // self.batch_size)
+        for k in range(0, len(steps), at_once):
+            group = steps[k : k + at_once]
+            if group[-1] < start:
+                continue
+            firsts = [begin + step * together + self.rank * self.batch_size for step in group]  # a group is solved whole, wherever in it a run goes on
+            batches = stream.batch(n for first in firsts for n in range(first, first + self.batch_size)).split(self.batch_size)
+            yield from (batch for step, batch in zip(group, batches) if step >= start)
+
+    def _solved_at_once(self, grid: Grid) -> int:
         """Limbs in one solve: a GPU is busy with some millions of voxels, a CPU with a few limbs."""
         if self.solve_together is not None:
             return self.solve_together
-        return max(1, GPU_VOXELS // math.prod(self.grid)) if self.device.type == "cuda" else 1
+        return max(1, GPU_VOXELS // math.prod(grid)) if self.device.type == "cuda" else 1
 
     def prepare(self) -> None:
         """Solve what training reads and is not there yet. With several ranks: on one of them, before the others look."""
@@ -274,7 +295,7 @@ class LimbData:
 
     def training_grids(self) -> list[Grid]:
         """Grids that training and validation take through the network."""
-        return [self.grid]
+        return list(dict.fromkeys([self.grid, *self.grids]))
 
     def check_loss(self, mask) -> None:
         """Raises ValueError where the bodies lack a tissue that the mask names."""

@@ -56,7 +56,7 @@ class Metrics:
         if Ends.of(self.ends).floating:
             phi, truth = zero_mean(phi, mask), zero_mean(truth, mask)
         norm = lambda field, where: torch.where(where, field, 0.0).flatten(1).norm(dim=1)
-        size, own = norm(truth, mask), norm(phi, mask)
+        size = norm(truth, mask)
         error = phi - truth
         empty = [name for name, s in zip(batch.names, size.tolist()) if s == 0]
         if empty:
@@ -65,8 +65,7 @@ class Metrics:
             "relative_l2": norm(error, mask) / size,
             "mse": norm(error, mask) ** 2 / mask.sum(dim=(1, 2, 3)),
             "max_error": torch.where(mask, error.abs(), 0.0).flatten(1).amax(dim=1),
-            "rdm": norm(phi / own.view(-1, 1, 1, 1) - truth / size.view(-1, 1, 1, 1), mask),
-            "mag": own / size,
+            **topography(phi, truth, mask),
         }
         wrong, field = field_squares(phi, truth, mask, batch.spacing.to(phi))
         columns["field_error"] = (wrong / field).sqrt()
@@ -87,6 +86,13 @@ class Metrics:
             present[f"relative_l2_{name}"] = norm(truth, shell) > 0
         values = {k: v.tolist() for k, v in columns.items()}
         return [{k: v[i] for k, v in values.items() if k not in present or bool(present[k][i])} for i in range(len(batch))]
+
+
+def topography(phi: Tensor, truth: Tensor, where: Tensor) -> dict[str, Tensor]:
+    """RDM and MAG (B,) over the voxels marked; NaN where a sample has none."""
+    phi, truth = (torch.where(where, field, 0.0) for field in (phi, truth))
+    own, size = (field.flatten(1).norm(dim=1) for field in (phi, truth))
+    return {"rdm": (phi / own.view(-1, 1, 1, 1) - truth / size.view(-1, 1, 1, 1)).flatten(1).norm(dim=1), "mag": own / size}
 
 
 def aggregate(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -47,6 +47,20 @@ def model_inputs(batch: Batch, kind: str = "cell") -> Tensor:
     return torch.cat([torch.cat([batch.sigma, source[:, None], grid], dim=1) for source in electrodes])
 
 
+def predict(model: nn.Module, batch: Batch, kind: str = "cell", ends: Ends = Ends()) -> Tensor:
+    """phi (B, D, H, W) in volts; of a pair, the difference of two predictions with one electrode each. Zero mean over tissue where no
+    current passes the ends. kind: see `coordinates`."""
+    inputs = model_inputs(batch, kind)
+    return superpose(model(inputs, batch.spacing.repeat(len(inputs) // len(batch), 1))[:, 0], batch, ends)
+
+
+def superpose(phi: Tensor, batch: Batch, ends: Ends) -> Tensor:
+    """One potential (B, D, H, W) a sample, of one a row of `model_inputs`."""
+    if batch.return_point is not None:
+        phi = phi[: len(batch)] - phi[len(batch) :]
+    return zero_mean(phi, batch.tissue) if ends.floating else phi
+
+
 @dataclass
 class PotentialProblem:
     """Implements `training.trainer.Problem`."""
@@ -69,21 +83,13 @@ class PotentialProblem:
         return self.data.train_batches(epoch, start, done)
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
-        """phi (B, D, H, W) in volts; of a pair, the difference of two predictions with one electrode each. Zero mean over tissue where no
-        current passes the ends."""
-        inputs = model_inputs(batch, self.coordinates)
-        return self._superpose(model(inputs, batch.spacing.repeat(len(inputs) // len(batch), 1))[:, 0], batch)
-
-    def _superpose(self, phi: Tensor, batch: Batch) -> Tensor:
-        if batch.return_point is not None:
-            phi = phi[: len(batch)] - phi[len(batch) :]
-        return zero_mean(phi, batch.tissue) if self.ends.floating else phi
+        return predict(model, batch, self.coordinates, self.ends)
 
     def baseline(self, model: nn.Module, batch: Batch) -> Tensor:
         """phi_a (B, D, H, W) in volts, 0 in air."""
         points = [batch.source_point] if batch.return_point is None else [batch.source_point, batch.return_point]
         phi = torch.cat([model.baseline(batch.sigma, point, batch.current, batch.spacing)[:, 0] * batch.tissue for point in points])
-        return self._superpose(phi, batch)
+        return superpose(phi, batch, self.ends)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         phi = self.predict(model, batch)
@@ -161,7 +167,7 @@ def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int
     return LimbData(
         limbs=limbs, solver=Solver(data["solver"], ends=build_ends(config), **data["solve"]), grid=tuple(data["grid"] or ()),
         folder=data["folder"], samples_per_epoch=data["samples_per_epoch"], validation_samples=data["validation_samples"],
-        train_samples=data["train_samples"], solve_together=data["solve_together"], **common,
+        train_samples=data["train_samples"], solve_together=data["solve_together"], grids=data.get("grids") or (), **common,
     )
 
 

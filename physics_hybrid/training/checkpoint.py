@@ -174,6 +174,21 @@ def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
     return folder
 
 
+def export_model(path: Path, model) -> Path:
+    """Write one `.mdlus` file, renamed into place. Raises CheckpointError where that is not possible."""
+    path = Path(path)
+    temporary = path.with_name(f".new.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _no_git():
+            model.save(str(temporary))
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"could not write the model to {path}: {error}") from error
+    return path
+
+
 @contextlib.contextmanager
 def _no_git():
     """PhysicsNeMo's Module.save asks git for a commit it then does not store, and raises ValueError in a repository without one."""

@@ -123,3 +123,28 @@ def test_limbs_solved_ahead_are_the_same_limbs_and_the_same_bits_on_a_resume(lim
         assert float((a.u - b.u).norm() / b.u.norm()) < 1e-6
     for a, b in zip(whole[4:], ahead.train_batches(0, 4), strict=True):
         assert torch.equal(a.u, b.u)
+
+
+GRIDS = ((16, 12, 12), (12, 10, 8), (10, 8, 8))
+
+
+def test_batches_take_the_grids_in_turn_wherever_they_are_entered_and_all_ranks_alike(limbs):
+    data = LimbData(limbs, Solver(), GRIDS[0], 2, 0, torch.device("cpu"), "data", 14, 1, grids=GRIDS)
+    assert data.steps_per_epoch == 7 and data.training_grids() == list(GRIDS)
+    first, second = list(data.train_batches(0, 0)), list(data.train_batches(1, 0))
+    assert [b.shape for b in first + second] == [GRIDS[i % 3] for i in range(14)]  # an epoch ends anywhere in the round
+    assert len({name for b in first + second for name in b.names}) == 28  # no limb twice
+    for entered, whole in zip(data.train_batches(1, 5), second[5:], strict=True):
+        assert torch.equal(entered.u, whole.u) and entered.names == whole.names
+    halves = [list(dataclasses.replace(data, batch_size=1, rank=r, world_size=2).train_batches(1, 0)) for r in range(2)]
+    for a, b, whole in zip(*halves, second, strict=True):
+        assert a.shape == b.shape == whole.shape and (*a.names, *b.names) == whole.names
+
+
+def test_grids_in_turn_are_solved_ahead_in_the_same_order(limbs, numbers):
+    plain = LimbData(limbs, Solver(), GRIDS[0], 2, 0, torch.device("cpu"), "data", 26, 1, grids=GRIDS)
+    for at_once in (1, 4, 7, 100):
+        ahead = dataclasses.replace(plain, solve_together=at_once)
+        for epoch in range(3):
+            for start in range(13):
+                assert list(ahead.train_batches(epoch, start)) == list(plain.train_batches(epoch, 0))[start:]
