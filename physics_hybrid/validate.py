@@ -237,8 +237,9 @@ def main_table(result: dict) -> str:
                 for text in r["demanded"]:
                     demands.setdefault(text, []).append(name)
             demanded = "; ".join(text if len(who) == len(names) else f"{' and '.join(who)}: {text}" for text, who in demands.items())
-            met = "; ".join(f"**no**, {name}" for name, r in rows.items() if r["missed"] or r["failed"]) or "yes"
-            met += "".join(f"; not by {name}" for name, r in rows.items() if r["missed_not_binding"])
+            failing = [name for name, r in rows.items() if r["missed"] or r["failed"]]
+            missing = [name for name, r in rows.items() if r["missed_not_binding"]]
+            met = "; ".join(filter(None, (f"**no**, {' and '.join(failing)}" if failing else "", f"missed by {' and '.join(missing)}, not binding" if missing else ""))) or "yes"
             where = case["name"] if len(regions) == 1 else f"{case['name']}: {region}"
             lines.append(f"| {where} | {', '.join(f'{h:g}' for h in first['spacing_mm'])} | " + " | ".join(cells) + f" | {demanded} | {met} |")
     return "\n".join(lines)
