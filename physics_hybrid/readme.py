@@ -77,9 +77,10 @@ def pictured(report: Path, table: Callable[[dict], str], caption: str, root: Pat
     return f"{table(json.loads(report.read_text()))}\n\n![{caption}](docs/{picture.name})"
 
 
-def study_results(folder: Path) -> str:
-    """Picture and table of a study (`python -m physics_hybrid.study`)."""
+def worth(folder: Path, root: Path = ROOT) -> str:
+    """Picture and table of a study (`python -m physics_hybrid.study`); the picture goes to docs/."""
     name = json.loads((folder / "study.json").read_text())["study"]
+    shutil.copy(folder / "study.png", root / "docs" / f"{name}.png")
     return f"![Error against the number of training samples](docs/{name}.png)\n\n{(folder / 'study.md').read_text()}"
 
 
@@ -126,9 +127,7 @@ def main() -> None:
         ]
         text = fill(text, "memory", "\n".join(lines) + f"\n\n{rows[0]['grid']}, batch {rows[0]['batch']}; {rows[0]['device']}.")
     if arguments.study:
-        text = fill(text, "study", study_results(arguments.study))
-        name = json.loads((arguments.study / "study.json").read_text())["study"]
-        shutil.copy(arguments.study / "study.png", ROOT / "docs" / f"{name}.png")
+        text = fill(text, "study", worth(arguments.study))
     page.write_text(text)
 
 
