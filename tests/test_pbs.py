@@ -181,7 +181,7 @@ def test_mpirun_gets_the_ranks_and_the_meeting_point(job, mpi, expected):
 
 def test_evaluation_is_one_process(job):
     done, log = job("evaluate.pbs", ["gpu01"], CHECKPOINT="runs/limb [2]")
-    assert done.returncode == 0 and called(log, "python") == [["threads=", f"in={job.folder}", "evaluate.py", "checkpoint=runs/limb [2]"]]
+    assert done.returncode == 0 and called(log, "python") == [["threads=", f"in={job.folder}", "evaluate.py", "checkpoint='runs/limb [2]'"]]
     done, _ = job("evaluate.pbs", ["gpu01"])
     assert done.returncode != 0 and "CHECKPOINT=" in done.printed
 
