@@ -50,7 +50,11 @@ declare -a hosts=()
 declare -A line=() ranks=()
 read_nodes() {
     local i host all
-    mapfile -t all < "$PBS_NODEFILE" || exit 2
+    if [[ ! -r ${PBS_NODEFILE:-} || ! -s $PBS_NODEFILE ]]; then
+        echo "error: PBS_NODEFILE=${PBS_NODEFILE:-} cannot be read or is empty: submit this with qsub" >&2
+        exit 2
+    fi
+    mapfile -t all < "$PBS_NODEFILE"
     for i in "${!all[@]}"; do
         host=${all[i]}
         if [[ -z ${line[$host]:-} ]]; then

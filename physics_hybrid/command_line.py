@@ -44,7 +44,7 @@ def check_overrides(folder: Path, name: str, arguments: list[str]) -> None:
     try:
         overrides = OverridesParser.create().parse_overrides(words)
     except HydraException as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{error}. A value with brackets, commas or '=' that is one word, such as a path, needs quotes that the shell leaves: \"key='value'\"") from error
     groups = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_dir() and "hydra" not in p.parts)
     is_group = {o.input_line: o.key_or_group in groups for o in overrides}
     try:

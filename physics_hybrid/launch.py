@@ -9,6 +9,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 
@@ -49,6 +50,9 @@ class Machine:
 
 #: How long ranks wait for one of them that solves or copies data; that a rank is gone is the heartbeat's to find out.
 WAIT = timedelta(hours=12)
+
+#: How long ranks wait for all to be there at the start, where there is no heartbeat yet: Python may take minutes on a busy file system.
+MEETING = timedelta(minutes=10)
 
 #: The layout of the process group that `initialize` made; its own exports would hide how it was detected.
 _joined: Layout | None = None
@@ -105,6 +109,14 @@ def initialize(device: str = "auto") -> Machine:
         )
     where = torch.device("cuda", index) if chosen == "cuda" else torch.device(chosen)
     return Machine(layout.rank, layout.world_size, where, layout.local_rank, layout.nodes, layout.method, backend, layout.local_size)
+
+
+def agreed(value: Any) -> Any:
+    """The value that rank 0 has, on all ranks. All must call it."""
+    box = [value]
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(box, src=0)
+    return box[0]
 
 
 def finalize() -> None:
@@ -166,7 +178,7 @@ def _join(layout: Layout, chosen: str, backend: str, index: int) -> None:
 def _corrected_process_group(backend: str, chosen: str):
     """What DistributedManager hands to `init_process_group`, put right.
 
-    It passes device_id=cpu, which gloo refuses (PhysicsNeMo issue 1936), and sets TORCH_NCCL_ASYNC_ERROR_HANDLING=0, with which a lost
+    Its one time-out would be that of the first meeting and of every later wait. It passes device_id=cpu, which gloo refuses (PhysicsNeMo issue 1936), and sets TORCH_NCCL_ASYNC_ERROR_HANDLING=0, with which a lost
     rank hangs the others to the walltime. NCCL reads the variable when a group is made, so that it is set at that moment, and stays
     set for groups made later.
     """
@@ -175,8 +187,9 @@ def _corrected_process_group(backend: str, chosen: str):
 
     def corrected(_backend, device_id=None, **rest):
         os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = handling
-        rest.setdefault("timeout", WAIT)
-        return original(backend, **rest, **({"device_id": device_id} if chosen == "cuda" else {}))
+        store, *_ = next(torch.distributed.rendezvous("env://", timeout=MEETING))
+        store = torch.distributed.PrefixStore("default_pg", store)  # as torch does where it makes the store itself
+        return original(backend, **rest, store=store, timeout=WAIT, **({"device_id": device_id} if chosen == "cuda" else {}))
 
     torch.distributed.init_process_group = corrected
     try:

@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 
 from physics_hybrid import run_folder
-from physics_hybrid.heartbeat import Heartbeat
-from physics_hybrid.launch import Machine, finalize, initialize
+from physics_hybrid.heartbeat import LOST_RANK_EXIT_CODE, Heartbeat
+from physics_hybrid.launch import Machine, agreed, finalize, initialize
 from physics_hybrid.potential.data import FileData, LimbData
 from physics_hybrid.potential.evaluation import default_grids, evaluate, log_to, markdown_table, provenance, write
 from physics_hybrid.potential.figures import training_curve
@@ -54,6 +54,10 @@ def train(config: dict[str, Any]) -> Path | None:
     training = config["training"]
     if training["threads"] is not None and (not isinstance(training["threads"], int) or training["threads"] < 1):
         raise ValueError(f"training.threads must be null or at least 1; got {training['threads']}")
+    if training["lost_rank_seconds"] <= 0:
+        raise ValueError(f"training.lost_rank_seconds must be > 0; got {training['lost_rank_seconds']}")
+    if not 3 <= training["requeue_exit_code"] <= 125 or training["requeue_exit_code"] == LOST_RANK_EXIT_CODE:
+        raise ValueError(f"training.requeue_exit_code must be 3 to 125 and not {LOST_RANK_EXIT_CODE}: the others mean something else; got {training['requeue_exit_code']}")
     if config["seed"] < 0:
         raise ValueError(f"seed must be >= 0; got {config['seed']}")
     if config["evaluation"]["after_training"] not in (None, True, False):
@@ -62,7 +66,8 @@ def train(config: dict[str, Any]) -> Path | None:
         machine = initialize(training["device"])
         if training["threads"]:
             torch.set_num_threads(training["threads"])
-        folder = Path(config["runs_folder"]) / str(config["run"])
+        config = {**config, "run": agreed(str(config["run"]))}  # a name made of the time differs between ranks
+        folder = Path(config["runs_folder"]) / config["run"]
         with contextlib.ExitStack() as stack:
             master = os.environ.get("MASTER_ADDR", "localhost")
             with Heartbeat(machine.rank, machine.world_size, training["lost_rank_seconds"], master) as heartbeat:
@@ -98,6 +103,8 @@ def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: 
     if data_config["kind"] == "files":
         here["path"] = stage(data_config["path"])
     data = build_data({**config, "data": here}, machine.device, machine.rank, machine.world_size)
+    if isinstance(data, FileData):
+        data.check_ranks()
     grids = grids_of(config["evaluation"], data)
     data.check_loss(config["loss"]["mask"])
     problem = build_problem(config, data)

@@ -76,10 +76,12 @@ def _digest(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+    """Remove a file or folder, if it is there and the disk lets us: a copy that stays must not end a training."""
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -106,7 +108,7 @@ def staged(source: str | None, scratch: str | None, machine: Machine, run: Path,
             _fetch(origin, target, lambda name: name.startswith(ours) and name != folder.name)
         if machine.world_size > 1:
             dist.barrier()
-        yield str(target if target.exists() else origin)
+        yield str(target if os.path.exists(target) else origin)  # unlike Path's, False where the scratch may not be entered
     finally:
         if machine.local_rank == 0:
             remove(folder)

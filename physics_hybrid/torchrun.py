@@ -26,8 +26,16 @@ def main(arguments: list[str] | None = None) -> None:
     from torch.distributed.elastic.multiprocessing import api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    start = api.PContext.start
+
+    def listen_and_start(context) -> None:
+        # not before: torchrun may be waiting for other nodes, where Python's handlers do not run and the signal itself must end it
+        if hasattr(signal, "SIGUSR1"):
+            signal.signal(signal.SIGUSR1, hand_on)
+        start(context)
+
     api._terminate_process_handler = hand_on  # torchrun installs it, for SIGTERM, SIGINT and more, when it starts the ranks
-    signal.signal(signal.SIGUSR1, hand_on)
+    api.PContext.start = listen_and_start
     try:
         run.main(arguments)
     except ChildFailedError as error:

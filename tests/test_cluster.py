@@ -237,6 +237,25 @@ def test_a_full_scratch_is_reported_and_the_source_used(tmp_path, capsys, monkey
     assert "do not fit" in capsys.readouterr().err
 
 
+def test_a_scratch_that_is_no_folder_or_may_not_be_entered_is_reported_and_the_source_used(tmp_path, capsys, monkeypatch):
+    (tmp_path / "a.h5").write_bytes(b"x" * 1000)
+    (tmp_path / "file").write_text("")
+    with stage(tmp_path / "a.h5", tmp_path / "file") as here:
+        assert here == str(tmp_path / "a.h5")
+    assert "WARNING: cannot stage" in capsys.readouterr().err
+    real = os.stat
+
+    def closed(path, **rest):  # as for anyone but root
+        if "closed" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **rest)
+
+    monkeypatch.setattr(os, "stat", closed)
+    with stage(tmp_path / "a.h5", tmp_path / "closed") as here:
+        assert here == str(tmp_path / "a.h5")
+    assert "Permission denied" in capsys.readouterr().err
+
+
 def test_a_signal_during_the_copy_leaves_nothing_behind(tmp_path, monkeypatch):
     (tmp_path / "a.h5").write_bytes(b"x" * 1000)
 

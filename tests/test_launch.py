@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import zlib
+from datetime import timedelta
 
 import pytest
 import torch
@@ -335,6 +336,18 @@ def test_a_meeting_point_that_cannot_be_reached_is_an_error_for_people(alone):
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.parametrize("rank, words", [(0, "1/2 clients joined"), (1, "timed out")])
+def test_a_rank_that_never_comes_is_not_waited_for_until_the_walltime(alone, rank, words):
+    """It died, or its node was never started, before there is a heartbeat."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    alone.setattr(launch.os, "environ", os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
+    alone.setattr(launch, "MEETING", timedelta(seconds=1))
+    with pytest.raises(RuntimeError, match=f"rank {rank} of 2 could not join.*{words}"):
+        initialize("cpu")
+
+
 @pytest.mark.parametrize("device, words", [("tpu", "auto, cpu, cuda or mps"), ("mps", "this machine has none")])
 def test_a_device_that_is_not_there_is_an_error(alone, device, words):
     alone.setattr(torch.backends.mps, "is_available", lambda: False)
@@ -376,8 +389,9 @@ def spy(*args, **named):
     print(f"handed on: {args} {sorted(named)} async={os.environ['TORCH_NCCL_ASYNC_ERROR_HANDLING']}", flush=True)
     return original(*args, **named)
 torch.distributed.init_process_group = spy
-from physics_hybrid.launch import finalize, initialize
+from physics_hybrid.launch import agreed, finalize, initialize
 machine = initialize("cpu")
+assert agreed(f"named by rank {machine.rank}") == "named by rank 0"
 total = torch.tensor([machine.rank + 1.0])
 torch.distributed.all_reduce(total)
 assert initialize("cpu") == machine
@@ -407,7 +421,7 @@ def check_two_ranks(printed: str, method: str) -> None:
     for rank in (0, 1):
         assert f"rank {rank} of 2 on 1 node, cpu" in printed
     assert printed.count(f"gloo, detected: {method}; sum 3; async=1") == 2, printed
-    assert printed.count("handed on: ('gloo',) ['rank', 'timeout', 'world_size'] async=1") == 2, printed  # no device_id (issue 1936)
+    assert printed.count("handed on: ('gloo',) ['rank', 'store', 'timeout', 'world_size'] async=1") == 2, printed  # no device_id (issue 1936)
 
 
 def test_two_ranks_under_torchrun(rank_script):

@@ -25,6 +25,7 @@ STUBS = {
         exit "${TRAINING:-0}" """,
     "mpirun": """
         if [[ $1 == --version ]]; then echo "$MPI"; exit; fi
+        echo "grace $OMPI_MCA_odls_base_sigkill_timeout" >> LOG
         exit "${TRAINING:-0}" """,
     "pbsdsh": """
         [[ -z ${UNREACHABLE:-} ]] || exit 0 # as it does
@@ -184,13 +185,21 @@ def test_mpirun_gets_the_ranks_and_the_meeting_point(job, mpi, expected):
     nodes = str(job.folder.parent / "nodes")
     assert words == ["threads=4", f"in={job.folder}", *[w.format(nodes=nodes) for w in expected], "python", "train.py", "run=limb"]
     assert called(log, "qsub")[0][-1] == "pbs/train_mpi.pbs"
+    assert called(log, "grace") == [["10"]]
 
 
 def test_evaluation_is_one_process(job):
     done, log = job("evaluate.pbs", ["gpu01"], CHECKPOINT="runs/limb [2]")
-    assert done.returncode == 0 and called(log, "python") == [["threads=", f"in={job.folder}", "evaluate.py", "checkpoint=runs/limb [2]"]]
+    assert done.returncode == 0 and called(log, "python") == [["threads=", f"in={job.folder}", "evaluate.py", "checkpoint='runs/limb [2]'"]]
     done, _ = job("evaluate.pbs", ["gpu01"])
     assert done.returncode != 0 and "CHECKPOINT=" in done.printed
+
+
+@pytest.mark.parametrize("script", ["train.pbs", "train_mpi.pbs"])
+@pytest.mark.parametrize("change", [{}, {"PBS_NODEFILE": "/nowhere/48213[7].pbs01"}, {"PBS_NODEFILE": ""}], ids=["empty", "gone", "unset"])
+def test_a_node_file_that_says_nothing_is_an_error(job, script, change):
+    done, log = job(script, [], **change)
+    assert done.returncode == 2 and "cannot be read or is empty" in done.printed and not called(log, "python"), done.printed
 
 
 def test_a_folder_without_the_program_is_an_error(job):

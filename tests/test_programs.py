@@ -188,6 +188,8 @@ def test_a_users_own_files(program, tmp_path, limbs):
     (["data.phantom.sigma.fat=[0.05,-0.1,0.05]"], ("limbs", "fno"), "data.phantom.sigma.fat must be three positive"),
     (["training.init_from=/nowhere"], ("limbs", "fno"), "does not exist"), (["data.grids=[[16,12,12],[4,4,4]]"], ("limbs", "fno"), r"exceed what the grid \(4, 4, 4\)"),
     (["data.grids=[16,12,12]"], ("limbs", "fno"), "each of data.grids must be three sizes"), (["data=generated", "data.grids=[[16,12,12],[32,24,24]]"], ("limbs", "fno"), "set data.train_samples=null"),
+    (["training.lost_rank_seconds=0"], ("limbs", "fno"), "lost_rank_seconds must be > 0"),
+    (["training.requeue_exit_code=0"], ("limbs", "fno"), "requeue_exit_code must be 3 to 125"), (["training.requeue_exit_code=86"], ("limbs", "fno"), "not 86"),
 ], ids=lambda v: v[0].split("=")[0] if isinstance(v, list) else None)
 def test_bad_settings_fail_before_training_in_one_line(refused, overrides, tiny, message):
     errors = refused(overrides, tiny)
@@ -198,7 +200,7 @@ def test_bad_settings_fail_before_training_in_one_line(refused, overrides, tiny,
 @pytest.mark.parametrize("words, message", [
     (["training.epoch=3"], "did you mean training.epochs"), (["epochs=3"], "did you mean training.epochs"), (["modle=unet"], "did you mean model"),
     (["model=unett"], "fno_residual"), (["training.epochs=abc"], "a whole number is expected"), (["training.learning_rate=fast"], "a number is expected"),
-    (["model.backbone.levels=3"], "no key"), (["epochs"], "write key=value"), (["data.grid=5"], "a list is expected"), (["data.workers=true"], "a whole number"),
+    (["model.backbone.levels=3"], "no key"), (["epochs"], "write key=value"), (["data.grid=5"], "a list is expected"), (["data.workers=true"], "a whole number"), (["data.path=/var/tmp/48213[7].pbs01"], "needs quotes"),
 ])
 def test_typos_get_a_suggestion_at_once(program, words, message):
     done = program("train", *words, tiny=None, expect=2)
@@ -206,7 +208,7 @@ def test_typos_get_a_suggestion_at_once(program, words, message):
 
 
 def test_evaluate_explains_a_bad_checkpoint(program, tmp_path):
-    assert "does not exist" in program("evaluate", "checkpoint=/nowhere", expect=1).stderr
+    assert "/nowhere/48213[7].pbs01 does not exist" in program("evaluate", "checkpoint='/nowhere/48213[7].pbs01'", expect=1).stderr  # quoted as evaluate.pbs does
     (tmp_path / "x.mdlus").write_bytes(b"no")
     assert "x.mdlus is damaged" in program("evaluate", f"checkpoint={tmp_path / 'x.mdlus'}", expect=1).stderr
     assert "checkpoint" in program("evaluate", expect=1).stderr

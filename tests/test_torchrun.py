@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -56,6 +58,23 @@ def test_a_rank_that_is_killed_ends_the_others_and_is_named(tmp_path):
     printed = launcher.communicate(timeout=60)[0]
     assert launcher.returncode == 128 + signal.SIGKILL, printed
     assert "rank 1 on" in printed and "was killed by SIGKILL" in printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_one_that_waits_for_other_nodes(tmp_path, number):
+    """The second node never comes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, "-m", "physics_hybrid.torchrun", "--nnodes", "2", "--node-rank", "0", "--master-addr", "127.0.0.1", "--master-port", str(port), "train.py"]
+    launcher = subprocess.Popen(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    with socket.socket() as probe:
+        while probe.connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    time.sleep(1)  # it listens, and waits
+    launcher.send_signal(number)
+    assert launcher.wait(timeout=30) == -number
 
 
 def test_success_is_success(tmp_path):

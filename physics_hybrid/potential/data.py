@@ -11,6 +11,7 @@ ranks (`done`: for each, how many ranks and how many of their batches) goes on w
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import sys
 from collections import defaultdict
@@ -361,6 +362,20 @@ class FileData:
 
     def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[Batch]:
         yield from self.share.batches((self.seed, epoch), start, done=done)
+
+    def check_ranks(self) -> None:
+        """Raises RuntimeError where ranks have found different samples: their batches would differ in number, and some would wait for ever."""
+        if self.world_size == 1:
+            return
+        mine = {name: [(e.address.path.name, e.address.row, e.phantom, e.shape) for e in entries] for name, entries in self.entries.items()}
+        everyone: list = [None] * self.world_size
+        torch.distributed.all_gather_object(everyone, (sum(map(len, mine.values())), hashlib.sha256(repr(mine).encode()).hexdigest()))
+        other = next((rank for rank, found in enumerate(everyone) if found != everyone[0]), None)
+        if other is not None:
+            raise RuntimeError(
+                f"ranks have found different samples under data.path: rank 0 {everyone[0][0]}, rank {other} {everyone[other][0]}. All nodes must see the same files"
+                + ("; data.on_error=skip leaves out what one node fails to read" if self.on_error == "skip" else "")
+            )
 
     def prepare(self) -> None:
         """Everything was checked when it was found; the splits that training needs must not be empty."""

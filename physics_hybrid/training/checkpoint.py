@@ -17,6 +17,7 @@ import sys
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -160,7 +161,7 @@ def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir(parents=True)
-        with _no_git():
+        with _corrected_save():
             save_checkpoint(str(temporary), models=model, epoch=epoch, metadata=metadata)
         if folder.exists():
             os.replace(folder, old)
@@ -190,16 +191,18 @@ def export_model(path: Path, model) -> Path:
 
 
 @contextlib.contextmanager
-def _no_git():
-    """PhysicsNeMo's Module.save asks git for a commit it then does not store, and raises ValueError in a repository without one."""
+def _corrected_save():
+    """PhysicsNeMo's Module.save asks git for a commit it then does not store, and raises ValueError in a repository without one; and it takes
+    brackets in TMPDIR, which PBS gives to array jobs, for a pattern of file names."""
     import physicsnemo.core.module as module
 
-    original = module.get_physicsnemo_pkg_info
+    original = module.get_physicsnemo_pkg_info, module._get_fs
     module.get_physicsnemo_pkg_info = lambda: {"version": version("nvidia-physicsnemo"), "git_hash": ""}
+    module._get_fs = lambda _path: SimpleNamespace(put=shutil.copyfile)
     try:
         yield
     finally:
-        module.get_physicsnemo_pkg_info = original
+        module.get_physicsnemo_pkg_info, module._get_fs = original
 
 
 def load_model(path: Path):

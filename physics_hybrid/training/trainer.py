@@ -16,6 +16,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, Protocol, Sequence
@@ -110,7 +111,9 @@ class Trainer:
         self.network: nn.Module = model
         if machine.world_size > 1:
             devices = [machine.device] if machine.device.type == "cuda" else None
-            self.network = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers gets another name in torch 2.15
+                self.network = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
         self.clip = clipper(model, s.clipping_mode, s.clipping_threshold, s.clipping_eps)
         # position: batches of the epoch; done: [ranks, batches] of those that other numbers of ranks had before
         self.progress = {"epoch": 0, "position": 0, "done": [], "step": 0, "bad_steps": 0, "skipped": 0, "seconds": 0.0, "finished": False}

@@ -2,14 +2,18 @@
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from physics_hybrid.potential.data import Entry, Files, LimbData
 from physics_hybrid.potential.samples import Address
 from physics_hybrid.potential.stream import LimbStream, Solver
+from tests.conftest import ROOT
 
 KEY = (0, 3)
 ONE_GRID, SEVERAL = [(16, 12, 12)] * 23, [(16, 12, 12)] * 12 + [(20, 12, 10)] * 7 + [(24, 8, 8)] * 2 + [(8, 8, 8)]
@@ -148,3 +152,28 @@ def test_grids_in_turn_are_solved_ahead_in_the_same_order(limbs, numbers):
         for epoch in range(3):
             for start in range(13):
                 assert list(ahead.train_batches(epoch, start)) == list(plain.train_batches(epoch, 0))[start:]
+
+
+#: A rank of two; the second finds one sample fewer, as a node that fails to read it.
+FINDS = """
+import sys, torch
+from dataclasses import replace
+from physics_hybrid.launch import initialize
+from physics_hybrid.potential.data import FileData
+machine = initialize("cpu")
+data = FileData(sys.argv[1], 1, 0, torch.device("cpu"), {"train": 0.5, "validation": 0.25, "test": 0.25}, on_error="skip", rank=machine.rank, world_size=2)
+data.check_ranks()
+data.entries["train"] = data.entries["train"][machine.rank:]
+try:
+    data.check_ranks()
+except RuntimeError as error:
+    print(error, flush=True)
+"""
+
+
+def test_ranks_that_find_different_samples_say_so_and_do_not_wait_for_each_other(tmp_path, sample_arrays):
+    for i in range(4):
+        np.savez(tmp_path / f"{i}.npz", **{**sample_arrays, "sigma": sample_arrays["sigma"] * (1 + i)})
+    words = [sys.executable, "-m", "physics_hybrid.torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", sys.executable, "-c", FINDS, str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("ranks have found different samples under data.path: rank 0 4, rank 1 3") == 2 and "on_error=skip" in done.stdout, done.stderr

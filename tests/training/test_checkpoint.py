@@ -143,6 +143,11 @@ def test_models_are_saved_without_git_and_inside_a_repository_without_a_commit(t
     monkeypatch.setenv("PATH", str(tmp_path))
     save_model(tmp_path / "run [1]" / "best", model, 1, {})  # a PBS array job's name
     assert load_model(tmp_path / "run [1]" / "best").modes == [2, 2, 2]
+    scratch = tmp_path / "pbs.48213[7].pbs01"  # and its TMPDIR
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    save_model(tmp_path / "best", model, 2, {})
+    assert [p.name for p in (tmp_path / "best").glob("*.mdlus")] == ["ResidualFNO.0.2.mdlus"] and not list(scratch.iterdir())
 
 
 def test_the_only_copy_of_a_model_is_put_back(tmp_path, monkeypatch):
