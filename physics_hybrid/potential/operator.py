@@ -28,6 +28,7 @@ Truth, PDE loss, charge loss and residuals all use this module, so that they can
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -248,7 +249,8 @@ def _closed_form(conductor: Conductor, operator: FluxOperator, source: PointSour
     Phi = face_current_density(shape, spacing, source, sigma_inf)
     face = face_positions(shape[0], spacing[:, 0])[:, [0, -1]] - point[:, :1]
     lateral = offsets_from(point, shape, spacing)[1:]
-    phi_end = potential([face.view(-1, 2, 1, 1), *lateral], source.current, sigma_inf)
+    disk = (spacing[:, 1] * spacing[:, 2] / math.pi).sqrt() / 2  # the mean of 1 / r over a disk is that at half its radius
+    phi_end = potential([face.view(-1, 2, 1, 1), *lateral], source.current, sigma_inf, clamp=disk)
     return infinite_medium(shape, spacing, source, sigma_inf), operator.known_current(Phi, phi_end, sigma_inf), Phi
 
 

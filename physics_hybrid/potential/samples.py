@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from scipy import ndimage
 
-from physics_hybrid.potential.conductor import Ends
+from physics_hybrid.potential.conductor import ON_FACE, Ends
 from physics_hybrid.potential.phantom import TISSUES
 
 SCHEMA_VERSION = 1
@@ -210,11 +210,11 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
                     f"{point.tolist()} m is {away.max():.1f} voxels from the centre of mass of source, {centroid.tolist()} m. It is metres "
                     "from the outer corner of voxel (0,0,0); set data.source_point=index where files hold voxel indices"
                 ))
-        if not ((point > 0) & (point < spacing * shape)).all():
+        near = tissue[tuple(slice(max(math.floor(x - ON_FACE), 0), max(math.floor(x + ON_FACE) + 1, 0)) for x in point / spacing)]
+        if not near.size:
             fail(key, f"{point.tolist()} m is not inside the grid, {(spacing * shape).tolist()} m")
-        voxel = np.floor(point / spacing).astype(int)
-        if not tissue[tuple(voxel)]:
-            fail(key if key in values else "source", f"the centre of the source, {point.tolist()} m, lies in air (voxel {tuple(voxel.tolist())})")
+        if not near.any():  # on a face of tissue it may lie
+            fail(key if key in values else "source", f"the centre of the source, {point.tolist()} m, lies in air (voxel {tuple(np.floor(point / spacing).astype(int).tolist())})")
         return point
 
     point = electrode("source_point", signs[0])

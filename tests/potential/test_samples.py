@@ -235,8 +235,24 @@ def test_a_sample_on_the_edge_of_the_grid_is_inside(sample_arrays):
     assert check(sample_arrays, "x").source_point[0] == pytest.approx(0.021)
     sample_arrays["source"] = np.roll(sample_arrays["source"], 3, axis=0)
     sample_arrays["source_point"] = np.array([8 * 0.004, 3.5 * 0.004, 3.5 * 0.004])
+    assert check(sample_arrays, "x").source_point[0] == 0.032  # on the face itself
+    sample_arrays["source_point"][0] += 0.0005
     with pytest.raises(SampleError, match="not inside the grid"):
         check(sample_arrays, "x")
+
+
+def test_an_electrode_on_the_skin_is_in_tissue(sample_arrays):
+    """On a face between tissue and air, from either side; half a voxel above it is air."""
+    for name in ("sigma", "mask", "u"):
+        sample_arrays[name][:, 4:] = 0
+    point = np.array([4.5, 4, 3.5]) * 0.004
+    for h, fits in ((point[1], True), (point[1] + 1e-8, True), (point[1] + 0.0019, False)):
+        sample_arrays["source_point"] = np.array([point[0], h, point[2]])
+        if fits:
+            assert check(sample_arrays, "x").source_point[1] == h
+        else:
+            with pytest.raises(SampleError, match="source_point.*lies in air"):
+                check(sample_arrays, "x")
 
 
 def test_skipping_covers_whole_files_too(tmp_path, sample_arrays, capsys):
