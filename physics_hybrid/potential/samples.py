@@ -223,6 +223,8 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
     if labels is not None:
         if labels.shape != shape:
             fail("labels", f"must have shape {shape}, as source; got {labels.shape}")
+        if (labels != np.rint(labels)).any():
+            fail("labels", f"must hold whole numbers; voxel {_first(labels != np.rint(labels))} does not")
         if labels.min() < 0 or labels.max() >= len(TISSUES):
             fail("labels", f"must be {', '.join(f'{i} {t}' for i, t in enumerate(TISSUES))}; found {labels.min()} to {labels.max()}. Leave labels out where yours mean something else")
         labels = labels.astype(np.uint8)
@@ -243,7 +245,8 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
 
 
 def _word(value) -> str:
-    value = np.asarray(value).item()
+    value = np.asarray(value)
+    value = value.item() if value.size == 1 else value.tolist()
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -254,7 +257,7 @@ def _ends(arrays: dict, expected: Ends, fail) -> Ends:
     kind, beta = _word(arrays["ends"]), arrays.get("beta")
     try:
         ends = Ends(kind, None if beta is None else float(beta))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         fail("ends", str(error))
     if ends.kind != expected.kind or not math.isclose(ends.beta or 0, expected.beta or 0, rel_tol=1e-5):
         told = lambda e: e.kind + (f" with beta={e.beta:g}/m" if e.beta else "")
