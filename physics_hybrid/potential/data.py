@@ -197,8 +197,8 @@ class LimbData:
 
     def __post_init__(self):
         self.grid = tuple(self.grid)
-        if len(self.grid) != 3 or min(self.grid) < 2:
-            raise ValueError(f"data.grid must be three sizes >= 2 (D, H, W); got {list(self.grid)}")
+        if len(self.grid) != 3 or not all(isinstance(n, int) and n >= 2 for n in self.grid):
+            raise ValueError(f"data.grid must be three whole sizes >= 2 (D, H, W); got {list(self.grid)}")
         for name in ("batch_size", "samples_per_epoch", "validation_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")

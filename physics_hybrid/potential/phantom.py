@@ -98,7 +98,8 @@ class LimbDistribution:
                 raise ValueError(f"data.phantom.{name} = [{low}, {high}]: the first value must not exceed the second")
         if not 0 <= self.pennation[0] <= self.pennation[1] < 90:
             raise ValueError(f"data.phantom.pennation must be [low, high] with 0 <= low <= high < 90 degrees; got {list(self.pennation)}")
-
+        if not (math.isfinite(self.current) and self.current != 0):
+            raise ValueError(f"data.phantom.current must be a number of amperes other than 0; got {self.current}")
         if self.bone_shape not in BONE_SHAPES:
             raise ValueError(f"data.phantom.bone_shape must be one of {', '.join(BONE_SHAPES)}; got {self.bone_shape!r}")
         if not 0 < self.bone_scale[0] <= self.bone_scale[1]:

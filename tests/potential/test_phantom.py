@@ -209,6 +209,8 @@ def test_other_settings_other_file(stream, limbs):
     (dict(sigma_jitter=1.5), "sigma_jitter"),
     (dict(pennation=(20, 10)), "pennation"),
     (dict(pennation=(0, 90)), "pennation"),
+    (dict(current=0.0), "phantom.current"),
+    (dict(current=float("nan")), "phantom.current"),
 ])
 def test_limb_distribution_refuses(change, message):
     with pytest.raises(ValueError, match=message):
