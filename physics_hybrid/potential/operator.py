@@ -203,8 +203,11 @@ class Subtraction:
         Raises
         ------
         ValueError
-            Where current is injected in air, or the currents of a pair do not add up to zero.
+            Where the density is on another grid, or for another number of conductors; current is injected in air; the currents of a pair do not
+            add up to zero.
         """
+        if tuple(density.shape[1:]) != conductor.shape or len(conductor.sigma) not in (1, len(density)):
+            raise ValueError(f"a current density needs shape {(len(conductor.sigma), *conductor.shape)} in A/m^3; got {tuple(density.shape)}")
         density = density.to(operator.spacing.dtype)
         if bool((density * ~conductor.tissue).any()):
             raise ValueError("the source lies partly in air (sigma = 0): no current can flow from it")
@@ -268,8 +271,10 @@ def nodal_source(conductor: Conductor, source: PointSource) -> Tensor:
     Raises
     ------
     ValueError
-        Where an electrode lies outside the grid or in air, or the second electrode of a pair is missing, or not asked for.
+        Several conductors with another number of sources; an electrode outside the grid or in air; the second electrode of a pair missing, or not asked for.
     """
+    if len(conductor.sigma) not in (1, len(source.point)):
+        raise ValueError(f"{len(conductor.sigma)} conductors and {len(source.point)} sources: give one source for each conductor, or many sources for one")
     paired = source.returns is not None
     if paired != (conductor.ends.kind == "pair"):
         raise ValueError(

@@ -270,7 +270,9 @@ def test_losses_vanish_where_an_electrode_lies_on_an_interface_and_its_place_is_
     (lambda: solve(block(), PointSource(torch.tensor([[0.02, 0.01, 0.01]]), torch.ones(1), torch.tensor([[0.03, 0.01, 0.01]]))), "with a second electrode"),
     (lambda: solve(block(ends="pair"), torch.ones(1, 24, 14, 14)), "must equal what the first one brings in"),
     (lambda: PotentialLoss(dict(charge=1.0), boxes=0, ends="sink"), "loss.charge.boxes of at least 1"),
-], ids=range(9))
+    (lambda: solve(Conductor(block().sigma.expand(3, -1, -1, -1, -1), block().spacing.expand(3, 3)), electrode(0.02, 0.01, 0.01)), "3 conductors and 1 sources"),
+    (lambda: solve(block(), torch.ones(1, 24, 14, 13)), "needs shape \\(1, 24, 14, 14\\)"),
+], ids=range(11))
 def test_what_has_no_solution_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
