@@ -176,7 +176,7 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
         if abs(source.sum()) > 1e-3 * np.abs(source).sum():
             fail("source", f"must sum to zero with ends=pair; {100 * abs(source.sum()) / np.abs(source).sum():.2g} % of the current is left over")
     elif len(signs) != 1:
-        fail("source", "has both signs: solve one source at a time and superpose (or, for an electrode that takes all the current out, set problem.ends=pair)")
+        fail("source", "has both signs: solve one source at a time and superpose (or, for an electrode that takes all the current out, problem.ends=pair)")
     for part in signs:
         _, count = ndimage.label(part, structure=np.ones((3, 3, 3)))
         if count != 1:
@@ -261,7 +261,7 @@ def _ends(arrays: dict, expected: Ends, fail) -> Ends:
         fail("ends", str(error))
     if ends.kind != expected.kind or not math.isclose(ends.beta or 0, expected.beta or 0, rel_tol=1e-5):
         told = lambda e: e.kind + (f" with beta={e.beta:g}/m" if e.beta else "")
-        fail("ends", f"is {told(ends)}, and the problem is {told(expected)}; set problem.ends={ends.kind}" + (f" problem.beta={ends.beta:g}" if ends.beta else ""))
+        fail("ends", f"is {told(ends)}, and the problem is {told(expected)}; train with problem.ends={ends.kind}" + (f" problem.beta={ends.beta:g}" if ends.beta else ""))
     return ends
 
 

@@ -309,7 +309,7 @@ def test_stored_limbs_come_back_with_their_ends(solved, tmp_path):
     if ends.kind == "pair":
         assert torch.allclose(read.return_point, made.return_point)
     wrong = Ends("sink") if ends.kind == "grounded" else Ends()
-    with pytest.raises(SampleError, match=f"set problem.ends={ends.kind}" + (" problem.beta=5" if ends.beta else "")):
+    with pytest.raises(SampleError, match=f"train with problem.ends={ends.kind}" + (" problem.beta=5" if ends.beta else "")):
         Address(path, 0).read(Conventions(ends=wrong))
 
 
@@ -330,8 +330,8 @@ def test_a_users_pair_is_read(sample_arrays):
     (lambda a: a, Ends("pair"), "has one sign"), (paired, Ends(), "has both signs"),
     (lambda a: {**paired(a), "source": paired(a)["source"] * np.where(paired(a)["source"] > 0, 2, 1)}, Ends("pair"), "must sum to zero"),
     (lambda a: {**paired(a), "return_point": np.array([0.01, 0.02, 0.02])}, Ends("pair"), "'return_point'.*voxels from the centre of mass"),
-    (lambda a: {**a, "ends": np.array("sink")}, Ends(), "is sink, and the problem is grounded; set problem.ends=sink"),
-    (lambda a: {**a, "ends": np.array("robin"), "beta": np.array(5.0)}, Ends("robin", 7.0), "set problem.ends=robin problem.beta=5"),
+    (lambda a: {**a, "ends": np.array("sink")}, Ends(), "is sink, and the problem is grounded; train with problem.ends=sink"),
+    (lambda a: {**a, "ends": np.array("robin"), "beta": np.array(5.0)}, Ends("robin", 7.0), "train with problem.ends=robin problem.beta=5"),
     (lambda a: {**a, "ends": np.array("zero flux")}, Ends(), "no way out"), (lambda a: {**a, "ends": np.array("robin")}, Ends(), "needs a positive beta"),
 ], ids=range(8))
 def test_samples_that_disagree_with_their_ends_are_refused(sample_arrays, change, ends, message):
