@@ -209,6 +209,8 @@ def test_other_settings_other_file(stream, limbs):
     (dict(sigma_jitter=1.5), "sigma_jitter"),
     (dict(pennation=(20, 10)), "pennation"),
     (dict(pennation=(0, 90)), "pennation"),
+    (dict(fat=(0.002,)), "fat must be two values"),
+    (dict(extent=(0.2, 0.1)), "extent"),
     (dict(current=0.0), "phantom.current"),
     (dict(current=float("nan")), "phantom.current"),
 ])
