@@ -128,13 +128,15 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
         fail("sigma", f"must have shape {shape} or {shape} + (3,) or (6,), as source; got {values['sigma'].shape}")
     if not np.isfinite(sigma).all():
         fail("sigma", f"must be finite; voxel {_first(~np.isfinite(sigma).all(axis=-1))} is not")
-    negative = (sigma[..., :3] < 0).any(axis=-1)
+    negative = sigma[..., :3] < 0
     if negative.any():
-        fail("sigma", f"must be >= 0 (S/m); voxel {_first(negative)} holds {sigma[_first(negative)].tolist()}")
+        voxel = _first(negative)[:3]
+        fail("sigma", f"must be >= 0 (S/m); voxel {voxel} holds {sigma[voxel].tolist()}")
     tissue = sigma[..., 0] > 0
-    partly = ((sigma[..., :3] > 0).any(axis=-1)) & ~((sigma[..., :3] > 0).all(axis=-1))
+    partly = np.any([(sigma[..., a] > 0) != tissue for a in range(min(3, sigma.shape[-1]))], axis=0)
     if partly.any():
-        fail("sigma", f"a tensor must be 0 (air) or positive on its whole diagonal; voxel {_first(partly)} holds {sigma[_first(partly)].tolist()}")
+        voxel = _first(partly)
+        fail("sigma", f"a tensor must be 0 (air) or positive on its whole diagonal; voxel {voxel} holds {sigma[voxel].tolist()}")
     if sigma.shape[-1] == 6:
         DD, HH, WW, DH, DW, HW = np.moveaxis(sigma.astype(np.float64), -1, 0)
         matrix = np.stack([DD, DH, DW, DH, HH, HW, DW, HW, WW], axis=-1).reshape(*shape, 3, 3)
@@ -178,7 +180,8 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
     elif len(signs) != 1:
         fail("source", "has both signs: solve one source at a time and superpose (or, for an electrode that takes all the current out, problem.ends=pair)")
     for part in signs:
-        _, count = ndimage.label(part, structure=np.ones((3, 3, 3)))
+        (around,) = ndimage.find_objects(part.view(np.uint8))
+        _, count = ndimage.label(part[around], structure=np.ones((3, 3, 3)))
         if count != 1:
             fail("source", f"must be one connected source{' of each sign' if len(signs) == 2 else ''}; found {count}. Solve one source at a time and superpose")
     if conventions.source_units == "current":
@@ -195,8 +198,7 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
 
     def electrode(key: str, part: np.ndarray) -> np.ndarray:
         """Its position in metres: what the file says, held to the centre of mass of the source, or that centre."""
-        weights = np.where(part, source, 0.0)
-        centroid = ((np.indices(shape).reshape(3, -1) + 0.5) * weights.ravel()).sum(axis=1) / weights.sum() * spacing
+        centroid = np.average(np.argwhere(part) + 0.5, axis=0, weights=source[part]) * spacing
         point = centroid
         if key in values:
             point = values[key].astype(np.float64)
@@ -223,7 +225,7 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
     if labels is not None:
         if labels.shape != shape:
             fail("labels", f"must have shape {shape}, as source; got {labels.shape}")
-        if (labels != np.rint(labels)).any():
+        if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
             fail("labels", f"must hold whole numbers; voxel {_first(labels != np.rint(labels))} does not")
         if labels.min() < 0 or labels.max() >= len(TISSUES):
             fail("labels", f"must be {', '.join(f'{i} {t}' for i, t in enumerate(TISSUES))}; found {labels.min()} to {labels.max()}. Leave labels out where yours mean something else")
