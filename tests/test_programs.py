@@ -187,7 +187,7 @@ def test_a_users_own_files(program, tmp_path, limbs):
     (["model.backbone.modes=[3,3]"], ("limbs", "fno"), "must be three whole numbers"), (["tracker=wandb", "tracker.mode=foo"], ("limbs", "fno"), "tracker.mode must be"),
     (["data.phantom.sigma.fat=[0.05,-0.1,0.05]"], ("limbs", "fno"), "data.phantom.sigma.fat must be three positive"),
     (["training.init_from=/nowhere"], ("limbs", "fno"), "does not exist"), (["data.grids=[[16,12,12],[4,4,4]]"], ("limbs", "fno"), r"exceed what the grid \(4, 4, 4\)"),
-    (["data.grids=[16,12,12]"], ("limbs", "fno"), "each of data.grids must be three sizes"), (["data=generated", "data.grids=[[16,12,12],[32,24,24]]"], ("limbs", "fno"), "set data.train_samples=null"),
+    (["data.grids=[16,12,12]"], ("limbs", "fno"), "each of data.grids must be three whole sizes"), (["data=generated", "data.grids=[[16,12,12],[32,24,24]]"], ("limbs", "fno"), "set data.train_samples=null"),
     (["training.lost_rank_seconds=0"], ("limbs", "fno"), "lost_rank_seconds must be > 0"),
     (["training.requeue_exit_code=0"], ("limbs", "fno"), "requeue_exit_code must be 3 to 125"), (["training.requeue_exit_code=86"], ("limbs", "fno"), "not 86"),
 ], ids=lambda v: v[0].split("=")[0] if isinstance(v, list) else None)

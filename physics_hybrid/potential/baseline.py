@@ -61,9 +61,8 @@ class PointSourceBaseline(Module):
             tissue = (sigma[:, :1] > 0).to(sigma.dtype)
             return sigma.sum(dim=(2, 3, 4)) / tissue.sum(dim=(2, 3, 4)).clamp_min(1)
         if self.sigma_ref == "local":
-            size = torch.tensor(sigma.shape[2:], device=sigma.device)
-            index = torch.minimum((point / spacing).floor().long().clamp_min(0), size - 1)
-            return sigma[torch.arange(len(index), device=sigma.device), :, index[:, 0], index[:, 1], index[:, 2]]
+            body = Conductor(sigma, spacing)
+            return body.sigma_at(body.in_tissue(point))
         value = torch.full_like(sigma[:, :, 0, 0, 0], float(self.sigma_ref))
         value[:, 3:] = 0
         return value

@@ -109,7 +109,7 @@ def components(sigma: np.ndarray, wanted: int, where: str) -> np.ndarray:
     uneven = wanted == 1 and (np.ptp(sigma[:3], axis=0) > 0).any()
     if off.any() or uneven:
         raise ValueError(
-            f"{where}: sigma has {have} components that {wanted} cannot represent; set data.sigma_components={have if off.any() else 3}"
+            f"{where}: sigma has {have} components that {wanted} cannot represent; train with data.sigma_components={have if off.any() else 3}"
         )
     return sigma[:wanted]
 

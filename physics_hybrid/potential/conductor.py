@@ -8,6 +8,7 @@ Units: metres, siemens per metre. Axes: (D, H, W); D is the long axis of the lim
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ ENDS = {
 
 #: Components of sigma: scalar; diagonal (DD, HH, WW); symmetric (DD, HH, WW, DH, DW, HW).
 COMPONENTS = (1, 3, 6)
+
+#: A point so close to a voxel face, in voxels, lies on it: rounding coordinates to float32 must move no electrode into another tissue.
+ON_FACE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -151,35 +155,37 @@ class Conductor:
     def voxel_of(self, point: Tensor) -> Tensor:
         """Index (B, 3) of the voxel that holds `point` (B, 3), metres from the outer corner of voxel (0, 0, 0).
 
-        A point on a face belongs to the voxel above it.
+        A point on a face (within `ON_FACE`) belongs to the voxel above it.
 
         Raises
         ------
         ValueError
-            If a point is not inside the grid (its outer faces do not count as inside).
+            If a point is not inside the grid (the last face along an axis does not count as inside).
         """
-        size = torch.tensor(self.shape, device=point.device)
-        position = point / self.spacing.to(point)
-        if not bool(((position > 0) & (position < size)).all()):
+        index, inside = self._index(point)
+        if not bool(inside.all()):
             raise ValueError(f"source point {point.tolist()} m lies on or outside the outer faces of the grid {self.shape} of spacing {self.spacing.tolist()} m")
-        return torch.minimum(position.floor().long(), size - 1)
+        return index
+
+    def _index(self, point: Tensor) -> tuple[Tensor, Tensor]:
+        """The voxels (K, 3) that hold points (K, 3) in metres, and whether each is one of the grid (K,); clamped to the grid."""
+        last = torch.tensor(self.shape, device=point.device) - 1
+        index = (point / self.spacing.to(point) + ON_FACE).floor().long()
+        inside = torch.minimum(index.clamp_min(0), last)
+        return inside, (index == inside).all(dim=1)
 
     def in_tissue(self, point: Tensor) -> Tensor:
-        """The points (K, 3) in metres, those on a face between air and tissue moved into the tissue by 2e-6 voxels."""
-        size = torch.tensor(self.shape, device=point.device)
-
+        """The points (K, 3) in metres; those that `voxel_of` gives to the air (or to nothing) above a face, edge or corner of tissue are moved down into
+        it, by 2 `ON_FACE` voxels along each axis that it takes."""
         def held(p: Tensor) -> Tensor:
-            position = p / self.spacing.to(p)
-            inside = ((position > 0) & (position < size)).all(dim=1)
-            index = torch.minimum(position.floor().long().clamp_min(0), size - 1)
+            index, inside = self._index(p)
             return inside & at(self.tissue[:, None], index)[:, 0]
 
-        for axis in range(3):
-            for step in (-2e-6, 2e-6):
-                moved = point.clone()
-                moved[:, axis] += step * self.spacing[:, axis].to(point)
-                point = torch.where((~held(point) & held(moved))[:, None], moved, point)
-        return point
+        out = point
+        for axes in itertools.product((0, 1), repeat=3):
+            moved = point - 2 * ON_FACE * torch.tensor(axes, device=point.device) * self.spacing.to(point)
+            out = torch.where((~held(out) & held(moved))[:, None], moved, out)
+        return out
 
     def sigma_at(self, point: Tensor) -> Tensor:
         """Conductivity (B, C) of the voxel that holds `point` (B, 3) in metres.

@@ -41,12 +41,20 @@ Done = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Entry:
-    """What a scan keeps of a sample: where it lies, its grid, its phantom, whether its tissues are labelled."""
+    """What a scan keeps of a sample: where it lies, its grid, its phantom, whether its tissues are labelled, whether its truth is one of elements,
+    and how that treats the source."""
 
     address: Address
     shape: Grid
     phantom: str
     labelled: bool = True
+    elements: bool = False
+    singularity: str = "subtraction"
+
+    @property
+    def kind(self) -> tuple:
+        """What the samples of a batch have in common."""
+        return self.shape, self.labelled, self.elements, self.singularity
 
 
 def scan(path: str, conventions: Conventions, sigma_components: int, on_error: str = "raise") -> list[Entry]:
@@ -81,7 +89,7 @@ def scan(path: str, conventions: Conventions, sigma_components: int, on_error: s
                 components(sample.sigma, sigma_components, sample.name)
             except ValueError as error:
                 raise SampleError(str(address), "sigma", str(error).removeprefix(f"{sample.name}: ")) from error
-            entries.append(Entry(address, sample.shape, sample.phantom, sample.labels is not None))
+            entries.append(Entry(address, sample.shape, sample.phantom, sample.labels is not None, sample.nodes is not None, sample.singularity))
         except SampleError as error:
             refuse(error)
     if skipped:
@@ -106,7 +114,7 @@ class _Batches(Dataset):
 
 @dataclass(frozen=True)
 class Files:
-    """Samples on disk, read in batches of one grid each."""
+    """Samples on disk, read in batches of one kind (`Entry.kind`) each."""
 
     entries: list[Entry]
     batch_size: int
@@ -118,14 +126,14 @@ class Files:
     world_size: int = 1
 
     def rows(self, shuffle_key: tuple[int, ...] | None = None, done: Done = ()) -> list[list[Address]]:
-        """This rank's batches as lists of addresses; shuffled by a key, or grid by grid in file order. A batch never mixes grids.
+        """This rank's batches as lists of addresses; shuffled by a key, or kind by kind in file order. A batch never mixes kinds.
 
-        Where ranks would get unequal shares, samples are repeated from the start of their grid, as torch's DistributedSampler does.
+        Where ranks would get unequal shares, samples are repeated from the start of their kind, as torch's DistributedSampler does.
         """
         if shuffle_key is not None:
             order = np.random.default_rng(list(shuffle_key)).permutation(len(self.entries)).tolist()
         else:
-            order = sorted(range(len(self.entries)), key=lambda i: self.entries[i].shape)
+            order = sorted(range(len(self.entries)), key=lambda i: self.entries[i].kind)
         for ranks, count in done:
             seen = {i for batch in self._global_batches(order, ranks)[:count] for i in batch}
             order = [i for i in order if i not in seen]
@@ -133,10 +141,10 @@ class Files:
         return [[self.entries[i].address for i in share(batch)] for batch in self._global_batches(order, self.world_size)]
 
     def _global_batches(self, order: list[int], ranks: int) -> list[list[int]]:
-        """Batches of all ranks, of one grid each: a grid keeps the order, and a batch comes when the first of its samples would."""
-        groups: dict[Grid, list[int]] = defaultdict(list)
+        """Batches of all ranks, of one kind each: a kind keeps the order, and a batch comes when the first of its samples would."""
+        groups: dict[tuple, list[int]] = defaultdict(list)
         for i in order:
-            groups[self.entries[i].shape].append(i)
+            groups[self.entries[i].kind].append(i)
         size, batches = self.batch_size * ranks, []
         for group in groups.values():
             group += [group[i % len(group)] for i in range(-len(group) % ranks)]
@@ -163,7 +171,7 @@ class Files:
 
 def _grid(name: str, value) -> Grid:
     if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 2 for n in value):
-        raise ValueError(f"{name} must be three sizes >= 2 (D, H, W); got {list(value) if isinstance(value, tuple) else value}")
+        raise ValueError(f"{name} must be three whole sizes >= 2 (D, H, W); got {list(value) if isinstance(value, tuple) else value}")
     return tuple(value)
 
 

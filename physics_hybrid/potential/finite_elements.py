@@ -60,12 +60,10 @@ def solve_elements(
     SolverError
         Tolerance not reached.
     ValueError
-        Electrode in air or outside; tissue without a way out for the current; a tensor with a negative eigenvalue; a pair without its second electrode.
+        Several conductors with another number of sources; electrode in air or outside; tissue without a way out for the current; a tensor with a negative eigenvalue; a pair without its second electrode.
     """
     conductor = Conductor(conductor.sigma.detach().cpu().double(), conductor.spacing.detach().cpu().double(), conductor.ends)
     source = PointSource(*(None if t is None else t.detach().cpu().double() for t in (source.point, source.current, source.returns)))
-    if len(conductor.sigma) not in (1, len(source.point)):
-        raise ValueError(f"{len(conductor.sigma)} conductors and {len(source.point)} sources: give one source for each conductor, or many sources for one")
     _check_tensors(conductor)
     operator = ElementOperator.of(conductor)
     for b in range(len(conductor.sigma)):

@@ -93,7 +93,7 @@ def read_labels(path: str | Path, spacing: Sequence[float] | None = None, long_a
     if box.max() < 1e-3 or box.max() > 5:
         raise SampleError(where, "spacing", f"{h.tolist()} m makes a box of {box.max():.3g} m; is it in other units? Give data.spacing in metres")
     axis = nearest if long_axis is None else long_axis
-    if axis not in (0, 1, 2):
+    if isinstance(axis, bool) or axis not in (0, 1, 2):
         raise SampleError(where, None, f"data.long_axis must be 0, 1, 2 or null; got {axis!r}")
     order = (axis, *(a for a in range(3) if a != axis))
     return LabelVolume(np.ascontiguousarray(labels.transpose(order)), h[list(order)], path.name, checksum)
@@ -277,9 +277,10 @@ def fit(
     where, notes = volume.name, []
     labels, origin = volume.labels, np.zeros(3)
     if slices is not None:
-        first, last = (slices if len(slices) == 2 else (-1, -1))
+        pair = isinstance(slices, (list, tuple)) and len(slices) == 2 and all(isinstance(i, int) for i in slices)
+        first, last = slices if pair else (-1, -1)
         if not 0 <= first < last - 1 or last > len(labels):
-            raise SampleError(where, None, f"data.slices must be [first, last] with 0 <= first < last - 1 and last <= {len(labels)}; got {list(slices)}")
+            raise SampleError(where, None, f"data.slices must be [first, last] with 0 <= first < last - 1 and last <= {len(labels)}; got {slices}")
         labels, origin[0] = labels[first:last], first * volume.spacing[0]
     index = np.full(labels.shape, NONE, dtype=np.uint8)
     for row, tissue in enumerate(tissues):
@@ -347,6 +348,8 @@ class Segmentations:
             body, notes = fit(volume, tissues, ends, slices, air, keep_largest)
             self.bodies.append(body)
             self.notes += notes
+        if not (math.isfinite(current) and current != 0):
+            raise ValueError(f"data.current must be a number of amperes other than 0; got {current}")
         if not 0 <= source_margin < 0.5:
             raise ValueError(f"data.source_margin must lie in [0, 0.5); got {source_margin}")
         unknown = [t for t in source_tissues if t not in [tissue.name for tissue in tissues[1:]]]

@@ -28,6 +28,7 @@ Truth, PDE loss, charge loss and residuals all use this module, so that they can
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -202,8 +203,11 @@ class Subtraction:
         Raises
         ------
         ValueError
-            Where current is injected in air, or the currents of a pair do not add up to zero.
+            Where the density is on another grid, or for another number of conductors; current is injected in air; the currents of a pair do not
+            add up to zero.
         """
+        if tuple(density.shape[1:]) != conductor.shape or len(conductor.sigma) not in (1, len(density)):
+            raise ValueError(f"a current density needs shape {(len(conductor.sigma), *conductor.shape)} in A/m^3; got {tuple(density.shape)}")
         density = density.to(operator.spacing.dtype)
         if bool((density * ~conductor.tissue).any()):
             raise ValueError("the source lies partly in air (sigma = 0): no current can flow from it")
@@ -248,7 +252,8 @@ def _closed_form(conductor: Conductor, operator: FluxOperator, source: PointSour
     Phi = face_current_density(shape, spacing, source, sigma_inf)
     face = face_positions(shape[0], spacing[:, 0])[:, [0, -1]] - point[:, :1]
     lateral = offsets_from(point, shape, spacing)[1:]
-    phi_end = potential([face.view(-1, 2, 1, 1), *lateral], source.current, sigma_inf)
+    disk = (spacing[:, 1] * spacing[:, 2] / math.pi).sqrt() / 2  # the mean of 1 / r over a disk is that at half its radius
+    phi_end = potential([face.view(-1, 2, 1, 1), *lateral], source.current, sigma_inf, clamp=disk)
     return infinite_medium(shape, spacing, source, sigma_inf), operator.known_current(Phi, phi_end, sigma_inf), Phi
 
 
@@ -266,8 +271,10 @@ def nodal_source(conductor: Conductor, source: PointSource) -> Tensor:
     Raises
     ------
     ValueError
-        Where an electrode lies outside the grid or in air, or the second electrode of a pair is missing, or not asked for.
+        Several conductors with another number of sources; an electrode outside the grid or in air; the second electrode of a pair missing, or not asked for.
     """
+    if len(conductor.sigma) not in (1, len(source.point)):
+        raise ValueError(f"{len(conductor.sigma)} conductors and {len(source.point)} sources: give one source for each conductor, or many sources for one")
     paired = source.returns is not None
     if paired != (conductor.ends.kind == "pair"):
         raise ValueError(

@@ -92,13 +92,16 @@ class LimbDistribution:
                 raise ValueError(f"data.phantom.sigma.{tissue} must be three positive values (DD, HH, WW) in S/m; got {value}")
         if not 0 <= self.sigma_jitter < 1 or not 0 <= self.extent_jitter < 1:
             raise ValueError("data.phantom.sigma_jitter and extent_jitter must lie in [0, 1)")
-        for name in ("radius", "eccentricity", "taper", "skin", "fat", "bone_radius"):
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"data.phantom.{name} = [{low}, {high}]: the first value must not exceed the second")
+        if len(self.extent) != 3 or not all(e > 0 for e in self.extent):
+            raise ValueError(f"data.phantom.extent must be three positive lengths (D, H, W) in m; got {list(self.extent)}")
+        for name in ("radius", "eccentricity", "taper", "skin", "fat", "bone_radius", "pennation", "bone_scale"):
+            pair = getattr(self, name)
+            if len(pair) != 2 or pair[0] > pair[1]:
+                raise ValueError(f"data.phantom.{name} must be two values of which the first must not exceed the second; got {list(pair)}")
         if not 0 <= self.pennation[0] <= self.pennation[1] < 90:
             raise ValueError(f"data.phantom.pennation must be [low, high] with 0 <= low <= high < 90 degrees; got {list(self.pennation)}")
-
+        if not (math.isfinite(self.current) and self.current != 0):
+            raise ValueError(f"data.phantom.current must be a number of amperes other than 0; got {self.current}")
         if self.bone_shape not in BONE_SHAPES:
             raise ValueError(f"data.phantom.bone_shape must be one of {', '.join(BONE_SHAPES)}; got {self.bone_shape!r}")
         if not 0 < self.bone_scale[0] <= self.bone_scale[1]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from physics_hybrid.potential.conductor import face_positions, offsets_from
+from physics_hybrid.potential.conductor import ON_FACE, face_positions, offsets_from
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def potential(offsets: list[Tensor], current: Tensor, sigma: Tensor, softening: 
 def face_current_density(shape: tuple[int, int, int], spacing: Tensor, source: PointSource, sigma: Tensor) -> list[Tensor]:
     """Mean normal current density J_a = -sigma_a d phi_inf / d a over every voxel face, exact. [A/m^2]
 
-    A point in the plane of a face (within 1e-6 voxel) belongs to the voxel above it, as in `Conductor.voxel_of`.
+    A point in the plane of a face (within `ON_FACE`) belongs to the voxel above it, as in `Conductor.voxel_of`.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def face_current_density(shape: tuple[int, int, int], spacing: Tensor, source: P
     corner = []
     for axis in range(3):
         position = face_positions(shape[axis], spacing[:, axis]) - source.point[:, axis, None]
-        nudge = 1e-6 * spacing[:, axis, None]
+        nudge = ON_FACE * spacing[:, axis, None]
         position = torch.where(position.abs() < nudge, -nudge, position) * stretch[:, axis, None]
         view = [len(spacing), 1, 1, 1]
         view[axis + 1] = shape[axis] + 1

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from scipy import ndimage
 
-from physics_hybrid.potential.conductor import Ends
+from physics_hybrid.potential.conductor import ON_FACE, Ends
 from physics_hybrid.potential.phantom import TISSUES
 
 SCHEMA_VERSION = 1
@@ -128,13 +128,15 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
         fail("sigma", f"must have shape {shape} or {shape} + (3,) or (6,), as source; got {values['sigma'].shape}")
     if not np.isfinite(sigma).all():
         fail("sigma", f"must be finite; voxel {_first(~np.isfinite(sigma).all(axis=-1))} is not")
-    negative = (sigma[..., :3] < 0).any(axis=-1)
+    negative = sigma[..., :3] < 0
     if negative.any():
-        fail("sigma", f"must be >= 0 (S/m); voxel {_first(negative)} holds {sigma[_first(negative)].tolist()}")
+        voxel = _first(negative)[:3]
+        fail("sigma", f"must be >= 0 (S/m); voxel {voxel} holds {sigma[voxel].tolist()}")
     tissue = sigma[..., 0] > 0
-    partly = ((sigma[..., :3] > 0).any(axis=-1)) & ~((sigma[..., :3] > 0).all(axis=-1))
+    partly = np.any([(sigma[..., a] > 0) != tissue for a in range(min(3, sigma.shape[-1]))], axis=0)
     if partly.any():
-        fail("sigma", f"a tensor must be 0 (air) or positive on its whole diagonal; voxel {_first(partly)} holds {sigma[_first(partly)].tolist()}")
+        voxel = _first(partly)
+        fail("sigma", f"a tensor must be 0 (air) or positive on its whole diagonal; voxel {voxel} holds {sigma[voxel].tolist()}")
     if sigma.shape[-1] == 6:
         DD, HH, WW, DH, DW, HW = np.moveaxis(sigma.astype(np.float64), -1, 0)
         matrix = np.stack([DD, DH, DW, DH, HH, HW, DW, HW, WW], axis=-1).reshape(*shape, 3, 3)
@@ -176,9 +178,10 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
         if abs(source.sum()) > 1e-3 * np.abs(source).sum():
             fail("source", f"must sum to zero with ends=pair; {100 * abs(source.sum()) / np.abs(source).sum():.2g} % of the current is left over")
     elif len(signs) != 1:
-        fail("source", "has both signs: solve one source at a time and superpose (or, for an electrode that takes all the current out, set problem.ends=pair)")
+        fail("source", "has both signs: solve one source at a time and superpose (or, for an electrode that takes all the current out, problem.ends=pair)")
     for part in signs:
-        _, count = ndimage.label(part, structure=np.ones((3, 3, 3)))
+        (around,) = ndimage.find_objects(part.view(np.uint8))
+        _, count = ndimage.label(part[around], structure=np.ones((3, 3, 3)))
         if count != 1:
             fail("source", f"must be one connected source{' of each sign' if len(signs) == 2 else ''}; found {count}. Solve one source at a time and superpose")
     if conventions.source_units == "current":
@@ -195,8 +198,7 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
 
     def electrode(key: str, part: np.ndarray) -> np.ndarray:
         """Its position in metres: what the file says, held to the centre of mass of the source, or that centre."""
-        weights = np.where(part, source, 0.0)
-        centroid = ((np.indices(shape).reshape(3, -1) + 0.5) * weights.ravel()).sum(axis=1) / weights.sum() * spacing
+        centroid = np.average(np.argwhere(part) + 0.5, axis=0, weights=source[part]) * spacing
         point = centroid
         if key in values:
             point = values[key].astype(np.float64)
@@ -210,11 +212,11 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
                     f"{point.tolist()} m is {away.max():.1f} voxels from the centre of mass of source, {centroid.tolist()} m. It is metres "
                     "from the outer corner of voxel (0,0,0); set data.source_point=index where files hold voxel indices"
                 ))
-        if not ((point > 0) & (point < spacing * shape)).all():
+        near = tissue[tuple(slice(max(math.floor(x - ON_FACE), 0), max(math.floor(x + ON_FACE) + 1, 0)) for x in point / spacing)]
+        if not near.size:
             fail(key, f"{point.tolist()} m is not inside the grid, {(spacing * shape).tolist()} m")
-        voxel = np.floor(point / spacing).astype(int)
-        if not tissue[tuple(voxel)]:
-            fail(key if key in values else "source", f"the centre of the source, {point.tolist()} m, lies in air (voxel {tuple(voxel.tolist())})")
+        if not near.any():  # on a face of tissue it may lie
+            fail(key if key in values else "source", f"the centre of the source, {point.tolist()} m, lies in air (voxel {tuple(np.floor(point / spacing).astype(int).tolist())})")
         return point
 
     point = electrode("source_point", signs[0])
@@ -223,6 +225,8 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
     if labels is not None:
         if labels.shape != shape:
             fail("labels", f"must have shape {shape}, as source; got {labels.shape}")
+        if labels.dtype.kind == "f" and (labels != np.rint(labels)).any():
+            fail("labels", f"must hold whole numbers; voxel {_first(labels != np.rint(labels))} does not")
         if labels.min() < 0 or labels.max() >= len(TISSUES):
             fail("labels", f"must be {', '.join(f'{i} {t}' for i, t in enumerate(TISSUES))}; found {labels.min()} to {labels.max()}. Leave labels out where yours mean something else")
         labels = labels.astype(np.uint8)
@@ -243,7 +247,8 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
 
 
 def _word(value) -> str:
-    value = np.asarray(value).item()
+    value = np.asarray(value)
+    value = value.item() if value.size == 1 else value.tolist()
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -254,11 +259,11 @@ def _ends(arrays: dict, expected: Ends, fail) -> Ends:
     kind, beta = _word(arrays["ends"]), arrays.get("beta")
     try:
         ends = Ends(kind, None if beta is None else float(beta))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         fail("ends", str(error))
     if ends.kind != expected.kind or not math.isclose(ends.beta or 0, expected.beta or 0, rel_tol=1e-5):
         told = lambda e: e.kind + (f" with beta={e.beta:g}/m" if e.beta else "")
-        fail("ends", f"is {told(ends)}, and the problem is {told(expected)}; set problem.ends={ends.kind}" + (f" problem.beta={ends.beta:g}" if ends.beta else ""))
+        fail("ends", f"is {told(ends)}, and the problem is {told(expected)}; train with problem.ends={ends.kind}" + (f" problem.beta={ends.beta:g}" if ends.beta else ""))
     return ends
 
 

@@ -210,6 +210,9 @@ def test_baselines_agree_in_an_isotropic_block_and_local_is_local(batch):
             assert torch.allclose(PointSourceBaseline(kind, ref)(*arguments), reference, rtol=1e-5)
     muscle = PointSourceBaseline("anisotropic", "local").reference(batch.sigma, batch.source_point, batch.spacing)
     assert torch.equal(muscle, batch.conductor("grounded").sigma_at(batch.source_point))
+    halved = torch.where(torch.arange(sigma.shape[3])[:, None] < 6, sigma, 0.0)  # an electrode on the skin has the skin's conductivity
+    on_skin = torch.stack([batch.source_point[:, 0], 6 * batch.spacing[:, 1], batch.source_point[:, 2]], dim=1)
+    assert torch.equal(PointSourceBaseline(sigma_ref="local").reference(halved, on_skin, batch.spacing), sigma[:, :, 0, 0, 0])
 
 
 def test_coordinates():

@@ -6,14 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from physics_hybrid.potential.data import Entry, Files, LimbData
+from physics_hybrid.potential.data import Entry, FileData, Files, LimbData
+from physics_hybrid.potential.generate import generate
+from physics_hybrid.potential.losses import PotentialLoss
 from physics_hybrid.potential.samples import Address
 from physics_hybrid.potential.stream import LimbStream, Solver
-from tests.conftest import ROOT
+from tests.conftest import ROOT, limb_distribution
 
 KEY = (0, 3)
 ONE_GRID, SEVERAL = [(16, 12, 12)] * 23, [(16, 12, 12)] * 12 + [(20, 12, 10)] * 7 + [(24, 8, 8)] * 2 + [(8, 8, 8)]
@@ -177,3 +180,20 @@ def test_ranks_that_find_different_samples_say_so_and_do_not_wait_for_each_other
     words = [sys.executable, "-m", "physics_hybrid.torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", sys.executable, "-c", FINDS, str(tmp_path)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.count("ranks have found different samples under data.path: rank 0 4, rank 1 3") == 2 and "on_error=skip" in done.stdout, done.stderr
+
+
+def test_truth_of_every_kind_may_lie_in_one_folder(tmp_path):
+    """Volumes and elements, subtracted and nodal, with tissue labels and without: each batch has one kind, none is left out, and losses take them all."""
+    solvers = [Solver(), Solver(singularity="nodal"), Solver("finite_element"), Solver("finite_element", singularity="nodal")]
+    for k, solver in enumerate(solvers):
+        generate(tmp_path / f"{k}.h5", LimbStream(limb_distribution(), (16, 12, 12), k, "train", solver, torch.device("cpu")), 3, progress=False)
+    with h5py.File(tmp_path / "0.h5") as file, h5py.File(tmp_path / "without.h5", "w") as out:
+        for key in ("sigma", "source", "u", "spacing"):
+            out[key] = file[key][:] * (2 if key == "sigma" else 1)
+    data = FileData(str(tmp_path), 2, 0, torch.device("cpu"), dict(train=1.0))
+    loss = PotentialLoss(dict(mse=1.0, pde=1.0, charge=1.0), boxes=2)
+    for key in (None, (0, 1)):
+        batches = list(data.files("train").batches(key))
+        assert sorted(name for batch in batches for name in batch.names) == sorted(str(e.address) for e in data.entries["train"])
+        assert len(batches) == 10 and sum(len(batch) for batch in batches) == 15 and sum(batch.labels is None for batch in batches) == 2
+        assert all(loss(batch.u, batch)[0].isfinite() for batch in batches)

@@ -13,7 +13,7 @@ from physics_hybrid.potential.generate import generate
 from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics, PotentialLoss, outflow
 from physics_hybrid.potential.metrics import Metrics
 from physics_hybrid.potential.multigrid import SolverError, solve
-from physics_hybrid.potential.operator import FluxOperator
+from physics_hybrid.potential.operator import FluxOperator, nodal_source
 from physics_hybrid.potential.point_source import PointSource
 from physics_hybrid.potential.problem import PotentialProblem
 from physics_hybrid.potential.samples import Address, Conventions, SampleError, check, find
@@ -219,6 +219,50 @@ def test_an_electrode_on_the_surface_belongs_to_the_tissue():
             assert float((phi - mirror.flip(2)).norm() / phi.norm()) < 1e-4
 
 
+@pytest.mark.parametrize("rounded", [False, True], ids=["float64", "spacing of float32"])
+@pytest.mark.parametrize("where", [(12.3, 14, 6.2), (12.3, 0, 6.2), (12.3, 14, 14), (12.3, 0, 14), (12.3, 6.2, 0)], ids=str)
+def test_an_electrode_on_the_outer_face_of_the_grid_or_its_edge_belongs_to_the_tissue(where, rounded):
+    """Both solvers take it, and what they say is what they say of one a hundredth of a voxel deeper."""
+    from physics_hybrid.potential.finite_elements import solve_elements
+
+    conductor = block(ends="sink")
+    if rounded:
+        conductor = dataclasses.replace(conductor, spacing=conductor.spacing.float().double())
+    deeper = [min(max(i, 0.01), 13.99) for i in where]
+    for solver in (solve, solve_elements):
+        on, below = (solver(conductor, electrode(*(i * 2e-3 for i in p)), 1e-9).phi[0] for p in (where, deeper))
+        assert float((on - below)[:6].norm() / below[:6].norm()) < 0.01
+
+
+@pytest.mark.parametrize("end", [0, 24])
+@pytest.mark.parametrize("beside", [0.0, 0.3])
+def test_an_electrode_on_an_end_that_exchanges_current_is_solved(end, beside):
+    """On the very cut face, before a voxel centre and beside it: far away it is the series."""
+    from physics_hybrid.potential.exact import layered_box
+
+    ends, h, point = Ends("robin", 20.0), 2e-3, (end * 2e-3, 0.015, 0.013 + beside * 2e-3)
+    axes = [(np.arange(n) + 0.5) * h for n in (24, 14, 14)]
+    far = np.abs(axes[1] - point[1]) > 2.5 * h
+    exact = layered_box(axes[0], axes[1][far], axes[2], lengths=(0.048, 0.028, 0.028), interfaces=[], sigma=np.array([[1.2, 0.3, 0.3]]), source=point, current=1e-3, ends=ends)
+    phi = solve(block(ends=ends), electrode(*point), 1e-10).phi[0].numpy()[:, far]
+    assert np.linalg.norm(phi - exact) / np.linalg.norm(exact) < 0.02
+
+
+def test_losses_vanish_where_an_electrode_lies_on_an_interface_and_its_place_is_rounded():
+    """At 0.6 mm the plane 48 comes out below itself in float32: the medium at the electrode must stay what it was."""
+    h, sigma = 0.0006, np.full((60, 12, 12), 0.3)
+    sigma[48:] = 0.06
+    point = np.array([48 * h, 5.3 * h, 6.2 * h])
+    conductor = Conductor(torch.from_numpy(sigma)[None, None], torch.full((1, 3), h, dtype=torch.float64))
+    phi = solve(conductor, electrode(*point), 1e-11).phi[0].numpy()
+    arrays = dict(sigma=sigma, source=nodal_source(conductor, electrode(*point))[0].numpy(), u=phi, spacing=np.full(3, h), source_point=point)
+    batch = collate([check(arrays, "on an interface")], 1)
+    assert float(batch.source_point[0, 0].double() / batch.spacing[0, 0].double()) < 48
+    physics = Physics.of(batch, "grounded", torch.float64)
+    for loss in (PDELoss(), ChargeLoss(2)):
+        assert float(loss(batch.u.double(), batch, physics)) ** 0.5 < 3e-6
+
+
 @pytest.mark.parametrize("make, message", [
     (lambda: Ends("neumann"), "no way out.*grounded: .*robin: .*sink: .*pair: "), (lambda: Ends("robin", 0.0), "with beta=0.*no way out"),
     (lambda: Ends("robin"), "needs a positive beta"), (lambda: Ends("robin", -1.0), "needs a positive beta"), (lambda: Ends("sink", 2.0), "for ends=robin only"),
@@ -226,7 +270,9 @@ def test_an_electrode_on_the_surface_belongs_to_the_tissue():
     (lambda: solve(block(), PointSource(torch.tensor([[0.02, 0.01, 0.01]]), torch.ones(1), torch.tensor([[0.03, 0.01, 0.01]]))), "with a second electrode"),
     (lambda: solve(block(ends="pair"), torch.ones(1, 24, 14, 14)), "must equal what the first one brings in"),
     (lambda: PotentialLoss(dict(charge=1.0), boxes=0, ends="sink"), "loss.charge.boxes of at least 1"),
-], ids=range(9))
+    (lambda: solve(Conductor(block().sigma.expand(3, -1, -1, -1, -1), block().spacing.expand(3, 3)), electrode(0.02, 0.01, 0.01)), "3 conductors and 1 sources"),
+    (lambda: solve(block(), torch.ones(1, 24, 14, 13)), "needs shape \\(1, 24, 14, 14\\)"),
+], ids=range(11))
 def test_what_has_no_solution_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
@@ -263,7 +309,7 @@ def test_stored_limbs_come_back_with_their_ends(solved, tmp_path):
     if ends.kind == "pair":
         assert torch.allclose(read.return_point, made.return_point)
     wrong = Ends("sink") if ends.kind == "grounded" else Ends()
-    with pytest.raises(SampleError, match=f"set problem.ends={ends.kind}" + (" problem.beta=5" if ends.beta else "")):
+    with pytest.raises(SampleError, match=f"train with problem.ends={ends.kind}" + (" problem.beta=5" if ends.beta else "")):
         Address(path, 0).read(Conventions(ends=wrong))
 
 
@@ -284,8 +330,8 @@ def test_a_users_pair_is_read(sample_arrays):
     (lambda a: a, Ends("pair"), "has one sign"), (paired, Ends(), "has both signs"),
     (lambda a: {**paired(a), "source": paired(a)["source"] * np.where(paired(a)["source"] > 0, 2, 1)}, Ends("pair"), "must sum to zero"),
     (lambda a: {**paired(a), "return_point": np.array([0.01, 0.02, 0.02])}, Ends("pair"), "'return_point'.*voxels from the centre of mass"),
-    (lambda a: {**a, "ends": np.array("sink")}, Ends(), "is sink, and the problem is grounded; set problem.ends=sink"),
-    (lambda a: {**a, "ends": np.array("robin"), "beta": np.array(5.0)}, Ends("robin", 7.0), "set problem.ends=robin problem.beta=5"),
+    (lambda a: {**a, "ends": np.array("sink")}, Ends(), "is sink, and the problem is grounded; train with problem.ends=sink"),
+    (lambda a: {**a, "ends": np.array("robin"), "beta": np.array(5.0)}, Ends("robin", 7.0), "train with problem.ends=robin problem.beta=5"),
     (lambda a: {**a, "ends": np.array("zero flux")}, Ends(), "no way out"), (lambda a: {**a, "ends": np.array("robin")}, Ends(), "needs a positive beta"),
 ], ids=range(8))
 def test_samples_that_disagree_with_their_ends_are_refused(sample_arrays, change, ends, message):

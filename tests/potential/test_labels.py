@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import nibabel
@@ -102,6 +103,7 @@ def test_files_that_are_no_segmentation_are_refused_by_name(tmp_path):
     refused("a.npy", "positive", spacing=(0.004, 0, 0.002))
     refused("a.npy", "other units", spacing=(4, 3, 2))
     refused("a.npy", "long_axis", spacing=SPACING, long_axis=3)
+    refused("a.npy", "long_axis", spacing=SPACING, long_axis=True)
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     refused("objects.npy", "pickle", spacing=SPACING)
     save(tmp_path / "a.nii.gz", limb())
@@ -148,8 +150,12 @@ def test_islands_missing_ends_and_air_are_refused():
         segmentations(short)
     assert segmentations(short, slices=[2, 21]).bodies[0].index.shape[0] == 19
     segmentations(short, ends="sink")  # a closed body needs no cut face
-    with pytest.raises(SampleError, match="data.slices must be"):
-        segmentations(short, slices=[5, 30])
+    for slices in ([5, 30], [3], 3, ["a", "b"], [0.5, 9]):
+        with pytest.raises(SampleError, match="data.slices must be"):
+            segmentations(short, slices=slices)
+    for current in (0.0, math.inf):
+        with pytest.raises(ValueError, match="data.current"):
+            segmentations(short, slices=[2, 21], current=current)
     with pytest.raises(SampleError, match="air only"):
         segmentations(np.zeros((4, 4, 4), int))
 

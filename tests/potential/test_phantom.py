@@ -95,7 +95,7 @@ def test_oblique_limbs_need_six_components(stream):
     from physics_hybrid.potential.data import LimbData
 
     pennate = limb_distribution(pennation=(10.0, 25.0))
-    with pytest.raises(ValueError, match="data.sigma_components=6"):
+    with pytest.raises(ValueError, match="train with data.sigma_components=6"):
         dataclasses.replace(stream, limbs=pennate).batch([0])
     data = LimbData(pennate, Solver(), (24, 12, 12), 1, 0, torch.device("cpu"), "data", 1, 1, sigma_components=6)
     assert next(data.sigma_fields(1)).shape == (6, 24, 12, 12)
@@ -209,6 +209,10 @@ def test_other_settings_other_file(stream, limbs):
     (dict(sigma_jitter=1.5), "sigma_jitter"),
     (dict(pennation=(20, 10)), "pennation"),
     (dict(pennation=(0, 90)), "pennation"),
+    (dict(fat=(0.002,)), "fat must be two values"),
+    (dict(extent=(0.2, 0.1)), "extent"),
+    (dict(current=0.0), "phantom.current"),
+    (dict(current=float("nan")), "phantom.current"),
 ])
 def test_limb_distribution_refuses(change, message):
     with pytest.raises(ValueError, match=message):

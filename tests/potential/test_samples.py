@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from physics_hybrid.potential.batch import collate, components
+from physics_hybrid.potential.conductor import Ends
 from physics_hybrid.potential.samples import Address, Conventions, SampleError, check, find, split_by_phantom
 
 
@@ -117,8 +118,20 @@ BROKEN = {
     "ring electrode round air": (lambda a: (drop("mask")(a), drop("source_point")(a), voxel("sigma", (4, 3, 3), 0.0)(a), voxel("source", (4, 3, 3), 0.0)(a),
                                   *(voxel("source", i, 1.0)(a) for i in ((4, 2, 3), (4, 4, 3), (4, 3, 2), (4, 3, 4)))), "source", "lies in air"),
     "labels of another program": (change("labels", np.full((8, 6, 6), 12)), "labels", "0 air, 1 skin"),
+    "labels between two": (change("labels", np.full((8, 6, 6), 1.5)), "labels", "whole numbers"),
+    "labels that are no numbers": (change("labels", np.full((8, 6, 6), np.nan)), "labels", "whole numbers"),
     "labels of another grid": (change("labels", np.zeros((2, 2, 2))), "labels", "must have shape"),
 }
+
+
+@pytest.mark.parametrize("key, value, named", [
+    ("ends", ["sink", "pair"], "ends"), ("beta", [1.0, 2.0], "ends"), ("beta", "five", "ends"), ("singularity", ["nodal", "nodal"], "singularity"),
+], ids=range(4))
+def test_attributes_that_are_not_one_word_or_number_are_named(sample_arrays, key, value, named):
+    arrays = {**sample_arrays, "ends": "robin", "beta": 5.0}
+    check(arrays, "x", Conventions(ends=Ends("robin", 5.0)))
+    with pytest.raises(SampleError, match=f"key '{named}'"):
+        check({**arrays, key: np.array(value)}, "x", Conventions(ends=Ends("robin", 5.0)))
 
 
 @pytest.mark.parametrize("write", [write_npz, write_h5, write_npy], ids=["npz", "h5", "npy"])
@@ -235,8 +248,24 @@ def test_a_sample_on_the_edge_of_the_grid_is_inside(sample_arrays):
     assert check(sample_arrays, "x").source_point[0] == pytest.approx(0.021)
     sample_arrays["source"] = np.roll(sample_arrays["source"], 3, axis=0)
     sample_arrays["source_point"] = np.array([8 * 0.004, 3.5 * 0.004, 3.5 * 0.004])
+    assert check(sample_arrays, "x").source_point[0] == 0.032  # on the face itself
+    sample_arrays["source_point"][0] += 0.0005
     with pytest.raises(SampleError, match="not inside the grid"):
         check(sample_arrays, "x")
+
+
+def test_an_electrode_on_the_skin_is_in_tissue(sample_arrays):
+    """On a face between tissue and air, from either side; half a voxel above it is air."""
+    for name in ("sigma", "mask", "u"):
+        sample_arrays[name][:, 4:] = 0
+    point = np.array([4.5, 4, 3.5]) * 0.004
+    for h, fits in ((point[1], True), (point[1] + 1e-8, True), (point[1] + 0.0019, False)):
+        sample_arrays["source_point"] = np.array([point[0], h, point[2]])
+        if fits:
+            assert check(sample_arrays, "x").source_point[1] == h
+        else:
+            with pytest.raises(SampleError, match="source_point.*lies in air"):
+                check(sample_arrays, "x")
 
 
 def test_skipping_covers_whole_files_too(tmp_path, sample_arrays, capsys):
