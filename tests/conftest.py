@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("WANDB_MODE", "disabled")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run beside each other
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 import numpy as np
