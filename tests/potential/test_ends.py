@@ -96,6 +96,17 @@ def test_the_current_out_of_a_box_is_what_is_injected_in_it(solved):
         assert float(out[b]) == pytest.approx(expected, abs=1e-9 * 1e-3)
 
 
+def test_scales_of_the_physics_losses_know_what_floats(solved):
+    """Where phi is known up to a constant, one in the truth changes no scale; and the whole conductor, which says nothing there, is no surface."""
+    batch, ends = solved
+    physics, charge = Physics.of(batch, ends), ChargeLoss(2)
+    off = batch.u * (1 + 0.05 * torch.randn(batch.u.shape, generator=torch.Generator().manual_seed(5), dtype=batch.u.dtype))
+    pde, shifted = (PDELoss().per_sample(off, b, physics) for b in (batch, dataclasses.replace(batch, u=batch.u + 0.01)))
+    assert torch.allclose(pde, shifted, rtol=1e-9) == ends.floating
+    boxes = physics.charge(off, batch, charge.surfaces(batch)[1:])
+    assert torch.allclose(charge.per_sample(off, batch, physics), boxes, rtol=1e-9) == ends.floating
+
+
 def test_floating_potentials_have_zero_mean_and_a_constant_is_no_error(solved):
     batch, ends = solved
     mean = torch.where(batch.tissue, batch.u, 0.0).sum(dim=(1, 2, 3)) / batch.tissue.sum(dim=(1, 2, 3))
