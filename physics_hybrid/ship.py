@@ -16,7 +16,6 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from physics_hybrid.measure import configuration

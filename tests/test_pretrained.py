@@ -10,7 +10,7 @@ import torch
 
 import physics_hybrid
 from physics_hybrid import ship as shipping
-from physics_hybrid.potential.predictor import FOLDER, NAME, Predictor
+from physics_hybrid.potential.predictor import FOLDER, NAME
 from tests.conftest import ROOT
 
 

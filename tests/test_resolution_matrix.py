@@ -50,7 +50,6 @@ def test_wavelengths_are_found_in_metres_and_add_up():
 
 def test_a_perfect_correction_is_carried_to_another_grid(stream, trained, monkeypatch):
     """With the truth for a prediction, interpolating the correction must come near it, and nearer than interpolating the potential."""
-    from physics_hybrid.measure import configuration
     from physics_hybrid.potential.problem import PotentialProblem, build_data, build_problem
     from physics_hybrid.session import load
 

@@ -181,7 +181,7 @@ def export_model(path: Path, model) -> Path:
     temporary = path.with_name(f".new.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _no_git():
+        with _corrected_save():
             model.save(str(temporary))
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
