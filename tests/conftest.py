@@ -97,21 +97,39 @@ def trained(tmp_path_factory):
     return call
 
 
+def composed(folder: Path, run: str, overrides, tiny) -> dict:
+    """The configuration that train.py would have."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        config = compose("config", overrides=[f"run={run}", *tiny_overrides(folder, tiny, overrides)])
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+@pytest.fixture
+def trained_here(tmp_path):
+    """The run folder of a training in this process: what train.py does, without the seconds it takes to start one."""
+
+    def call(overrides, tiny) -> Path:
+        from physics_hybrid.session import train
+
+        return train(composed(tmp_path, "here", overrides, tiny))
+
+    return call
+
+
 @pytest.fixture
 def refused(tmp_path, capsys):
     """What train.py prints on standard error when it refuses a configuration: the same calls, without starting a process."""
 
     def call(overrides, tiny) -> str:
-        from hydra import compose, initialize_config_dir
-        from omegaconf import OmegaConf
-
         from physics_hybrid.command_line import readable_errors
         from physics_hybrid.session import train
 
-        with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-            config = compose("config", overrides=["run=refused", *tiny_overrides(tmp_path, tiny, overrides)])
+        config = composed(tmp_path, "refused", overrides, tiny)
         with pytest.raises(SystemExit) as left, readable_errors():
-            train(OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+            train(config)
         assert left.value.code == 1 and not list(tmp_path.glob("runs/*/log.jsonl"))
         return capsys.readouterr().err
 

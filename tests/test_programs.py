@@ -68,11 +68,11 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(pro
     (["data.phantom.pennation=[10,25]", "data.sigma_components=6", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
     (["data.solver=finite_element", "data.phantom.pennation=[10,25]", "data.sigma_components=6", "data.phantom.bone_shape=tibia_fibula", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "unet")),
 ], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated", "robin", "sink", "pair", "oblique", "elements"])
-def test_other_choices_train_the_same_way(program, overrides, tiny):
-    done = program("train", *overrides, tiny=tiny)
-    metrics = json.loads((folder_of(done) / "evaluation/metrics.json").read_text())
+def test_other_choices_train_the_same_way(trained_here, overrides, tiny):
+    folder = trained_here(overrides, tiny)
+    metrics = json.loads((folder / "evaluation/metrics.json").read_text())
     assert metrics["16x12x12"]["relative_l2"]["mean"] < 2
-    log = json.loads((folder_of(done) / "log.jsonl").read_text().splitlines()[-1])
+    log = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     expected = {"mse", "gradient"} | ({"pde", "charge"} if "loss.pde.weight=0.1" in overrides else set())
     assert expected == {k.removeprefix("train/") for k in log if k.startswith("train/")} - {"loss", "gradient_norm", "parameter_norm", "learning_rate"}
 
