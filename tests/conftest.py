@@ -108,8 +108,19 @@ def composed(folder: Path, run: str, overrides, tiny) -> dict:
 
 
 @pytest.fixture
-def trained_here(tmp_path):
-    """The run folder of a training in this process: what train.py does, without the seconds it takes to start one."""
+def trained_here(tmp_path, monkeypatch):
+    """The run folder of a training in this process: what train.py does, without the seconds it takes to start one and to draw its sections."""
+    import matplotlib.image
+
+    from physics_hybrid.potential import evaluation, figures
+
+    def blank(batch, phi, phi_a, path, title):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        matplotlib.image.imsave(path, np.zeros((2, 2, 3)))
+        return path
+
+    for module in (figures, evaluation):
+        monkeypatch.setattr(module, "slices", blank)
 
     def call(overrides, tiny) -> Path:
         from physics_hybrid.session import train
