@@ -43,8 +43,10 @@ def model_inputs(batch: Batch, kind: str = "cell") -> Tensor:
     source: the sum of both potentials has a zero surface, where a multiplicative correction would have a pole.
     """
     grid = coordinates(batch.shape, kind, batch.sigma.device).expand(len(batch), -1, -1, -1, -1)
-    electrodes = [batch.source] if batch.return_point is None else [batch.source.clamp_min(0), (-batch.source).clamp_min(0)]
-    return torch.cat([torch.cat([batch.sigma, source[:, None], grid], dim=1) for source in electrodes])
+    stack = lambda source: torch.cat([batch.sigma, source[:, None], grid], dim=1)
+    if batch.return_point is None:
+        return stack(batch.source)
+    return torch.cat([stack(batch.source.clamp_min(0)), stack((-batch.source).clamp_min(0))])
 
 
 def predict(model: nn.Module, batch: Batch, kind: str = "cell", ends: Ends = Ends()) -> Tensor:
