@@ -1,6 +1,6 @@
 """What wrapper, losses and trainer cost: one training step of the whole pipeline against the bare backbone.
 
-    python -m physics_hybrid.step_overhead [--repeats 20] [--output step_overhead.json]
+    python -m physics_hybrid.step_overhead [--repeats 80] [--output step_overhead.json]
 
 Both work on the same tensors with the same optimiser. Steps alternate, so that both see the same machine; the figure is the
 ratio of medians. The time to solve a streamed batch is listed beside it.
@@ -46,7 +46,7 @@ def measure(overrides: list[str], repeats: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=80)
     parser.add_argument("--output", default="step_overhead.json")
     parser.add_argument("overrides", nargs="*", help="configuration overrides, as for train.py")
     arguments = parser.parse_args()
