@@ -43,7 +43,7 @@ def pinned(model: Predictor, recipe: dict[str, Any], probes: int = 4) -> list[di
     """
     ends = Ends(**recipe["solver"]["ends"])
     solver = Solver(**{**recipe["solver"], "ends": ends})
-    distribution = LimbDistribution(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe["limbs"].items()})
+    distribution = LimbDistribution.of(recipe["limbs"])
     components = model.network.sigma_components
     stream = LimbStream(distribution, tuple(recipe["grid"]), recipe["seed"], "test", solver, torch.device("cpu"), components)
     metrics, out = Metrics(recipe["exclude_radius"], ends=ends), []

@@ -28,6 +28,7 @@ from physics_hybrid.potential.conductor import Conductor
 from physics_hybrid.potential.evaluation import surroundings
 from physics_hybrid.potential.exact_cases import FE, FV, Case, Demand, Posed, cases, near_interfaces
 from physics_hybrid.potential.finite_elements import solve_elements
+from physics_hybrid.potential.metrics import topography
 from physics_hybrid.potential.multigrid import SolverError, nodal_source, solve
 from physics_hybrid.potential.point_source import PointSource
 
@@ -117,7 +118,7 @@ def agreement(solvers: dict[str, Solver], quick: bool) -> list[dict]:
     grids, (one, other) = ((24, 12, 12), (48, 24, 24)) if quick else ((48, 24, 24), (96, 48, 48)), solvers.values()
     rows = []
     for fibres, pennation, count in (("along D", [0.0, 0.0], 16), ("pennate, 10 to 25 degrees", [10.0, 25.0], 8)):
-        limbs = LimbDistribution(**{k: tuple(v) if isinstance(v, list) else v for k, v in {**phantom, "pennation": pennation}.items()})
+        limbs = LimbDistribution.of({**phantom, "pennation": pennation})
         for number in range(2 if quick else count):
             row: dict[str, Any] = {"fibres": fibres, "limb": number, "grid": ["x".join(map(str, g)) for g in grids], "rdm": [], "mag": []}
             for grid in grids:
@@ -127,10 +128,8 @@ def agreement(solvers: dict[str, Solver], quick: bool) -> list[dict]:
                 a, b = (solve_with(conductor, source)[0] for solve_with in (one, other))
                 place = (np.indices(grid).T + 0.5 - body.source_point / body.spacing).T
                 away = np.sqrt((place**2).sum(axis=0))
-                where = torch.from_numpy((body.index > 0) & (away > 3))
-                a, b = a[where], b[where]
-                row["rdm"].append(float((a / a.norm() - b / b.norm()).norm()))
-                row["mag"].append(float(a.norm() / b.norm()))
+                for name, value in topography(a[None], b[None], torch.from_numpy((body.index > 0) & (away > 3))[None]).items():
+                    row[name].append(float(value))
             same = body.index == body.index[tuple((body.source_point / body.spacing).astype(int))]
             row["source_from_interface_voxels"] = float(away[~same].min())
             rows.append(row)

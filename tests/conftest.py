@@ -23,7 +23,7 @@ LIMBS = {**yaml.safe_load((ROOT / "conf/data/stream.yaml").read_text())["phantom
 def limb_distribution(**change):
     from physics_hybrid.potential.phantom import LimbDistribution
 
-    return LimbDistribution(**{k: tuple(v) if isinstance(v, list) else v for k, v in {**LIMBS, **change}.items()})
+    return LimbDistribution.of({**LIMBS, **change})
 
 
 @pytest.fixture(scope="session")

@@ -50,5 +50,5 @@ def test_readme_has_a_place_for_all_that_is_filled_in():
     from physics_hybrid.readme import ROOT
 
     text = (ROOT / "README.md").read_text()
-    for name in ("results", "overhead", "memory", "shipped", "validation", "scaling", "matrix", "benchmark"):
+    for name in ("results", "overhead", "memory", "shipped", "validation", "rates", "scaling", "matrix", "benchmark"):
         fill(text, name, "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -59,15 +60,18 @@ class Batch:
                 wide |= on.any(dim=1) & (on.shape[1] - on.argmax(dim=1) - on.flip(1).argmax(dim=1) > 2)
         return wide
 
+    @property
+    def electrodes(self) -> list[Tensor]:
+        """Positions of the electrode, or of the two of a pair: (B, 3) m each."""
+        return [self.source_point] if self.return_point is None else [self.source_point, self.return_point]
+
     def away(self, radius: float) -> Tensor:
         """True farther than `radius` voxels from every electrode. (B, D, H, W)"""
-        far = outside_sphere(self.source_point, self.shape, self.spacing, radius)
-        return far if self.return_point is None else far & outside_sphere(self.return_point, self.shape, self.spacing, radius)
+        return functools.reduce(torch.logical_and, (outside_sphere(point, self.shape, self.spacing, radius) for point in self.electrodes))
 
     def distance(self) -> Tensor:
         """Metres to the nearest electrode. (B, D, H, W)"""
-        r = distance_from(self.source_point, self.shape, self.spacing)
-        return r if self.return_point is None else torch.minimum(r, distance_from(self.return_point, self.shape, self.spacing))
+        return functools.reduce(torch.minimum, (distance_from(point, self.shape, self.spacing) for point in self.electrodes))
 
     def to(self, device: torch.device) -> "Batch":
         move = lambda value: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from physics_hybrid.potential.conductor import Conductor
 from physics_hybrid.potential.operator import FluxOperator, require_way_out
+from physics_hybrid.potential.point_source import matrix
 
 OCTANTS = tuple(itertools.product((0, 1), repeat=3))
 
@@ -45,8 +46,7 @@ def _quarter(axis: int, octant: tuple[int, int, int]) -> int:
 
 def _inverse(sigma: Tensor) -> Tensor:
     """sigma^-1 as 3 x 3 matrices: sigma (..., 6) S/m -> (..., 3, 3)."""
-    DD, HH, WW, DH, DW, HW = sigma.unbind(dim=-1)
-    return torch.linalg.inv(torch.stack([DD, DH, DW, DH, HH, HW, DW, HW, WW], dim=-1).unflatten(-1, (3, 3)))
+    return torch.linalg.inv(matrix(sigma))
 
 
 def _round_corners(field: Tensor) -> Tensor:

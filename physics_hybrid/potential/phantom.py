@@ -107,6 +107,11 @@ class LimbDistribution:
         if not 0 < self.bone_scale[0] <= self.bone_scale[1]:
             raise ValueError(f"data.phantom.bone_scale must be [low, high] with 0 < low <= high; got {list(self.bone_scale)}")
 
+    @classmethod
+    def of(cls, settings: dict) -> "LimbDistribution":
+        """From data.phantom as YAML or JSON have it, where pairs are lists."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+
     @property
     def oblique(self) -> bool:
         """Whether fibres leave the D axis, so that sigma has 6 components."""

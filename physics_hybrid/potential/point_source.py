@@ -147,8 +147,7 @@ def face_current_density(shape: tuple[int, int, int], spacing: Tensor, source: P
 def _through_parallelograms(corner: list[Tensor], spacing: Tensor, current: Tensor, sigma: Tensor) -> list[Tensor]:
     """`face_current_density` where the tensor turns faces into parallelograms: the solid angle of two triangles each
     (Van Oosterom and Strackee, 1983, eq. 8). corner : offsets of the voxel corners from the source along each axis, metres."""
-    DD, HH, WW, DH, DW, HW = sigma.unbind(dim=1)
-    root = torch.linalg.cholesky(torch.stack([DD, DH, DW, DH, HH, HW, DW, HW, WW], dim=1).unflatten(1, (3, 3)))
+    root = torch.linalg.cholesky(matrix(sigma))
     unstretch = torch.linalg.inv(root)
     offsets = torch.stack(torch.broadcast_tensors(*corner), dim=-1)
     x = (unstretch[:, None, None, None] @ offsets[..., None])[..., 0]

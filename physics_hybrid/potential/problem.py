@@ -89,8 +89,7 @@ class PotentialProblem:
 
     def baseline(self, model: nn.Module, batch: Batch) -> Tensor:
         """phi_a (B, D, H, W) in volts, 0 in air."""
-        points = [batch.source_point] if batch.return_point is None else [batch.source_point, batch.return_point]
-        phi = torch.cat([model.baseline(batch.sigma, point, batch.current, batch.spacing)[:, 0] * batch.tissue for point in points])
+        phi = torch.cat([model.baseline(batch.sigma, point, batch.current, batch.spacing)[:, 0] * batch.tissue for point in batch.electrodes])
         return superpose(phi, batch, self.ends)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -165,7 +164,7 @@ def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int
         limbs = _segmentations(data, config, rank == 0)
         data["grid"] = data["grid"] or limbs.native_grid()
     else:
-        limbs = LimbDistribution(**{k: tuple(v) if isinstance(v, list) else v for k, v in data["phantom"].items()})
+        limbs = LimbDistribution.of(data["phantom"])
     return LimbData(
         limbs=limbs, solver=Solver(data["solver"], ends=build_ends(config), **data["solve"]), grid=tuple(data["grid"] or ()),
         folder=data["folder"], samples_per_epoch=data["samples_per_epoch"], validation_samples=data["validation_samples"],
