@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from physics_hybrid.potential.conductor import Conductor, Ends, face_positions
-from physics_hybrid.potential.operator import nodal_source, require_way_out
+from physics_hybrid.potential.operator import nodal_source, require_way_out, with_image
 from physics_hybrid.potential.point_source import PointSource, infinite_medium, matrix, potential
 
 #: The corners of a voxel, in the order of all 8 x 8 matrices here.
@@ -186,7 +186,7 @@ class ElementSource:
     centres : Tensor (K, D, H, W)
         The same at voxel centres.
     load : Tensor (K, D+1, H+1, W+1)
-        Right-hand side, amperes: its sum is the current injected, less what leaves evenly (ends: sink).
+        Right-hand side, amperes: its sum is the current injected, less what leaves evenly (ends: sink). Only its values at free nodes mean something.
     """
 
     phi_inf: Tensor
@@ -209,19 +209,20 @@ class ElementSource:
         nodal_source(conductor, source)  # refuses what has no solution
         phi_inf = centres = load = 0.0
         for electrode in source.electrodes:
-            electrode = PointSource(conductor.in_tissue(electrode.point), electrode.current)
-            at_electrode = _trilinear(conductor, electrode)
+            charges, sigma_inf = with_image(conductor, electrode)
+            at_electrode = _trilinear(conductor, charges[0])
             if singularity == "nodal":
                 load = load + at_electrode * electrode.current.view(-1, 1, 1, 1)
                 continue
-            sigma_inf = conductor.sigma_at(electrode.point).to(operator.spacing)
             if bool((torch.linalg.eigvalsh(matrix(sigma_inf).cpu()) <= 0).any()):
                 raise ValueError(f"sigma at an electrode must be a positive definite tensor (DD, HH, WW, DH, DW, HW); got {sigma_inf.tolist()} S/m")
-            part = _subtraction_load(operator, electrode, sigma_inf) * operator.in_tissue
-            missed = electrode.current - part.sum(dim=(1, 2, 3))
-            load = load + part + missed.view(-1, 1, 1, 1) * at_electrode
-            phi_inf = phi_inf + _at_nodes(operator, electrode, sigma_inf)
-            centres = centres + infinite_medium(conductor.shape, operator.spacing.expand(len(electrode.point), 3), electrode, sigma_inf) * operator.tissue
+            for charge in charges:
+                part = _subtraction_load(operator, charge, sigma_inf) * operator.in_tissue
+                if charge is charges[0]:
+                    part = part + (charge.current - part.sum(dim=(1, 2, 3))).view(-1, 1, 1, 1) * at_electrode
+                load = load + part
+                phi_inf = phi_inf + _at_nodes(operator, charge, sigma_inf)
+                centres = centres + infinite_medium(conductor.shape, operator.spacing.expand(len(charge.point), 3), charge, sigma_inf) * operator.tissue
         if singularity == "nodal":
             phi_inf, centres = torch.zeros_like(load), load.new_zeros(len(load), *conductor.shape)
         if conductor.ends.kind == "sink":

@@ -20,7 +20,8 @@ through every face, Phi, is known exactly (`point_source.face_current_density`).
     S = (sigma_h / sigma_inf - 1) Phi        (+ sigma phi_inf / (h/2 + 1/beta) outward on an end; there sigma_h is sigma / (1 + 2 / (beta h)))
 
 the smooth rest obeys A phi_c = -div S, and J = S + Phi - sigma_h grad phi_c. S vanishes round the source. Where the current leaves
-evenly (ends: sink), I over the volume of all tissue is taken from the right-hand side; for a pair both electrodes are subtracted.
+evenly (ends: sink), I over the volume of all tissue is taken from the right-hand side; for a pair both electrodes are subtracted, and of an
+electrode close to a grounded end its mirror image, too.
 The same idea for finite elements: Wolters et al., SIAM J. Sci. Comput. 30 (2007) 24, eq. 3.6.
 
 Truth, PDE loss, charge loss and residuals all use this module, so that they cannot drift apart.
@@ -37,8 +38,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from physics_hybrid.potential.conductor import Conductor, face_positions, offsets_from
-from physics_hybrid.potential.point_source import PointSource, face_current_density, infinite_medium, potential
+from physics_hybrid.potential.conductor import ON_FACE, Conductor, face_positions, offsets_from
+from physics_hybrid.potential.point_source import PointSource, face_current_density, infinite_medium, matrix, potential
+
+
+#: Voxels from a grounded end within which the closed form of an electrode has its mirror image, too. Farther away the grid does as well without.
+MIRRORED = 3.0
 
 
 def _pad(field: Tensor, axis: int) -> Tensor:
@@ -243,18 +248,42 @@ class Subtraction:
 
 
 def _closed_form(conductor: Conductor, operator: FluxOperator, source: PointSource):
-    """phi_inf (V), S and Phi (A/m^2 on faces) of one electrode for each sample."""
-    count = len(source.point)
-    shape, spacing = operator.shape, operator.spacing.expand(count, 3)
-    point = conductor.in_tissue(source.point)
-    source = PointSource(point, source.current)
-    sigma_inf = conductor.sigma_at(point).to(spacing)
-    Phi = face_current_density(shape, spacing, source, sigma_inf)
-    face = face_positions(shape[0], spacing[:, 0])[:, [0, -1]] - point[:, :1]
-    lateral = offsets_from(point, shape, spacing)[1:]
+    """phi_inf (V), S and Phi (A/m^2 on faces) of one electrode for each sample, its mirror image included."""
+    spacing = operator.spacing.expand(len(source.point), 3)
+    ends = face_positions(operator.shape[0], spacing[:, 0])[:, [0, -1]]
     disk = (spacing[:, 1] * spacing[:, 2] / math.pi).sqrt() / 2  # the mean of 1 / r over a disk is that at half its radius
-    phi_end = potential([face.view(-1, 2, 1, 1), *lateral], source.current, sigma_inf, clamp=disk)
-    return infinite_medium(shape, spacing, source, sigma_inf), operator.known_current(Phi, phi_end, sigma_inf), Phi
+    charges, sigma_inf = with_image(conductor, source)
+    phi_inf, phi_end, Phi = 0.0, 0.0, (0.0, 0.0, 0.0)
+    for charge in charges:
+        to_end = (ends - charge.point[:, :1]).view(-1, 2, 1, 1)
+        phi_end = phi_end + potential([to_end, *offsets_from(charge.point, operator.shape, spacing)[1:]], charge.current, sigma_inf, clamp=disk)
+        phi_inf = phi_inf + infinite_medium(operator.shape, spacing, charge, sigma_inf)
+        Phi = [total + part for total, part in zip(Phi, face_current_density(operator.shape, spacing, charge, sigma_inf))]
+    return phi_inf, operator.known_current(Phi, phi_end, sigma_inf), Phi
+
+
+def with_image(conductor: Conductor, source: PointSource) -> tuple[list[PointSource], Tensor]:
+    """What the closed form of one electrode for each sample is made of, and the medium sigma_inf (B, C) of it: the electrode, and where one is within
+    `MIRRORED` voxels of a grounded end its mirror image -I behind that end, which makes phi_inf 0 there; of others the image carries no current.
+
+    r_image = r - 2 d sigma_inf n / (n . sigma_inf n), d the distance from the end and n its normal: to every point of the end both have the same
+    d^T sigma_inf^-1 d. (Jackson, Classical Electrodynamics, 1998, sec. 2.1, with lengths measured by sigma_inf^-1)
+
+    Raises
+    ------
+    ValueError
+        An electrode outside the grid or in air.
+    """
+    electrode = PointSource(conductor.in_tissue(source.point), source.current)
+    sigma_inf = conductor.sigma_at(electrode.point).to(electrode.point)
+    step, first = conductor.spacing.to(electrode.point)[:, 0], electrode.point[:, 0]
+    last = conductor.shape[0] * step - first
+    near = torch.minimum(first, last) < MIRRORED * step
+    away = torch.where(first <= last, torch.maximum(first, ON_FACE * step), -last)  # an electrode on the end lies inside, its image outside
+    if conductor.ends.kind != "grounded" or not bool(near.any()):
+        return [electrode], sigma_inf
+    along = matrix(sigma_inf)[:, 0] / sigma_inf[:, :1]
+    return [electrode, PointSource(electrode.point - 2 * away[:, None] * along, torch.where(near, -electrode.current, 0.0))], sigma_inf
 
 
 def _leaving_evenly(conductor: Conductor, current: Tensor) -> Tensor:
