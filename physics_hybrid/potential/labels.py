@@ -20,7 +20,7 @@ from typing import Any, Sequence
 import numpy as np
 from scipy import ndimage
 
-from physics_hybrid.potential.phantom import TISSUES, VoxelLimb, held, inject, nearest_centre
+from physics_hybrid.potential.phantom import TISSUES, VoxelLimb, apart, held, inject, nearest_centre
 from physics_hybrid.potential.samples import SampleError, split_by_phantom
 
 SUFFIXES = (".nii", ".nii.gz", ".npy")
@@ -488,7 +488,10 @@ class Segmented:
         """
         grid = tuple(grid)
         index, spacing = self.body.on(grid), self.body.extent / grid
-        return inject([self._seat(point, index, spacing) for point in self.points], index, self.of.sigma, self.of.labels, spacing, self.of.current)
+        points = [self._seat(point, index, spacing) for point in self.points]
+        if self.of.sources is None:  # those of a list stay, or are refused
+            points = apart(points, index == self.body.row_at(self.points[-1]), spacing)
+        return inject(points, index, self.of.sigma, self.of.labels, spacing, self.of.current)
 
     def _seat(self, point: np.ndarray, index: np.ndarray, spacing: np.ndarray) -> np.ndarray:
         home = index == self.body.row_at(point)

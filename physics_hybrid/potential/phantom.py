@@ -266,21 +266,25 @@ class Limb:
         Raises
         ------
         ValueError
-            A grid too coarse for the muscle, or to keep the electrodes of a pair 3 voxels apart.
+            A grid too coarse for the muscle, or with no place for the second electrode of a pair 3 voxels from the first.
         """
         spacing = np.asarray(self.extent) / grid
         d, h, w = np.meshgrid(*((np.arange(n) + 0.5) * s for n, s in zip(grid, spacing)), indexing="ij", sparse=True)
         labels = self.label(d, h, w)
         if not (labels == MUSCLE).any():
             raise ValueError(f"grid {tuple(grid)} is too coarse for this limb: no voxel centre lies in muscle")
-        points = [self._on_grid(electrode, labels, spacing) for electrode in self.electrodes]
+        points = apart([self._on_grid(electrode, labels, spacing) for electrode in self.electrodes], self._home(self.electrodes[-1], labels), spacing)
         return inject(points, labels, self.sigma, np.arange(len(TISSUES), dtype=np.uint8), spacing, self.current)
+
+    @staticmethod
+    def _home(electrode: Electrode, labels: np.ndarray) -> np.ndarray:
+        """The voxels that an electrode may lie in. (D, H, W)"""
+        return labels == MUSCLE if electrode.tissue == MUSCLE else labels != AIR
 
     def _on_grid(self, electrode: Electrode, labels: np.ndarray, spacing: np.ndarray) -> np.ndarray:
         """An electrode where the grid can hold it: kept if the 8 voxels round it all carry its tissue, else moved to the
         nearest voxel centre of muscle (or, for a source on the skin, of any tissue)."""
-        point = np.asarray(electrode.point)
-        home = labels == MUSCLE if electrode.tissue == MUSCLE else labels != AIR
+        point, home = np.asarray(electrode.point), self._home(electrode, labels)
         return point if electrode.tissue == MUSCLE and held(point, home, spacing) else nearest_centre(point, home, spacing)
 
 
@@ -333,10 +337,24 @@ def inject(points: list[np.ndarray], index: np.ndarray, table: np.ndarray, names
     ValueError
         Where the electrodes of a pair are less than 3 voxels apart along every axis.
     """
-    if len(points) == 2 and (np.abs(points[0] - points[1]) < 3 * spacing).all():
+    if len(points) == 2 and not distinct(points[0], points[1], spacing):
         grid = "x".join(map(str, index.shape))
         raise ValueError(f"the grid {grid} has the two electrodes of a pair less than 3 voxels apart; raise pair_distance or refine the grid")
     return VoxelLimb(index, table, names, spacing, points[0], current, points[1] if len(points) == 2 else None)
+
+
+def distinct(first: np.ndarray, second: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Whether electrodes are at least 3 voxels apart along some axis. (..., 3) and (..., 3) in metres -> (...)"""
+    return (np.abs(first - second) >= 3 * spacing).any(axis=-1)
+
+
+def apart(points: list[np.ndarray], home: np.ndarray, spacing: np.ndarray) -> list[np.ndarray]:
+    """The electrodes that were drawn; the second of two that are not `distinct` on this grid moves to the nearest voxel centre of its `home` (D, H, W) that is."""
+    if len(points) < 2 or distinct(*points, spacing):
+        return points
+    centres = (np.moveaxis(np.indices(home.shape), 0, -1) + 0.5) * spacing
+    home = home & distinct(centres, points[0], spacing)
+    return [points[0], nearest_centre(points[1], home, spacing)] if home.any() else points
 
 
 def held(point: np.ndarray, home: np.ndarray, spacing: np.ndarray) -> bool:

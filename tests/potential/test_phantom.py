@@ -11,7 +11,7 @@ import torch
 
 from physics_hybrid.models.hybrid import source_moments
 from physics_hybrid.potential.generate import dataset_path, generate
-from physics_hybrid.potential.phantom import AIR, BONE, FAT, MUSCLE, SKIN, deposit, fibre_tensor
+from physics_hybrid.potential.phantom import AIR, BONE, FAT, MUSCLE, SKIN, deposit, distinct, fibre_tensor
 from physics_hybrid.potential.samples import find
 from physics_hybrid.potential.stream import LimbStream, Solver
 from tests.conftest import LIMBS, ROOT, limb_distribution
@@ -222,3 +222,18 @@ def test_limb_distribution_refuses(change, message):
 def test_a_grid_too_coarse_for_a_limb_is_refused(limbs):
     with pytest.raises(ValueError, match="too coarse"):
         limb_distribution(fat=(0.03, 0.03)).draw(0, 0, 0).voxelise((4, 2, 2))
+
+
+def test_a_coarse_grid_keeps_the_electrodes_of_every_pair_apart(limbs):
+    """Some limbs of the default distance have them closer than 3 voxels here: the second moves, in its own tissue; nobody's training ends at such a limb."""
+    moved = 0
+    for number in range(60):
+        limb = limb_distribution(pair_distance=0.03).draw(0, 0, number, electrodes=2)
+        body = limb.voxelise((24, 12, 12))
+        drawn = np.asarray(limb.electrodes[1].point)
+        moved += not distinct(body.source_point, drawn, body.spacing)
+        assert distinct(body.source_point, body.return_point, body.spacing)
+        allowed = [MUSCLE] if limb.electrodes[1].tissue == MUSCLE else [SKIN, FAT, MUSCLE, BONE]
+        assert body.labels[tuple((body.return_point / body.spacing).astype(int))] in allowed
+        assert (np.abs(body.return_point - drawn) <= 4 * body.spacing).all()
+    assert moved > 0
