@@ -181,7 +181,7 @@ def test_a_users_own_files(program, tmp_path, limbs):
     (["data.path=/nowhere"], ("files", "fno"), "does not exist"), (["data.solve.tolerance=1e-30"], ("limbs", "fno"), "did not reach a relative residual"),
     (["problem.ends=neumann"], ("limbs", "fno"), "grounded: .*robin: .*sink: .*pair: "), (["problem.ends=robin", "problem.beta=0"], ("limbs", "fno"), "no way out"),
     (["model.baseline.kind=coarse_solve", "model.baseline.coarsen=4"], ("limbs", "fno"), "makes 4x3x3 voxels of the grid 16x12x12"), (["model.baseline.kind=cubic"], ("limbs", "fno"), "isotropic, anisotropic or coarse_solve"),
-    (["data.solver=spectral"], ("limbs", "fno"), "finite_volume or finite_element"), (["problem.ends=sink", "loss.charge.weight=1", "loss.charge.boxes=0"], ("limbs", "fno"), "loss.charge.boxes of at least 1"),
+    (["data.solver=spectral"], ("limbs", "fno"), "finite_volume or finite_element"), (["data.solver=finite_element", "data.solve.dtype=float32"], ("limbs", "fno"), "solved in float64"), (["problem.ends=sink", "loss.charge.weight=1", "loss.charge.boxes=0"], ("limbs", "fno"), "loss.charge.boxes of at least 1"),
     (["evaluation.resolutions=[[4,4,4]]"], ("limbs", "fno"), r"modes along D exceed what the grid \(4, 4, 4\)"),
     (["evaluation.resolutions=[16,12,12]"], ("limbs", "fno"), "must be a list of grids"), (["evaluation.samples=0"], ("limbs", "fno"), "evaluation.samples"),
     (["model.backbone.modes=[3,3]"], ("limbs", "fno"), "must be three whole numbers"), (["tracker=wandb", "tracker.mode=foo"], ("limbs", "fno"), "tracker.mode must be"),

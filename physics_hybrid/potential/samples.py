@@ -35,6 +35,8 @@ UNITS = {
     "return_point": "m from the outer corner of voxel (0,0,0)",
     "mask": "1 in tissue", "labels": "index into attribute tissues",
 }
+#: Relative L2 by which the means of u_nodes over voxel corners may differ from u. Curvature is a few per cent; another unit, order of axes or sample is more.
+NODES_DIFFER = 0.1
 
 
 class SampleError(ValueError):
@@ -239,11 +241,26 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
             fail("u_nodes", f"must have shape {tuple(n + 1 for n in shape)}, one more than source along each axis; got {nodes.shape}")
         if not np.isfinite(nodes).all():
             fail("u_nodes", f"must be finite; node {_first(~np.isfinite(nodes))} is not")
+        if any(np.ptp(np.argwhere(part), axis=0).max() > 1 for part in signs):
+            fail("u_nodes", "belongs to point electrodes, and source covers more than 2 voxels along an axis: the equation would be held to another source than the truth's. Leave u_nodes out")
         nodes = nodes.astype(np.float32)
+        far = tissue & np.all([_voxels_away(shape, p / spacing) > 3 for p in (point, return_point) if p is not None], axis=0)
+        corners = sum(nodes[i : i + shape[0], j : j + shape[1], k : k + shape[2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)) / 8
+        apart, size = (corners - u)[far], u[far]
+        if ends.floating and apart.size:  # either is known up to a constant
+            apart, size = apart - apart.mean(), size - size.mean()
+        differ = float(np.linalg.norm(apart) / max(np.linalg.norm(size), 1e-30))
+        if differ > NODES_DIFFER:
+            fail("u_nodes", f"must be u at the corners of voxels: beyond 3 voxels of the electrodes the means over the corners differ from u by {differ:.0%} (at most {NODES_DIFFER:.0%})")
     singularity = _word(arrays.get("singularity", "subtraction"))
     if singularity not in ("subtraction", "nodal"):
         fail("singularity", f"must be subtraction or nodal; got {singularity!r}")
     return Sample(sigma, source.astype(np.float32), u, tissue, spacing, point, labels, phantom, where, return_point, nodes, singularity)
+
+
+def _voxels_away(shape: tuple[int, int, int], place: np.ndarray) -> np.ndarray:
+    """Distance of voxel centres from a place, both in voxels. (D, H, W)"""
+    return np.sqrt(sum(((np.arange(n) + 0.5 - x) ** 2).reshape([-1 if a == axis else 1 for a in range(3)]) for axis, (n, x) in enumerate(zip(shape, place))))
 
 
 def _word(value) -> str:

@@ -40,6 +40,8 @@ class Solver:
             raise ValueError(f"data.solver must be finite_volume or finite_element; got {self.kind!r}")
         if self.dtype not in ("float32", "float64"):
             raise ValueError(f"data.solve.dtype must be float32 or float64; got {self.dtype!r}")
+        if self.kind == "finite_element" and self.dtype != "float64":
+            raise ValueError(f"data.solve.dtype={self.dtype} is for data.solver=finite_volume: finite elements are solved in float64")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"data.solve.tolerance must lie in (0, 1); got {self.tolerance}")
 

@@ -3,10 +3,14 @@
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from physics_hybrid.potential.batch import collate, components
 from physics_hybrid.potential.conductor import Ends
+from physics_hybrid.potential.generate import _datasets
 from physics_hybrid.potential.samples import Address, Conventions, SampleError, check, find, split_by_phantom
+from physics_hybrid.potential.stream import LimbStream, Solver
+from tests.conftest import limb_distribution
 
 
 def write_npz(folder, arrays, name="s.npz"):
@@ -283,6 +287,27 @@ def test_skipping_covers_whole_files_too(tmp_path, sample_arrays, capsys):
     (tmp_path / "good.h5").unlink()
     with pytest.raises(SampleError, match="no sample is left"):
         scan(str(tmp_path), Conventions(), 3, "skip")
+
+
+@pytest.mark.parametrize("ends", ["grounded", "sink"])
+def test_node_values_are_held_to_the_centres(ends):
+    """What finite elements stored is taken; another unit, order of axes or sample is not, nor an electrode that is no point."""
+    solver = Solver("finite_element", ends=Ends(ends))
+    batch = LimbStream(limb_distribution(), (16, 12, 12), 1, "train", solver, torch.device("cpu")).batch(range(2))
+    one, other = ({key: values[i] for key, values in _datasets(batch).items()} | {"ends": ends} for i in range(2))
+    read = lambda **change: check(one | change, "a.npz", Conventions(ends=Ends(ends)))
+    assert read().nodes.shape == (17, 13, 13)
+    if ends == "sink":
+        assert read(u=one["u"] + 7.0).nodes is not None  # a constant means nothing
+    for wrong in (1e3 * one["u_nodes"], one["u_nodes"].swapaxes(1, 2), one["u_nodes"][::-1], other["u_nodes"]):
+        with pytest.raises(SampleError, match="a.npz: key 'u_nodes'.*differ"):
+            read(u_nodes=wrong)
+    wide = one["mask"] * np.float32(1)
+    wide[:5] = wide[11:] = 0
+    moved = {"source": wide, "source_point": None}
+    assert check({k: v for k, v in (one | moved).items() if k != "u_nodes"}, "a", Conventions(ends=Ends(ends))).nodes is None
+    with pytest.raises(SampleError, match="u_nodes.*point electrodes"):
+        read(**moved)
 
 
 def test_what_readers_send_between_processes_survives_pickling(sample_arrays):
