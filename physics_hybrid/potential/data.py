@@ -33,8 +33,9 @@ from physics_hybrid.training.signals import quiet_worker
 
 Grid = tuple[int, int, int]
 
-#: Voxels solved at once on a GPU unless data.solve_together says otherwise: 38 limbs of 96x48x48.
-GPU_VOXELS = 1 << 23
+#: What a GPU solves at once unless data.solve_together says otherwise may take this share of its memory, at so many bytes for each voxel (measured: 310 to
+#: 330 in float64). A solve of a few limbs is bound by some 8000 kernel launches; 24 GB hold 20 limbs of 96x48x48 in that share, 140 GB hold 120.
+GPU_SHARE, SOLVE_BYTES = 1 / 16, 340
 #: What was done of an epoch with other numbers of ranks: (ranks, batches) for each.
 Done = Sequence[tuple[int, int]]
 
@@ -271,10 +272,13 @@ class LimbData:
             yield from (batch for step, batch in zip(group, batches) if step >= start)
 
     def _solved_at_once(self, grid: Grid) -> int:
-        """Limbs in one solve: a GPU is busy with some millions of voxels, a CPU with a few limbs."""
+        """Limbs in one solve: a GPU is busy with some millions of voxels, a CPU with one limb."""
         if self.solve_together is not None:
             return self.solve_together
-        return max(1, GPU_VOXELS // math.prod(grid)) if self.device.type == "cuda" else 1
+        if self.device.type != "cuda":
+            return 1
+        memory = torch.cuda.get_device_properties(self.device).total_memory
+        return max(1, int(memory * GPU_SHARE / (SOLVE_BYTES * math.prod(grid))))
 
     def prepare(self) -> None:
         """Solve what training reads and is not there yet. With several ranks: on one of them, before the others look."""

@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -197,3 +198,15 @@ def test_truth_of_every_kind_may_lie_in_one_folder(tmp_path):
         assert sorted(name for batch in batches for name in batch.names) == sorted(str(e.address) for e in data.entries["train"])
         assert len(batches) == 10 and sum(len(batch) for batch in batches) == 15 and sum(batch.labels is None for batch in batches) == 2
         assert all(loss(batch.u, batch)[0].isfinite() for batch in batches)
+
+
+def test_a_gpu_solves_as_many_limbs_at_once_as_fit_a_share_of_its_memory(limbs, monkeypatch):
+    data = dataclasses.replace(limb_data(limbs, 1, 0), device=torch.device("cuda"))
+    count = {}
+    for gigabytes in (8, 24, 140):
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=gigabytes << 30))
+        count[gigabytes] = [data._solved_at_once(grid) for grid in ((96, 48, 48), (192, 96, 96), (768, 384, 384))]
+        assert count[gigabytes][0] * 96 * 48 * 48 * 340 <= (gigabytes << 30) / 16
+    assert count[24][0] >= 20 and count[140][0] >= 5 * count[24][0] and count[8][2] == 1
+    assert dataclasses.replace(data, solve_together=3)._solved_at_once((96, 48, 48)) == 3
+    assert limb_data(limbs, 1, 0)._solved_at_once((96, 48, 48)) == 1
