@@ -11,6 +11,7 @@ import torch
 
 from physics_hybrid import validate as program
 from physics_hybrid.measure import bench
+from physics_hybrid.potential.conductor import Conductor
 from physics_hybrid.potential.exact_cases import FE, FV, Demand, cases, half_spaces, near_interfaces, relative_l2
 from physics_hybrid.potential.multigrid import SolverError, solve
 from physics_hybrid.readme import fill, truth
@@ -134,13 +135,52 @@ def test_sources_near_interfaces_stay_within_a_few_per_cent(kind):
     assert len(errors) == len(distances) and max(errors) < 0.07  # at twice the coarsest spacing of the report
 
 
-def test_solvers_that_differ_on_limbs_are_found_out(monkeypatch):
-    from physics_hybrid import validate as module
+@pytest.fixture(scope="module")
+def limbs():
+    return program.agreement(SOLVERS, quick=True)
 
-    rows = module.agreement(SOLVERS, quick=True)
-    assert len(rows) == 4 and all(len(row["rdm"]) == 2 and 0 < row["rdm"][1] < 0.1 for row in rows)
-    fair = [{**row, "fibres": "along D", "source_from_interface_voxels": 4.0, "rdm": [0.02, 0.008], "mag": [1.02, 0.995]} for row in rows]
-    assert module.agreement_demands(fair) == []
-    assert len(module.agreement_demands([{**row, "rdm": [0.02, 0.03]} for row in fair])) == 1
-    assert len(module.agreement_demands([{**row, "rdm": [0.002, 0.003], "mag": [1.0, 0.9]} for row in fair])) == 2
-    assert "| along D | 3 voxels or more | 4 |" in module.agreement_table({"limbs": fair})
+
+def test_solvers_that_differ_on_limbs_are_found_out(limbs):
+    assert len(limbs) == 4 and all(len(row["rdm"]) == 2 and 0 < row["rdm"][1] < 0.1 for row in limbs)
+    fair = [{**row, "fibres": "along D", "source_from_interface_voxels": 4.0, "rdm": [0.02, 0.008], "mag": [1.02, 0.995]} for row in limbs]
+    assert program.agreement_demands(fair) == []
+    assert len(program.agreement_demands([{**row, "rdm": [0.02, 0.03]} for row in fair])) == 1
+    assert len(program.agreement_demands([{**row, "rdm": [0.002, 0.003], "mag": [1.0, 0.9]} for row in fair])) == 2
+    assert "| along D | 3 voxels or more | 4 |" in program.agreement_table({"limbs": fair})
+
+
+def test_split_voxels_are_the_same_conductor():
+    sigma = torch.tensor([0.2, 0.5, 0.1, 0.4]).double().view(1, 1, 4, 1, 1).expand(1, 3, 4, 3, 5)
+    body = Conductor(sigma, torch.tensor([[0.004, 0.003, 0.002]]).double())
+    finer = program.split(body, 3)
+    assert finer.shape == (12, 9, 15) and torch.equal(finer.spacing, body.spacing / 3) and finer.ends == body.ends
+    for offset in range(3):
+        assert torch.equal(finer.sigma[:, :, offset::3, offset::3, offset::3], body.sigma)
+
+
+def test_the_mean_of_both_solvers_is_nearest_to_the_converged_solution(limbs):
+    """The two err with opposite signs. Where voxels were split wrongly, or averaged back wrongly, no mean would be near."""
+    measured = [grid for row in limbs for grid in row.get("from_converged", ())]
+    assert len(measured) == 4 and not any("from_converged" in row for row in limbs if row["fibres"] != "along D")
+    for grid in measured:
+        fv, fe, mean = (grid[name] for name in (FV, FE, program.MEAN))
+        assert mean["rdm"] < 0.5 * min(fv["rdm"], fe["rdm"]) and max(fv["rdm"], fe["rdm"]) < 0.1
+        assert fe["mag"] < 1 < fv["mag"] and abs(mean["mag"] - 1) < max(abs(fv["mag"] - 1), abs(fe["mag"] - 1))
+        assert 0 < grid[program.DOUBT]["rdm"] < max(fv["rdm"], fe["rdm"])
+
+
+def test_a_wrong_scale_of_one_solver_shows_in_both_and_as_doubt():
+    """The reference is made of both: a scale of one solver shows as half of it in both, with opposite signs, and as doubt about the reference."""
+    posed = GROUNDED.pose(0.008)
+    one = lambda body, source: solve(body, source, 1e-9).phi[:1]
+    pair = {FV: one, FE: lambda body, source: 1.1 * one(body, source)}
+    source = type(posed.source)(posed.source.point[:1], posed.source.current[:1])
+    found = program.from_converged(pair, [s(posed.conductor, source) for s in pair.values()], posed.conductor, source, posed.conductor.tissue, 2)
+    assert found[FE]["mag"] / found[FV]["mag"] == pytest.approx(1.1) and found[program.DOUBT]["mag"] == pytest.approx((1 + 1 / 1.1) / 2)
+
+
+def test_the_table_prints_what_was_measured_with_its_sign():
+    one = lambda rdm, mag: {FV: {"rdm": rdm, "mag": mag}, program.MEAN: {"rdm": rdm / 10, "mag": 1.0001}}
+    rows = [{"grid": ["24x12x12"], "from_converged": [one(rdm, mag)]} for rdm, mag in ((0.01, 1.02), (0.03, 0.95), (0.02, 0.99))]
+    table = program.converged_table({"limbs": [*rows, {"grid": ["24x12x12"]}]}).splitlines()
+    assert table[2:] == [f"| 24x12x12 | {FV} | 3 | 0.0200 (0.0300) | -0.0100 (-0.0500) |", f"| 24x12x12 | {program.MEAN} | 3 | 0.0020 (0.0030) | +0.0001 (+0.0001) |"]
