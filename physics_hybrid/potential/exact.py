@@ -60,6 +60,13 @@ def along_limb(ends: Ends, length: float, modes: int) -> tuple[np.ndarray, np.nd
     return k, np.arctan(k / beta), 1 / (length / 2 + beta / (beta**2 + k**2))
 
 
+def _layer_of(edges: np.ndarray, position: float, name: str) -> int:
+    """The layer (m) that a source lies in; on an interface the one below, on the first edge the first. Raises ValueError outside."""
+    if not edges[0] - 1e-9 * edges[-1] <= position <= (1 + 1e-9) * edges[-1]:
+        raise ValueError(f"the source lies outside: {name}={position:g} m is not in [{edges[0]:g}, {edges[-1]:g}] m")
+    return int(np.clip(np.searchsorted(edges, position) - 1, 0, len(edges) - 2))
+
+
 def layered_box(
     d: np.ndarray, h: np.ndarray, w: np.ndarray, *,
     lengths: tuple[float, float, float], interfaces: list[float], sigma: np.ndarray,
@@ -73,7 +80,7 @@ def layered_box(
     lengths : (L_D, L_H, L_W) of the box, metres.
     interfaces : positions of the layer interfaces along H, ascending, metres.
     sigma : (layers, 3), S/m in the order (D, H, W).
-    source : (d0, h0, w0), metres, inside a layer.
+    source : (d0, h0, w0), metres.
     modes : terms kept along D and W. The series converges as e^{-k |h - h0|}: planes close to that of the
         source need more terms, the plane itself none will do for.
     ends : what happens at d = 0 and L_D. returns : where the current of a pair leaves, metres.
@@ -81,7 +88,7 @@ def layered_box(
     Raises
     ------
     ValueError
-        A pair without its second electrode, or a second electrode without ends=pair.
+        A pair without its second electrode, or a second electrode without ends=pair; a source outside the box.
     """
     ends = Ends.of(ends)
     if (returns is not None) != (ends.kind == "pair"):
@@ -94,7 +101,9 @@ def layered_box(
     sigma = np.asarray(sigma, dtype=float)
     edges = np.array([0.0, *interfaces, L_H])
     layers = len(edges) - 1
-    home = int(np.searchsorted(edges, h0) - 1)
+    home = _layer_of(edges, h0, "h0")
+    for position, length, name in ((d0, L_D, "d0"), (w0, L_W, "w0")):
+        _layer_of(np.array([0.0, length]), position, name)
     along, phase, norm = along_limb(ends, L_D, modes[0])
     k_m = along[:, None]
     k_n = np.arange(modes[1])[None, :] * np.pi / L_W
@@ -167,8 +176,10 @@ def two_half_spaces(
     """Potential in volts at points (metres, broadcast) of a source at (0, 0, depth) in the medium z > 0.
 
     first, second : (sigma_t, sigma_n), along and across the plane, of the media z > 0 and z < 0, S/m; second = (0, 0) is an insulator
-    (phi is NaN inside it).
+    (phi is NaN inside it). Raises ValueError where depth is not positive.
     """
+    if not depth > 0:
+        raise ValueError(f"the source lies in the medium z > 0: depth must be positive; got {depth:g} m")
     (t1, n1), (t2, n2) = first, second
     rho = np.hypot(x, y)
     infinite = lambda distance: current / (4 * np.pi * np.sqrt(t1 * t1 * n1) * np.sqrt(rho**2 / t1 + distance**2 / n1))
@@ -181,7 +192,10 @@ def two_half_spaces(
 
 
 def sphere_with_uniform_sink(points: np.ndarray, *, radius: float, sigma: float, source: np.ndarray, current: float = 1.0) -> np.ndarray:
-    """Potential in volts at points (..., 3) inside an insulated sphere round the origin; the current leaves evenly through the volume."""
+    """Potential in volts at points (..., 3) inside an insulated sphere round the origin; the current leaves evenly through the volume.
+    Raises ValueError where the source is not inside."""
+    if not np.linalg.norm(source) < radius:
+        raise ValueError(f"the source, {np.linalg.norm(source):g} m from the centre, lies outside the sphere of {radius:g} m")
     R = radius
     r2, s2, dot = (points**2).sum(axis=-1), float((source**2).sum()), points @ source
     c = dot / R**2
@@ -266,13 +280,19 @@ def layered_cylinder(
     Parameters
     ----------
     radii : outer radius of each layer, ascending, metres. sigma : (layers, 2), (sigma_D, sigma_r) in S/m; sigma_theta = sigma_r.
-    source : (d0, r0, theta0), inside a layer. modes : terms along D and round the axis; the series converges as e^{-kappa |r - r0|}.
+    source : (d0, r0, theta0). modes : terms along D and round the axis; the series converges as e^{-kappa |r - r0|}.
+
+    Raises
+    ------
+    ValueError
+        A source outside the cylinder.
     """
     d0, r0, theta0 = source
     sigma = np.asarray(sigma, dtype=float)
     edges = np.array([0.0, *radii])
     layers = len(radii)
-    home = int(np.searchsorted(edges, r0) - 1)
+    home = _layer_of(edges, r0, "r0")
+    _layer_of(np.array([0.0, length]), d0, "d0")
     n = np.arange(modes[1])[None, :]
     k = np.arange(1, modes[0] + 1)[:, None] * np.pi / length
     kappa = [k * np.sqrt(s[0] / s[1]) for s in sigma]

@@ -214,3 +214,18 @@ def test_finite_volumes_reach_the_cylinder_up_to_the_voxel_staircase():
         exact = layered_cylinder(d, r[chosen], theta[chosen], **CYLINDER)
         errors.append(np.linalg.norm(phi[:, chosen] - exact) / np.linalg.norm(exact))
     assert errors[1] < 0.03 and errors[1] < 0.75 * errors[0], errors
+
+
+def test_sources_on_an_outer_face_and_on_the_axis_count_and_those_outside_are_refused():
+    """A source on the first face, or on the axis of a limb, was taken for one in the last layer: phi was 0."""
+    box = lambda h0: layered_box(np.array([0.02]), np.array([0.04]), np.array([0.013]), **{**BOX, "source": (0.024, h0, 0.02)})
+    assert box(0.0) == pytest.approx(box(1e-9), rel=1e-6) and box(0.0) > 0
+    limb = lambda r0: layered_cylinder(np.array([0.06]), np.array([0.02, 0.033]), np.array([0.0, 2.0]), **{**CYLINDER, "source": (0.07, r0, 0.4)})
+    assert limb(0.0) == pytest.approx(limb(1e-9), rel=1e-5) and (limb(0.0) > 0).all()
+    for call in (lambda: box(-1e-3), lambda: box(1.0), lambda: limb(0.04), lambda: limb(-0.001)):
+        with pytest.raises(ValueError, match="source lies outside"):
+            call()
+    with pytest.raises(ValueError, match="outside the sphere"):
+        sphere_with_uniform_sink(np.zeros((1, 3)), radius=0.09, sigma=0.3, source=np.array([0.0, 0.0, 0.1]))
+    with pytest.raises(ValueError, match="depth must be positive"):
+        two_half_spaces(0.01, 0.0, 0.01, depth=-0.01, first=(1.0, 1.0), second=(0.1, 0.1))
