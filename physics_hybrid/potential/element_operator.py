@@ -318,8 +318,8 @@ def _subtraction_load(operator: ElementOperator, source: PointSource, sigma_inf:
     low, high = ([torch.gather(f, 1, i + side) for f, i in zip(faces, near)] for side in (0, 1))
     box = _loads(low, high, excess, source, inverse, _graded_rule)
 
-    far = torch.ones(count, *shape, dtype=torch.bool, device=voxel.device)
-    far[(rows, *where)] = False
+    # an image may lie so far outside that indices were clamped: what is no neighbour of it stays far
+    far = torch.zeros(count, *shape, dtype=torch.int32, device=voxel.device).index_put_((rows, *where), inside.int(), accumulate=True) == 0
     out = sigma.new_zeros(count, *(n + 1 for n in shape))
     step = max(1, CHUNK // (count * shape[1] * shape[2] * FAR_POINTS**3))
     low, high = [f[:, :-1] for f in faces], [f[:, 1:] for f in faces]

@@ -450,3 +450,17 @@ def test_refusals():
         solve_elements(island, source((6.5 * 0.004, 4.5 * 0.004, 4.5 * 0.004)))
     with pytest.raises(ValueError, match="not joined to the rest of the body"):
         solve_elements(Conductor(island.sigma, island.spacing, "sink"), source((6.5 * 0.004, 4.5 * 0.004, 4.5 * 0.004)))
+
+
+def test_load_of_an_image_beside_the_grid_is_that_of_the_same_body_in_a_larger_one():
+    """Steep fibres move the image of an electrode sideways, out of the grid: voxels at its edge were left out of the load."""
+    shape, margin, h = (8, 8, 8), 10, 2e-3
+    steep = torch.tensor([0.612, 0.612, 0.024, 0.588, 0.0, 0.0], dtype=torch.float64).view(1, 6, 1, 1, 1)
+    body = Conductor(steep.expand(1, 6, *shape).clone(), torch.full((1, 3), h, dtype=torch.float64))
+    wide = Conductor(torch.nn.functional.pad(body.sigma, (margin,) * 6), body.spacing, "sink")
+    image = PointSource(torch.tensor([[-1.8, -3.36, 4.2]], dtype=torch.float64) * h, torch.tensor([-1e-3], dtype=torch.float64))
+    sigma_inf = body.sigma[:, :, 0, 0, 0]
+    load = element_operator._subtraction_load(ElementOperator.of(body), image, sigma_inf)
+    moved = PointSource(image.point + margin * h, image.current)
+    expected = element_operator._subtraction_load(ElementOperator.of(wide), moved, sigma_inf)[(slice(None), *(slice(margin, -margin),) * 3)]
+    assert torch.allclose(load, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
