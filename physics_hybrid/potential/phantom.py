@@ -330,7 +330,8 @@ class VoxelLimb:
 
 
 def inject(points: list[np.ndarray], index: np.ndarray, table: np.ndarray, names: np.ndarray, spacing: np.ndarray, current: float) -> VoxelLimb:
-    """A voxelised body with a current that comes in at the first of `points` (m) and, of two, is taken out at the second.
+    """A voxelised body with a current that comes in at the first of `points` (m) and, of two, is taken out at the second (a negative one of two the other
+    way round: files tell the electrodes of a pair apart by the sign of the source).
 
     Raises
     ------
@@ -340,6 +341,8 @@ def inject(points: list[np.ndarray], index: np.ndarray, table: np.ndarray, names
     if len(points) == 2 and not distinct(points[0], points[1], spacing):
         grid = "x".join(map(str, index.shape))
         raise ValueError(f"the grid {grid} has the two electrodes of a pair less than 3 voxels apart; raise pair_distance or refine the grid")
+    if len(points) == 2 and current < 0:
+        points, current = points[::-1], -current
     return VoxelLimb(index, table, names, spacing, points[0], current, points[1] if len(points) == 2 else None)
 
 

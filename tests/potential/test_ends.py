@@ -419,3 +419,14 @@ def test_masked_voxels_get_no_gradient_through_the_mean(solved):
     PotentialLoss(dict(mse=1.0), ends=ends)(phi, batch)[0].backward()
     near = ~batch.away(3.0)
     assert torch.equal(phi.grad[near], torch.zeros_like(phi.grad[near])) and phi.grad.abs().sum() > 0
+
+
+def test_a_negative_current_of_a_pair_comes_back_from_its_file(tmp_path):
+    """The file tells the electrodes apart by the sign of the source: ours had them the other way round, and was refused."""
+    solver, cpu, ends = Solver(tolerance=1e-9, ends=Ends("pair")), torch.device("cpu"), Ends("pair")
+    streams = [LimbStream(limb_distribution(pair_distance=0.06, current=current), (24, 12, 12), 1, "train", solver, cpu) for current in (1e-3, -1e-3)]
+    path = generate(tmp_path / "limbs.h5", streams[1], 1, progress=False)
+    (address,) = find(path)
+    stored, positive = address.read(Conventions(ends=ends)), streams[0].batch([0])
+    assert np.allclose(stored.u, -positive.u[0].numpy(), rtol=0, atol=1e-6 * float(positive.u.abs().max()))
+    assert np.allclose(stored.source_point, positive.return_point[0]) and np.allclose(stored.return_point, positive.source_point[0])
