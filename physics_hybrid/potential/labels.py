@@ -83,6 +83,8 @@ def read_labels(path: str | Path, spacing: Sequence[float] | None = None, long_a
     if labels.dtype.kind not in "iub":
         if labels.dtype.kind != "f" or not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
             raise SampleError(where, "labels", "must hold whole numbers: this is an image, not a segmentation")
+        if np.abs(labels).max() >= 2**31:
+            raise SampleError(where, "labels", f"must be whole numbers below 2^31; found {labels.flat[np.abs(labels).argmax()]:g}")
         labels = labels.astype(np.int32)
     h = np.asarray(spacing if spacing is not None else in_header, dtype=float)
     if spacing is None and in_header is None:
@@ -110,6 +112,8 @@ def _nifti(path: Path, trusted: bool) -> tuple[np.ndarray, np.ndarray, int]:
         affine, zooms, unit = image.affine, np.asarray(image.header.get_zooms()[:3], dtype=float), image.header.get_xyzt_units()[0]
     except Exception as error:  # nibabel, gzip and zlib each have their own way to say 'damaged'
         raise SampleError(where, None, f"cannot be read as NIfTI ({type(error).__name__}: {error})") from error
+    if array.ndim < 3:
+        raise SampleError(where, "labels", f"must be a volume of three axes with at least 2 voxels each; got {array.shape}")
     sizes = nibabel.affines.voxel_sizes(affine)
     if not (np.isfinite(affine).all() and (sizes > 0).all()):
         raise SampleError(where, "affine", f"is not one of a volume: {affine.tolist()}")
