@@ -93,7 +93,7 @@ class Conductor:
     Raises
     ------
     ValueError
-        For a wrong shape, a negative or non-finite sigma, a spacing that is not positive, unknown ends.
+        For a wrong shape, a negative or non-finite sigma, a tensor that conducts across D only, a spacing that is not positive, unknown ends.
     """
 
     sigma: Tensor
@@ -114,6 +114,8 @@ class Conductor:
             raise ValueError("sigma must be finite (S/m); it holds NaN or infinity")
         if not bool((self.sigma[:, :3] >= 0).all()):
             raise ValueError(f"sigma must be >= 0 (S/m); its smallest diagonal value is {float(self.sigma[:, :3].min()):g}")
+        if bool(((self.sigma[:, 1:3] > 0) & (self.sigma[:, :1] <= 0)).any()):
+            raise ValueError("sigma is 0 along D and positive across it in some voxel: a tensor must be 0 (air) or conduct along D, too")
         if not bool((torch.isfinite(self.spacing) & (self.spacing > 0)).all()):
             raise ValueError(f"spacing must be positive and finite (m); got {self.spacing.tolist()}")
 

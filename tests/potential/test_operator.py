@@ -260,6 +260,7 @@ def test_closed_forms_agree_where_they_meet():
         (dict(sigma=-torch.ones(1, 1, 4, 4, 4)), "sigma must be >= 0"),
         (dict(sigma=torch.full((1, 1, 4, 4, 4), float("nan"))), "finite"),
         (dict(sigma=torch.ones(1, 2, 4, 4, 4)), "shape"),
+        (dict(sigma=torch.tensor([0.0, 1.0, 1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 4, 4, 4)), "conduct along D"),
         (dict(spacing=torch.tensor([[0.0, 1, 1]])), "spacing must be positive"),
         (dict(spacing=torch.ones(2, 3)), "spacing must have shape"),
         (dict(ends="zero_flux"), "has no way out.* Choose: grounded: .*robin: .*sink: .*pair: "),
