@@ -210,7 +210,7 @@ class ElementSource:
         phi_inf = centres = load = 0.0
         for electrode in source.electrodes:
             charges, sigma_inf = with_image(conductor, electrode)
-            at_electrode = _trilinear(conductor, charges[0])
+            at_electrode = _trilinear(conductor, charges[0].point, electrode.point)
             if singularity == "nodal":
                 load = load + at_electrode * electrode.current.view(-1, 1, 1, 1)
                 continue
@@ -246,11 +246,11 @@ class ElementSource:
         return corners(nodes - self.phi_inf).mean(dim=1) + self.centres
 
 
-def _trilinear(conductor: Conductor, source: PointSource) -> Tensor:
-    """N_i(r_s) at all nodes. (K, D+1, H+1, W+1)"""
-    index = conductor.voxel_of(source.point)
-    fraction = source.point / conductor.spacing.to(source.point) - index
-    out = source.point.new_zeros(len(source.point), *(n + 1 for n in conductor.shape))
+def _trilinear(conductor: Conductor, held: Tensor, point: Tensor) -> Tensor:
+    """N_i(r_s) at all nodes, r_s = point (K, 3) m in the voxel that holds `held`, or on its face. (K, D+1, H+1, W+1)"""
+    index = conductor.voxel_of(held)
+    fraction = point / conductor.spacing.to(point) - index
+    out = point.new_zeros(len(point), *(n + 1 for n in conductor.shape))
     rows = torch.arange(len(out), device=out.device)
     for corner in CORNERS:
         step = torch.tensor(corner, device=out.device)

@@ -184,7 +184,7 @@ class Subtraction:
 
     @classmethod
     def of(cls, conductor: Conductor, operator: FluxOperator, source: PointSource) -> "Subtraction":
-        """Point electrodes in closed form. sigma_inf is that of the voxel that holds the electrode: on an interface, of the one above.
+        """Point electrodes in closed form. sigma_inf is that of the voxel that holds the electrode: on an interface, of the better conductor (`Conductor.in_tissue`).
 
         Raises
         ------
