@@ -246,6 +246,20 @@ class ElementSource:
         return corners(nodes - self.phi_inf).mean(dim=1) + self.centres
 
 
+def bending(conductor: Conductor, source: PointSource) -> Tensor:
+    """phi_inf at voxel centres less the mean of its values at their nodes, V: what `ElementSource.at_centres` adds to the mean of the nodes. (K, D, H, W)
+
+    Large where the medium at an electrode conducts far less than the rest: phi_inf is then far larger than phi.
+    """
+    operator, out = ElementOperator.of(conductor), 0.0
+    for electrode in source.to(operator.spacing.dtype).electrodes:
+        charges, sigma_inf = with_image(conductor, electrode)
+        for charge in charges:
+            centres = infinite_medium(conductor.shape, operator.spacing.expand(len(charge.point), 3), charge, sigma_inf)
+            out = out + (centres - corners(_at_nodes(operator, charge, sigma_inf)).mean(dim=1)) * operator.tissue
+    return out
+
+
 def _trilinear(conductor: Conductor, held: Tensor, point: Tensor) -> Tensor:
     """N_i(r_s) at all nodes, r_s = point (K, 3) m in the voxel that holds `held`, or on its face. (K, D+1, H+1, W+1)"""
     index = conductor.voxel_of(held)
