@@ -182,16 +182,14 @@ class Conductor:
 
         On an interface the medium that carries most of the current is the one whose closed form leaves the smaller rest.
         """
-        conducts = self.sigma[:, :3].mean(dim=1, keepdim=True) * self.tissue[:, None]
-
-        def of(p: Tensor) -> Tensor:
+        def conducts(p: Tensor) -> Tensor:
             index, inside = self._index(p)
-            return at(conducts, index)[:, 0] * inside
+            return at(self.sigma, index)[:, :3].to(point).mean(dim=1) * inside
 
-        out, best = point, of(point)
+        out, best = point, conducts(point)
         for axes in list(itertools.product((0, 1), repeat=3))[1:]:
             moved = point - 2 * ON_FACE * torch.tensor(axes, device=point.device) * self.spacing.to(point)
-            there = of(moved)
+            there = conducts(moved)
             better = there > best * (1 + 1e-5)
             out, best = torch.where(better[:, None], moved, out), torch.where(better, there, best)
         return out
