@@ -332,7 +332,7 @@ def report(result: dict) -> str:
     parts += ["\n".join(notes)] * bool(notes) + ["Not met:\n\n" + "\n".join(wrong)] * bool(wrong)
     parts += ["![Error against spacing](convergence.png)"]
     if result["near_interfaces"]:
-        parts += ["## Sources near interfaces", "The closed form that is subtracted belongs to the medium of the voxel that holds the source. Error in per cent, beyond 3 voxels of the source; columns: its distance from the interface. (A distance in voxels is a shorter one at smaller h, so that these errors need not fall with h.)", interface_table(result)]
+        parts += ["## Sources near interfaces", "The closed form that is subtracted belongs to the medium of the voxel that holds the source (finite volumes), or to the best conductor within half a voxel (finite elements). Error in per cent, beyond 3 voxels of the source; columns: its distance from the interface. (A distance in voxels is a shorter one at smaller h, so that these errors need not fall with h.)", interface_table(result)]
     if result["limbs"]:
         parts += ["## The two solvers on limbs", "Limbs of the generator, grounded, beyond 3 voxels of the source. No exact solution: this is what two independent discretisations of the same voxels differ by.", agreement_table(result), "The same limbs, the first few, against what both solvers tend to when these voxels are split (staircases stay) down to half the finer grid's: the mean of both, since either alone favours itself. It is uncertain by about half of what its two solutions differ by; errors of the mean smaller than that are not resolved.", converged_table(result)]
     if result["network"]:

@@ -194,6 +194,24 @@ class Conductor:
             out, best = torch.where(better[:, None], moved, out), torch.where(better, there, best)
         return out
 
+    def best_near(self, point: Tensor, reach: float) -> Tensor:
+        """Conductivity (K, C) of the best conductor, by its mean diagonal, within `reach` < 1 voxels of `point` (K, 3) in metres: looked for in the 26
+        directions of a voxel's neighbours.
+
+        Raises
+        ------
+        ValueError
+            As `sigma_at`.
+        """
+        best = self.sigma_at(point)
+        for direction in itertools.product((-1, 0, 1), repeat=3):
+            step = reach * torch.tensor(direction, dtype=point.dtype, device=point.device) / max(math.hypot(*direction), 1.0)
+            index, inside = self._index(point + step * self.spacing.to(point))
+            there = at(self.sigma, index) * inside[:, None]
+            better = there[:, :3].mean(dim=1) > best[:, :3].mean(dim=1) * (1 + 1e-5)
+            best = torch.where(better[:, None], there, best)
+        return best
+
     def sigma_at(self, point: Tensor) -> Tensor:
         """Conductivity (B, C) of the voxel that holds `point` (B, 3) in metres.
 

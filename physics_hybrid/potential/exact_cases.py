@@ -330,7 +330,7 @@ def cases() -> list[Case]:
 # --- sources near interfaces --------------------------------------------------------------------------------------------------------------
 
 #: distances of the source from the interface, in voxels
-DISTANCES = (0.25, 0.5, 1.0, 2.0)
+DISTANCES = (0.1, 0.25, 0.5, 1.0, 2.0)
 NEAR_BOX = dict(lengths=(0.064, 0.048, 0.048))
 
 
@@ -361,5 +361,6 @@ def near_interfaces() -> dict[str, tuple[tuple[float, ...], Callable[[float], Po
         "5:1 muscle to fat, fibres end on it": (DISTANCES, halves_at("half-spaces, 5:1 fibres end on 0.05 S/m")),
         "5:1 muscle to fat, fibres along it": (DISTANCES, box_at([MUSCLE, FAT], [plane], lambda distance: plane - distance)),
         "fat to 5:1 muscle, fibres along it": (DISTANCES, box_at([MUSCLE, FAT], [plane], lambda distance: plane + distance)),
+        "bone to 5:1 muscle, fibres along it": (DISTANCES, box_at([MUSCLE, BONE], [plane], lambda distance: plane + distance)),
         "skin of 2 mm on fat, below its surface": (in_skin, lambda h: near_box([MUSCLE, FAT, SKIN], [plane, top - 0.002], [top - f * h for f in in_skin], h)),
     }

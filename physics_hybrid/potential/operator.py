@@ -262,9 +262,11 @@ def _closed_form(conductor: Conductor, operator: FluxOperator, source: PointSour
     return phi_inf, operator.known_current(Phi, phi_end, sigma_inf), Phi
 
 
-def with_image(conductor: Conductor, source: PointSource) -> tuple[list[PointSource], Tensor]:
+def with_image(conductor: Conductor, source: PointSource, reach: float = 0.0) -> tuple[list[PointSource], Tensor]:
     """What the closed form of one electrode for each sample is made of, and the medium sigma_inf (B, C) of it: the electrode, and where one is within
     `MIRRORED` voxels of a grounded end its mirror image -I behind that end, which makes phi_inf 0 there; of others the image carries no current.
+
+    sigma_inf is that of the voxel that holds the electrode, or of the best conductor among those within `reach` voxels of it along each axis.
 
     r_image = r - 2 d sigma_inf n / (n . sigma_inf n), d the distance from the end and n its normal: to every point of the end both have the same
     d^T sigma_inf^-1 d. (Jackson, Classical Electrodynamics, 1998, sec. 2.1, with lengths measured by sigma_inf^-1)
@@ -275,7 +277,7 @@ def with_image(conductor: Conductor, source: PointSource) -> tuple[list[PointSou
         An electrode outside the grid or in air.
     """
     electrode = PointSource(conductor.in_tissue(source.point), source.current)
-    sigma_inf = conductor.sigma_at(electrode.point).to(electrode.point)
+    sigma_inf = (conductor.best_near(electrode.point, reach) if reach else conductor.sigma_at(electrode.point)).to(electrode.point)
     step, first = conductor.spacing.to(electrode.point)[:, 0], electrode.point[:, 0]
     last = conductor.shape[0] * step - first
     near = torch.minimum(first, last) < MIRRORED * step
