@@ -306,7 +306,8 @@ def interface_sentence(result: dict) -> str:
         worst = max(((e, row["interface"], d, h) for row in result["near_interfaces"] for h, errors in zip(row["spacing_mm"], row["relative_l2"][name]) for d, e in zip(row["distance_voxels"], errors)), key=lambda t: t[0] if math.isfinite(t[0]) else math.inf)
         usual = float(np.nanmedian([e for row in result["near_interfaces"] for errors in row["relative_l2"][name] for e in errors]))
         parts.append(f"{name} at most {percent(worst[0])} % ({worst[1]}, {worst[2]:g} voxels, {worst[3]:g} mm), in the middle {percent(usual)} %")
-    return "Sources 0.25 to 2 voxels from an interface, beyond 3 voxels of them: " + "; ".join(parts) + "."
+    distances = [d for row in result["near_interfaces"] for d in row["distance_voxels"]]
+    return f"Sources {min(distances):g} to {max(distances):g} voxels from an interface, beyond 3 voxels of them: " + "; ".join(parts) + "."
 
 
 def network_table(result: dict) -> str:
