@@ -118,10 +118,10 @@ class Multigrid:
         x = _smooth(A, rhs)
         if depth == len(self.levels) - 1:
             for _ in range(3):
-                x = x + _smooth(A, rhs - A(x))
+                x += _smooth(A, rhs - A(x))
             return x
-        x = x + _interpolate(self._cycle(_restrict(rhs - A(x)), depth + 1), A.n)
-        return x + _smooth(A, rhs - A(x))
+        x += _interpolate(self._cycle(_restrict(rhs - A(x)), depth + 1), A.n)
+        return x.add_(_smooth(A, rhs - A(x)))
 
 
 def _smooth(A: Stencil, rhs: Tensor) -> Tensor:
@@ -130,12 +130,13 @@ def _smooth(A: Stencil, rhs: Tensor) -> Tensor:
     centre, half = (high + low) / 2, (high - low) / 2
     sigma = centre / half
     rho = 1 / sigma
-    step = A.inverse * rhs / centre
+    step = (A.inverse * rhs).div_(centre)
     x = step.clone()
     for _ in range(SMOOTHING_DEGREE - 1):
-        rhs = rhs - A(step)
+        image = A(step)
+        rhs = torch.sub(rhs, image, out=image)
         rho_next = 1 / (2 * sigma - rho)
-        step = (rho_next * rho) * step + (2 * rho_next / half) * (A.inverse * rhs)
+        step.mul_(rho_next * rho).addcmul_(A.inverse, rhs, value=2 * rho_next / half)
         x += step
         rho = rho_next
     return x
@@ -174,11 +175,11 @@ def conjugate_gradients(
     for iteration in range(1, max_iterations + 1):
         z = precondition(residual)
         rz = dot(residual, z)
-        direction = z if restart else z + torch.where(done, 0.0, rz / rz_before) * direction
+        direction = z if restart else torch.addcmul(z, torch.where(done, 0.0, rz / rz_before), direction)
         image = A(direction)
         alpha = torch.where(done, 0.0, rz / dot(direction, image))
-        x = x + alpha * direction
-        residual = residual - alpha * image
+        x.addcmul_(alpha, direction)
+        residual = torch.addcmul(residual, alpha, image, value=-1)
         rz_before, restart = rz, False
         done = done | (dot(residual, residual).sqrt() <= goal)
         if bool(done.all()):
