@@ -170,11 +170,11 @@ class Conductor:
         return index
 
     def _index(self, point: Tensor) -> tuple[Tensor, Tensor]:
-        """The voxels (K, 3) that hold points (K, 3) in metres, and whether each is one of the grid (K,); clamped to the grid."""
+        """The voxels (..., K, 3) that hold points (..., K, 3) in metres, and whether each is one of the grid (..., K); clamped to the grid."""
         last = torch.tensor(self.shape, device=point.device) - 1
         index = (point / self.spacing.to(point) + ON_FACE).floor().long()
         inside = torch.minimum(index.clamp_min(0), last)
-        return inside, (index == inside).all(dim=1)
+        return inside, (index == inside).all(dim=-1)
 
     def in_tissue(self, point: Tensor) -> Tensor:
         """The points (K, 3) in metres; those on a face, edge or corner between voxels (within `ON_FACE`) are moved, by 2 `ON_FACE` voxels along each axis
@@ -182,17 +182,19 @@ class Conductor:
 
         On an interface the medium that carries most of the current is the one whose closed form leaves the smaller rest.
         """
-        def conducts(p: Tensor) -> Tensor:
-            index, inside = self._index(p)
-            return at(self.sigma, index)[:, :3].to(point).mean(dim=1) * inside
+        down = torch.tensor(list(itertools.product((0, -1), repeat=3)), dtype=point.dtype, device=point.device)
+        moved = point + 2 * ON_FACE * down[:, None] * self.spacing.to(point)
+        best, _ = self._best(moved)
+        return moved[best, torch.arange(len(point), device=point.device)]
 
-        out, best = point, conducts(point)
-        for axes in list(itertools.product((0, 1), repeat=3))[1:]:
-            moved = point - 2 * ON_FACE * torch.tensor(axes, device=point.device) * self.spacing.to(point)
-            there = conducts(moved)
-            better = there > best * (1 + 1e-5)
-            out, best = torch.where(better[:, None], moved, out), torch.where(better, there, best)
-        return out
+    def _best(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of n points (n, K, 3) lies in the best conductor, by the mean diagonal of sigma; of equal ones the first. (K,) and its sigma (K, C)"""
+        index, inside = self._index(points)
+        sigma = at(self.sigma, index.flatten(0, 1)).unflatten(0, points.shape[:2]) * inside[..., None]
+        conducts = sigma[..., :3].mean(dim=-1)
+        conducts[0] *= 1 + 1e-5  # what rounding tells apart is equal
+        best = conducts.argmax(dim=0)
+        return best, sigma[best, torch.arange(points.shape[1], device=points.device)]
 
     def best_near(self, point: Tensor, reach: float) -> Tensor:
         """Conductivity (K, C) of the best conductor, by its mean diagonal, within `reach` < 1 voxels of `point` (K, 3) in metres: looked for in the 26
@@ -203,14 +205,10 @@ class Conductor:
         ValueError
             As `sigma_at`.
         """
-        best = self.sigma_at(point)
-        for direction in itertools.product((-1, 0, 1), repeat=3):
-            step = reach * torch.tensor(direction, dtype=point.dtype, device=point.device) / max(math.hypot(*direction), 1.0)
-            index, inside = self._index(point + step * self.spacing.to(point))
-            there = at(self.sigma, index) * inside[:, None]
-            better = there[:, :3].mean(dim=1) > best[:, :3].mean(dim=1) * (1 + 1e-5)
-            best = torch.where(better[:, None], there, best)
-        return best
+        self.sigma_at(point)
+        towards = torch.tensor(sorted(itertools.product((-1, 0, 1), repeat=3), key=any), dtype=point.dtype, device=point.device)  # first of all: where it is
+        step = reach * towards / towards.norm(dim=1, keepdim=True).clamp_min(1)
+        return self._best(point + step[:, None] * self.spacing.to(point))[1]
 
     def sigma_at(self, point: Tensor) -> Tensor:
         """Conductivity (B, C) of the voxel that holds `point` (B, 3) in metres.
