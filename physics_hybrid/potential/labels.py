@@ -23,6 +23,8 @@ from scipy import ndimage
 from physics_hybrid.potential.phantom import TISSUES, VoxelLimb, apart, held, inject, nearest_centre
 from physics_hybrid.potential.samples import SampleError, split_by_phantom
 
+#: A file's axis is its long one where it is so nearly inferior-superior; where none is, the user says.
+UPRIGHT_DEGREES = 30.0
 SUFFIXES = (".nii", ".nii.gz", ".npy")
 
 #: Metres in a unit of a NIfTI header. Many programs leave it unset and mean millimetres.
@@ -86,7 +88,10 @@ def read_labels(path: str | Path, spacing: Sequence[float] | None = None, long_a
         if np.abs(labels).max() >= 2**31:
             raise SampleError(where, "labels", f"must be whole numbers below 2^31; found {labels.flat[np.abs(labels).argmax()]:g}")
         labels = labels.astype(np.int32)
-    h = np.asarray(spacing if spacing is not None else in_header, dtype=float)
+    try:
+        h = np.asarray(spacing if spacing is not None else in_header, dtype=float)
+    except (TypeError, ValueError):
+        raise SampleError(where, "spacing", f"must be three positive numbers in metres (data.spacing); got {spacing}") from None
     if spacing is None and in_header is None:
         raise SampleError(where, "spacing", "is not in a .npy file: give data.spacing=[.., .., ..] in metres, in the order of the file's axes")
     if h.shape != (3,) or not (np.isfinite(h).all() and (h > 0).all()):
@@ -95,14 +100,16 @@ def read_labels(path: str | Path, spacing: Sequence[float] | None = None, long_a
     if box.max() < 1e-3 or box.max() > 5:
         raise SampleError(where, "spacing", f"{h.tolist()} m makes a box of {box.max():.3g} m; is it in other units? Give data.spacing in metres")
     axis = nearest if long_axis is None else long_axis
+    if axis is None:
+        raise SampleError(where, "affine", f"has no axis within {UPRIGHT_DEGREES:g} degrees of inferior-superior: say which one is the long axis D (data.long_axis=0, 1 or 2)")
     if isinstance(axis, bool) or axis not in (0, 1, 2):
         raise SampleError(where, None, f"data.long_axis must be 0, 1, 2 or null; got {axis!r}")
     order = (axis, *(a for a in range(3) if a != axis))
     return LabelVolume(np.ascontiguousarray(labels.transpose(order)), h[list(order)], path.name, checksum)
 
 
-def _nifti(path: Path, trusted: bool) -> tuple[np.ndarray, np.ndarray, int]:
-    """(array, spacing in metres, axis nearest to inferior-superior); `trusted`: the header's spacing is what will be used."""
+def _nifti(path: Path, trusted: bool) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """(array, spacing in metres, axis that is inferior-superior, None where none is nearly); `trusted`: the header's spacing is what will be used."""
     import nibabel
 
     where = str(path)
@@ -124,8 +131,8 @@ def _nifti(path: Path, trusted: bool) -> tuple[np.ndarray, np.ndarray, int]:
         raise SampleError(where, "affine", "is sheared: its axes are not at right angles. Resample the volume to a rectangular grid first")
     if unit not in UNITS:
         raise SampleError(where, "spacing", f"has the unit {unit!r}; known: {', '.join(UNITS)}")
-    directions = nibabel.aff2axcodes(affine)
-    return array, zooms * UNITS[unit], next(i for i, code in enumerate(directions) if code in "SI")
+    upright = np.abs(axes[2])
+    return array, zooms * UNITS[unit], int(upright.argmax()) if upright.max() > np.cos(np.radians(UPRIGHT_DEGREES)) else None
 
 
 def _npy(path: Path) -> np.ndarray:

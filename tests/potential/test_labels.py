@@ -82,6 +82,11 @@ def test_a_turned_volume_is_taken_in_its_own_axes_and_a_sheared_one_refused(tmp_
     affine[:3, :3] = Rotation.from_euler("xyz", [12, -20, 30], degrees=True).as_matrix() @ scale
     volume = read_labels(save(tmp_path / "a.nii", labels, affine=affine))
     assert np.array_equal(volume.labels, labels) and volume.spacing == pytest.approx(SPACING, rel=1e-5)
+    affine[:3, :3] = Rotation.from_euler("x", 45, degrees=True).as_matrix() @ scale
+    leaning = save(tmp_path / "b.nii", labels, affine=affine)
+    with pytest.raises(SampleError, match=r"b.nii: key 'affine'.*within 30 degrees of inferior-superior.*data.long_axis"):
+        read_labels(leaning)
+    assert np.array_equal(read_labels(leaning, long_axis=2).labels, labels)
     affine[:3, :3] = scale
     affine[0, 2] = 1.0
     with pytest.raises(SampleError, match="sheared"):
@@ -101,6 +106,7 @@ def test_files_that_are_no_segmentation_are_refused_by_name(tmp_path):
     np.save(tmp_path / "a.npy", limb())
     refused("a.npy", r"data.spacing=\[")
     refused("a.npy", "positive", spacing=(0.004, 0, 0.002))
+    refused("a.npy", r"positive numbers in metres \(data.spacing\); got", spacing=("a", 3, 3))
     refused("a.npy", "other units", spacing=(4, 3, 2))
     refused("a.npy", "long_axis", spacing=SPACING, long_axis=3)
     refused("a.npy", "long_axis", spacing=SPACING, long_axis=True)
