@@ -178,23 +178,24 @@ class Conductor:
 
     def in_tissue(self, point: Tensor) -> Tensor:
         """The points (K, 3) in metres; those on a face, edge or corner between voxels (within `ON_FACE`) are moved, by 2 `ON_FACE` voxels along each axis
-        that it takes, into the one that conducts best, by the mean diagonal of sigma: never into air, and of equal ones the one above.
+        that it takes, into the one that conducts best, by the mean diagonal of sigma: never into air, of equal ones into the one whose neighbours there conduct
+        best, and of those the one above.
 
         On an interface the medium that carries most of the current is the one whose closed form leaves the smaller rest.
         """
         down = torch.tensor(list(itertools.product((0, -1), repeat=3)), dtype=point.dtype, device=point.device)
         moved = point + 2 * ON_FACE * down[:, None] * self.spacing.to(point)
-        best, _ = self._best(moved)
+        conducts = self._conducts(moved)[0]
+        eight = conducts.unflatten(0, (2, 2, 2))
+        beside = sum(eight.flip(axis) for axis in range(3)).flatten(0, 2)  # on an edge that three of four share: the middle one
+        best = _first_largest(conducts + 1e-4 * beside)
         return moved[best, torch.arange(len(point), device=point.device)]
 
-    def _best(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of n points (n, K, 3) lies in the best conductor, by the mean diagonal of sigma; of equal ones the first. (K,) and its sigma (K, C)"""
+    def _conducts(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean diagonal of sigma (n, K) and sigma (n, K, C) in the voxels of n points (n, K, 3); 0 outside the grid."""
         index, inside = self._index(points)
         sigma = at(self.sigma, index.flatten(0, 1)).unflatten(0, points.shape[:2]) * inside[..., None]
-        conducts = sigma[..., :3].mean(dim=-1)
-        conducts[0] *= 1 + 1e-5  # what rounding tells apart is equal
-        best = conducts.argmax(dim=0)
-        return best, sigma[best, torch.arange(points.shape[1], device=points.device)]
+        return sigma[..., :3].mean(dim=-1), sigma
 
     def best_near(self, point: Tensor, reach: float) -> Tensor:
         """Conductivity (K, C) of the best conductor, by its mean diagonal, within `reach` < 1 voxels of `point` (K, 3) in metres: looked for in the 26
@@ -208,7 +209,8 @@ class Conductor:
         self.sigma_at(point)
         towards = torch.tensor(sorted(itertools.product((-1, 0, 1), repeat=3), key=any), dtype=point.dtype, device=point.device)  # first of all: where it is
         step = reach * towards / towards.norm(dim=1, keepdim=True).clamp_min(1)
-        return self._best(point + step[:, None] * self.spacing.to(point))[1]
+        conducts, sigma = self._conducts(point + step[:, None] * self.spacing.to(point))
+        return sigma[_first_largest(conducts), torch.arange(len(point), device=point.device)]
 
     def sigma_at(self, point: Tensor) -> Tensor:
         """Conductivity (B, C) of the voxel that holds `point` (B, 3) in metres.
@@ -226,6 +228,11 @@ class Conductor:
                 f"source of sample {b} lies in air (voxel {tuple(index[b].tolist())}, sigma = 0): no current can flow from it"
             )
         return value
+
+
+def _first_largest(values: Tensor) -> Tensor:
+    """Row of the largest of each column of values (n, K) >= 0; what rounding tells apart is equal, and of equal ones it is the first. (K,)"""
+    return (values >= (1 - 1e-5) * values.amax(dim=0)).to(torch.uint8).argmax(dim=0)
 
 
 def at(field: Tensor, index: Tensor) -> Tensor:
