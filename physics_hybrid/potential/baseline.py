@@ -137,7 +137,7 @@ class CoarseSolveBaseline(Module):
         with torch.autocast(sigma.device.type, enabled=False):
             body = Conductor(tissue_mean(sigma.float(), coarse), wide, self.ends)
             ampere = torch.ones_like(current)
-            phi_c = solve(body, PointSource(point, ampere), self.tolerance, torch.float32).phi
+            phi_c = solve(body, PointSource(point, ampere), self.tolerance, torch.float32, warn=False).phi  # coarse it is meant to be
             phi_a = self.pole(body.sigma, point, ampere, wide)[:, 0]
             if self.ends.floating:
                 lowest = lambda phi: torch.where(body.tissue, phi, torch.inf).amin(dim=(1, 2, 3), keepdim=True)

@@ -220,11 +220,12 @@ def solve(
     dtype: torch.dtype = torch.float64,
     singularity: str = "subtraction",
     max_iterations: int = 200,
+    warn: bool = True,
 ) -> Solution:
     """Potential of a source in a conductor, finite volumes. With zero flux on the whole surface (ends: sink, pair) its mean over tissue is 0.
     Tissue that shares no face with the rest and reaches no end has no potential of its own: what is found there means nothing (elements refuse it).
 
-    Warns (UserWarning) of an electrode just inside a poor conductor.
+    Warns (UserWarning) of an electrode just inside a poor conductor, unless told not to. Works in place, and is not differentiable.
 
     Parameters
     ----------
@@ -247,7 +248,8 @@ def solve(
         preconditioner = FluxOperator.of(dataclasses.replace(conductor, sigma=conductor.sigma[:, :3]), dtype)
     if isinstance(source, PointSource) and singularity == "subtraction":
         known = Subtraction.of(conductor, operator, source)
-        _warn_beside_better(conductor, source)
+        if warn:
+            _warn_beside_better(conductor, source)
     else:
         density = nodal_source(conductor, source.to(dtype)) if isinstance(source, PointSource) else source
         known = Subtraction.density(conductor, operator, density)

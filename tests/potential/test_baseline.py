@@ -91,6 +91,15 @@ def test_it_is_linear_in_the_current_and_blind_to_units_of_length():
     assert torch.allclose(baseline(batch.sigma, 2 * batch.source_point, batch.current, 2 * batch.spacing), phi / 2, rtol=1e-3)
 
 
+def test_a_coarse_grid_beside_better_tissue_is_no_reason_to_warn(recwarn):
+    """Trainings warned at every step: a source in the middle of its fine voxel is anywhere in a coarse one."""
+    sigma = torch.full((1, 1, 12, 8, 8), 0.02)
+    sigma[:, :, :, 4:] = 1.0
+    point, spacing = torch.tensor([[5.5, 3.5, 3.5]]) * 2e-3, torch.full((1, 3), 2e-3)
+    CoarseSolveBaseline(2)(sigma, point, torch.ones(1), spacing)
+    assert not recwarn.list
+
+
 def hybrid(baseline):
     torch.manual_seed(0)
     encoder = GeometryEncoder(4, 5, 1, 1)
