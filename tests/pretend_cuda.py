@@ -22,6 +22,8 @@ aten = torch.ops.aten
 #: What CUDA lets tensors of the two kinds meet in: copies, and indices on the CPU.
 COPIES = (aten._to_copy, aten.copy_)
 INDEXING = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
+#: Where even a single number on the CPU is refused.
+JOINS = (aten.stack, aten.cat)
 
 
 class Claimed(torch.Tensor):
@@ -76,10 +78,10 @@ def dispatch(func, args, kwargs):
     """Run on the CPU; the result claims what CUDA's would."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
     claimed = [t for t in tensors if isinstance(t, Claimed)]
-    others = [t for t in tensors if not isinstance(t, Claimed) and t.dim() > 0]
+    kind = func.overloadpacket
+    others = [t for t in tensors if not isinstance(t, Claimed) and (t.dim() > 0 or kind in JOINS)]
     if any(t.device.type == "meta" for t in others):
         raise NotImplementedError(f"{func}: a tensor was made behind our back")
-    kind = func.overloadpacket
     wrong = claimed and others and kind not in COPIES
     if kind in INDEXING:
         values = args[2:3] if kind is not aten.index else ()

@@ -39,7 +39,7 @@ def test_a_training_on_a_gpu_leaves_no_tensor_on_the_cpu_and_finds_the_same(over
 
 
 def test_what_cuda_would_refuse_is_refused(tmp_path):
-    wrong = ["there + here", "here[index]", "torch.where(there > 0, there, here)", "there.index_put((index,), here)", "torch.stack([there, here])", "there.numpy()", "np.asarray(there)"]
+    wrong = ["there + here", "here[index]", "torch.where(there > 0, there, here)", "there.index_put((index,), here)", "torch.stack([there, here])", "torch.stack([there.sum(), here.sum()])", "there.numpy()", "np.asarray(there)"]
     right = ["there + 1", "there * torch.tensor(2.0)", "there[here.long() * 0]", "there.cpu() + here", "torch.zeros(3, device=GPU).copy_(here) + there", "there[[0, -1]].tolist()"]
     script = f"""
 from tests.pretend_cuda import *
