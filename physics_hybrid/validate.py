@@ -307,7 +307,7 @@ def interface_sentence(result: dict) -> str:
         usual = float(np.nanmedian([e for row in result["near_interfaces"] for errors in row["relative_l2"][name] for e in errors]))
         parts.append(f"{name} at most {percent(worst[0])} % ({worst[1]}, {worst[2]:g} voxels, {worst[3]:g} mm), in the middle {percent(usual)} %")
     distances = [d for row in result["near_interfaces"] for d in row["distance_voxels"]]
-    return f"Sources {min(distances):g} to {max(distances):g} voxels from an interface, beyond 3 voxels of them: " + "; ".join(parts) + "."
+    return f"Sources {min(distances):g} to {max(distances):g} voxels from a flat interface, beyond 3 voxels of them: " + "; ".join(parts) + "."
 
 
 def network_table(result: dict) -> str:

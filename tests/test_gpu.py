@@ -24,7 +24,7 @@ def run(*command, folder):
 
 
 @pytest.mark.parametrize("overrides", [
-    ["training.ema=0.9", "data.phantom.source_margin=0"],
+    ["training.ema=0.9", "data.phantom.source_margin=0", "loss.mask=[muscle,fat]"],
     ["problem.ends=pair", "data.phantom.pair_distance=0.06", "model=unet", "data.solver=finite_element", "data.phantom.pennation=[10,25]", "data.sigma_components=6"],
     ["data.phantom.pennation=[10,25]", "data.sigma_components=6", "problem.ends=robin", "problem.beta=5", "model.baseline.kind=coarse_solve"],
 ], ids=["near the end", "pair of elements", "oblique, robin, coarse solve"])

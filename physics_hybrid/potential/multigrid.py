@@ -118,10 +118,10 @@ class Multigrid:
         x = _smooth(A, rhs)
         if depth == len(self.levels) - 1:
             for _ in range(3):
-                x += _smooth(A, rhs - A(x))
+                x = x + _smooth(A, rhs - A(x))
             return x
-        x += _interpolate(self._cycle(_restrict(rhs - A(x)), depth + 1), A.n)
-        return x.add_(_smooth(A, rhs - A(x)))
+        x = x + _interpolate(self._cycle(_restrict(rhs - A(x)), depth + 1), A.n)
+        return x + _smooth(A, rhs - A(x))
 
 
 def _smooth(A: Stencil, rhs: Tensor) -> Tensor:
@@ -130,13 +130,12 @@ def _smooth(A: Stencil, rhs: Tensor) -> Tensor:
     centre, half = (high + low) / 2, (high - low) / 2
     sigma = centre / half
     rho = 1 / sigma
-    step = (A.inverse * rhs).div_(centre)
+    step = A.inverse * rhs / centre
     x = step.clone()
     for _ in range(SMOOTHING_DEGREE - 1):
-        image = A(step)
-        rhs = torch.sub(rhs, image, out=image)
+        rhs = rhs - A(step)
         rho_next = 1 / (2 * sigma - rho)
-        step.mul_(rho_next * rho).addcmul_(A.inverse, rhs, value=2 * rho_next / half)
+        step = torch.addcmul((rho_next * rho) * step, A.inverse, rhs, value=2 * rho_next / half)
         x += step
         rho = rho_next
     return x
@@ -178,7 +177,7 @@ def conjugate_gradients(
         direction = z if restart else torch.addcmul(z, torch.where(done, 0.0, rz / rz_before), direction)
         image = A(direction)
         alpha = torch.where(done, 0.0, rz / dot(direction, image))
-        x.addcmul_(alpha, direction)
+        x = torch.addcmul(x, alpha, direction)
         residual = torch.addcmul(residual, alpha, image, value=-1)
         rz_before, restart = rz, False
         done = done | (dot(residual, residual).sqrt() <= goal)
@@ -225,7 +224,7 @@ def solve(
     """Potential of a source in a conductor, finite volumes. With zero flux on the whole surface (ends: sink, pair) its mean over tissue is 0.
     Tissue that shares no face with the rest and reaches no end has no potential of its own: what is found there means nothing (elements refuse it).
 
-    Warns (UserWarning) of an electrode just inside a poor conductor, unless told not to. Works in place, and is not differentiable.
+    Warns (UserWarning) of an electrode just inside a poor conductor, unless told not to. Differentiable in sigma and in a current density, through every iteration (memory grows with them).
 
     Parameters
     ----------

@@ -266,7 +266,7 @@ def with_image(conductor: Conductor, source: PointSource, reach: float = 0.0) ->
     """What the closed form of one electrode for each sample is made of, and the medium sigma_inf (B, C) of it: the electrode, and where one is within
     `MIRRORED` voxels of a grounded end its mirror image -I behind that end, which makes phi_inf 0 there; of others the image carries no current.
 
-    sigma_inf is that of the voxel that holds the electrode, or of the best conductor among those within `reach` voxels of it along each axis.
+    sigma_inf is that of the voxel that holds the electrode, or of the best conductor within `reach` voxels of it (`Conductor.best_near`).
 
     r_image = r - 2 d sigma_inf n / (n . sigma_inf n), d the distance from the end and n its normal: to every point of the end both have the same
     d^T sigma_inf^-1 d. (Jackson, Classical Electrodynamics, 1998, sec. 2.1, with lengths measured by sigma_inf^-1)

@@ -1,5 +1,7 @@
 """The operator, the subtraction and the solver, held to exact solutions and to conservation laws."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -282,3 +284,22 @@ def test_source_in_air_or_outside_and_oblique_tensors_are_refused():
     oblique = Conductor(torch.tensor([1.0, 1, 1, 0.3, 0, 0]).view(1, 6, 1, 1, 1).expand(1, 6, 4, 4, 4), torch.ones(1, 3))
     with pytest.raises(ValueError, match="7-point"):
         FluxOperator.of(oblique)
+
+
+def test_the_solution_is_differentiable():
+    """By the source it is the solution for the weights (the operator is its own adjoint); by sigma it is what differences give."""
+    body = random_body((8, 7, 6), seed=4)
+    body.sigma[:, :, :, 3, 3] = 0.7  # joined from end to end
+    body.sigma[:, :, 4, 3, 2] = 0.4
+    weights = torch.randn(1, 8, 7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * body.tissue
+    density = torch.rand(1, 8, 7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * body.tissue
+    measured = lambda sigma, f: (weights * solve(dataclasses.replace(body, sigma=sigma), f, 1e-11).phi).sum()
+    density.requires_grad_(), (sigma := body.sigma.clone()).requires_grad_()
+    by_sigma, by_density = torch.autograd.grad(measured(sigma, density), (sigma, density))
+    adjoint = solve(body, weights, 1e-11).phi
+    assert float((by_density - adjoint).abs().max() / adjoint.abs().max()) < 1e-8
+    voxel = (0, 0, 4, 3, 2)
+    step = 1e-4 * float(sigma[voxel].detach())
+    with torch.no_grad():
+        up, down = (measured(sigma.index_put(tuple(torch.tensor([i]) for i in voxel), sigma[voxel] + s), density) for s in (step, -step))
+    assert float(by_sigma[voxel]) == pytest.approx(float(up - down) / (2 * step), rel=1e-5)
