@@ -2,8 +2,9 @@
 
     python -m tests.pretend_cuda [overrides of conf/]     # trains, then evaluates, as train.py does; exit status 77 where torch does not let us pretend
 
-Where tensors of both kinds meet in an operation, it raises what CUDA would raise (but for some with a single number on the CPU); NumPy refuses those that claim to lie there. Machines without a GPU
-thus find the tensor that was left behind. Kernels, streams, memory, mixed precision and speed are not pretended: they need the real thing.
+Where tensors of both kinds meet in an operation, it raises what CUDA would raise (but for some with a single number on the CPU); NumPy refuses
+those that claim to lie there. Machines without a GPU thus find the tensor that was left
+behind. Kernels, streams, memory, mixed precision and speed are not pretended: they need the real thing.
 """
 
 from __future__ import annotations

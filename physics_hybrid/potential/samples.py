@@ -19,10 +19,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 from scipy import ndimage
 
-from physics_hybrid.potential.conductor import ON_FACE, Ends
+from physics_hybrid.potential.conductor import ON_FACE, Conductor, Ends, outside_sphere
+from physics_hybrid.potential.element_operator import bending, corners
 from physics_hybrid.potential.phantom import TISSUES
+from physics_hybrid.potential.point_source import PointSource
 
 SCHEMA_VERSION = 1
 REQUIRED = ("sigma", "source", "u")
@@ -247,42 +250,37 @@ def check(arrays: dict, where: str, conventions: Conventions = Conventions(), ph
         if any(np.ptp(np.argwhere(part), axis=0).max() > 1 for part in signs):
             fail("u_nodes", "belongs to point electrodes, and source covers more than 2 voxels along an axis: the equation would be held to another source than the truth's. Leave u_nodes out")
         nodes = nodes.astype(np.float32)
-        far = tissue & np.all([_voxels_away(shape, p / spacing) > 3 for p in (point, return_point) if p is not None], axis=0)
-        corners = sum(nodes[i : i + shape[0], j : j + shape[1], k : k + shape[2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)) / 8
-
-        def by(apart: np.ndarray) -> float:
-            apart, size = apart[far], u[far]
-            if ends.floating and apart.size:  # either is known up to a constant
-                apart, size = apart - apart.mean(), size - size.mean()
-            return float(np.linalg.norm(apart) / max(np.linalg.norm(size), 1e-30))
-
-        differ = by(corners - u)
-        if differ > NODES_DIFFER and singularity == "subtraction":  # our centres have the closed form as it is there, not its mean
-            differ = min(differ, by(corners + _bending(sigma, spacing, ends, point, return_point, source) - u))
-        if differ > NODES_DIFFER:
-            fail("u_nodes", f"must be u at the corners of voxels: beyond 3 voxels of the electrodes the means over the corners differ from u by {differ:.0%} (at most {NODES_DIFFER:.0%})")
-    return Sample(sigma, source.astype(np.float32), u, tissue, spacing, point, labels, phantom, where, return_point, nodes, singularity)
+    sample = Sample(sigma, source.astype(np.float32), u, tissue, spacing, point, labels, phantom, where, return_point, nodes, singularity)
+    if nodes is not None and (differ := _nodes_differ(sample, ends)) > NODES_DIFFER:
+        fail("u_nodes", f"must be u at the corners of voxels: beyond 3 voxels of the electrodes the means over the corners differ from u by {differ:.0%} (at most {NODES_DIFFER:.0%})")
+    return sample
 
 
-def _bending(sigma: np.ndarray, spacing: np.ndarray, ends: Ends, point: np.ndarray, return_point: np.ndarray | None, source: np.ndarray) -> np.ndarray:
-    """`element_operator.bending` of one sample: sigma (C, D, H, W) S/m, source (D, H, W) A/m^3. V (D, H, W); 0 where the problem has no solution."""
-    import torch
+def _nodes_differ(sample: Sample, ends: Ends) -> float:
+    """Relative L2 of the means of `nodes` over voxel corners against u, beyond 3 voxels of the electrodes.
 
-    from physics_hybrid.potential.conductor import Conductor
-    from physics_hybrid.potential.element_operator import bending
-    from physics_hybrid.potential.point_source import PointSource
-
+    The centres of our own truth hold the closed form as it is there, not its mean: where the plain difference is large, `bending` is put right, too.
+    """
     one = lambda value: None if value is None else torch.from_numpy(np.asarray(value, dtype=np.float64))[None]
-    current = (source if return_point is None else source.clip(min=0)).sum() * spacing.prod()
-    try:
-        return bending(Conductor(one(sigma), one(spacing), ends), PointSource(one(point), one(current), one(return_point)))[0].numpy()
-    except ValueError:
-        return np.zeros_like(source)
+    u, spacing, electrodes = one(sample.u), one(sample.spacing), PointSource(one(sample.source_point), one(sample.current), one(sample.return_point))
+    far = one(sample.mask) > 0
+    for electrode in electrodes.electrodes:
+        far = far & outside_sphere(electrode.point, sample.shape, spacing, 3.0)
 
+    def by(apart: torch.Tensor) -> float:
+        apart, size = apart[far], u[far]
+        if ends.floating and len(apart):  # either is known up to a constant
+            apart, size = apart - apart.mean(), size - size.mean()
+        return float(apart.norm() / size.norm().clamp_min(1e-30))
 
-def _voxels_away(shape: tuple[int, int, int], place: np.ndarray) -> np.ndarray:
-    """Distance of voxel centres from a place, both in voxels. (D, H, W)"""
-    return np.sqrt(sum(((np.arange(n) + 0.5 - x) ** 2).reshape([-1 if a == axis else 1 for a in range(3)]) for axis, (n, x) in enumerate(zip(shape, place))))
+    apart = corners(one(sample.nodes)).mean(dim=1) - u
+    differ = by(apart)
+    if differ > NODES_DIFFER and sample.singularity == "subtraction":
+        try:
+            differ = min(differ, by(apart + bending(Conductor(one(sample.sigma), spacing, ends), electrodes)))
+        except ValueError:  # the problem has no solution: nothing can be put right
+            pass
+    return differ
 
 
 def _word(value) -> str:
