@@ -27,10 +27,11 @@ import math
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,13 @@ from physics_hybrid.potential.evaluation import Grid, name_of, surroundings
 from physics_hybrid.potential.losses import select
 from physics_hybrid.potential.metrics import aggregate, topography
 from physics_hybrid.potential.multigrid import SolverError, solve
-from physics_hybrid.potential.problem import PotentialProblem, build_data, build_problem, model_inputs, predict
+from physics_hybrid.potential.problem import (
+    PotentialProblem,
+    build_data,
+    build_problem,
+    model_inputs,
+    predict,
+)
 from physics_hybrid.resolution_matrix import grids_of
 from physics_hybrid.run_folder import flat
 from physics_hybrid.session import load
@@ -84,7 +91,8 @@ def from_checkpoint(path: Path, problem: PotentialProblem, config: dict[str, Any
     own = own or config
     if (own["problem"]["ends"], own["problem"]["beta"]) != (config["problem"]["ends"], config["problem"]["beta"]):
         raise ValueError(f"{path} was trained with problem.ends={own['problem']['ends']}, and this benchmark has {config['problem']['ends']}: set problem.ends, or leave it out")
-    limbs = lambda c: {k: v for k, v in flat(c).items() if k.startswith("data.phantom.")}
+    def limbs(c):
+        return {k: v for k, v in flat(c).items() if k.startswith("data.phantom.")}
     other = own["data"]["kind"] != "limbs" or limbs(own) != limbs(config)
     if model.sigma_components != config["data"]["sigma_components"]:
         raise ValueError(f"{path} takes {model.sigma_components} components of sigma: set data.sigma_components={model.sigma_components}, or leave it out")
@@ -119,7 +127,8 @@ def multigrid(tolerance: float, dtype: torch.dtype, problem: PotentialProblem) -
 def elements(tolerance: float, problem: PotentialProblem) -> Contender:
     from physics_hybrid.potential.finite_elements import solve_elements
 
-    run = lambda batch: solve_elements(batch.conductor(problem.ends), batch.point_source(), tolerance).phi.to(batch.u)
+    def run(batch):
+        return solve_elements(batch.conductor(problem.ends), batch.point_source(), tolerance).phi.to(batch.u)
     return Contender(f"scikit-fem + pyamg {tolerance:g}", "elements", run, {"tolerance": tolerance, "dtype": "float64"})
 
 
@@ -193,7 +202,8 @@ def floors(contenders: list[Contender], batches: dict[int, Batch], peak: dict[st
             counted = roofline.count(backbone, features.shape[1], len(features), batch.shape)
             if counted is None:
                 continue
-            call = lambda: backbone(features)
+            def call():
+                return backbone(features)
             seconds(call, machine), seconds(call, machine)
             took = statistics.median(seconds(call, machine) for _ in range(repeats))
             least = roofline.floor(*counted, peak)
@@ -203,7 +213,8 @@ def floors(contenders: list[Contender], batches: dict[int, Batch], peak: dict[st
 
 def speeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each network the multigrid at the loosest tolerance that reaches its error, and the fastest finite elements: how many times slower."""
-    best = lambda row: min(c["seconds"] for c in row["cost"].values())
+    def best(row):
+        return min(c["seconds"] for c in row["cost"].values())
     out = []
     for row in (r for r in rows if r["kind"] == "network"):
         error = row["metrics"]["relative_l2"]["mean"]
@@ -288,7 +299,8 @@ def run_benchmark(
         measured(elements(tolerance, problem), few, {1: whole.split(1)[0]}, 1)
     for contender in networks:
         if not isinstance(contender.model.baseline, PointSourceBaseline):
-            alone = lambda batch, model=contender.model: problem.baseline(model, batch)
+            def alone(batch, model=contender.model):
+                return problem.baseline(model, batch)
             measured(Contender(f"{contender.name}: its baseline alone", "baseline", alone, {}), files, batches, repeats)
     closed_form = SimpleNamespace(baseline=PointSourceBaseline())
     measured(Contender("analytical baseline", "analytical", lambda batch: problem.baseline(closed_form, batch), {}), files, batches, repeats)
@@ -333,7 +345,8 @@ def tables(result: dict[str, Any]) -> str:
             costs = [next(iter(r["cost"].values())), *[None] * (len(sizes) - 1)]
         memory = max((c["MB"] for c in costs if c and c["MB"] is not None), default=None)
         note = " (trained on other limbs)" if r.get("trained_on_other_limbs") else f" ({r['dtype']})" if r["kind"] == "multigrid" else ""
-        statistic = lambda name, which: f"{m[name][which]:.4g}" if name in m else ""
+        def statistic(name, which):
+            return f"{m[name][which]:.4g}" if name in m else ""
         lines.append(
             f"| {r['name']}{note} | {'%.2f M' % (r['parameters'] / 1e6) if 'parameters' in r else ''} | {statistic('relative_l2', 'mean')} | {statistic('relative_l2', 'p95')} | "
             f"{statistic('rdm_skin', 'mean')} | {statistic('mag_skin', 'mean')} | {'%.4g' % r[BONES]['mean'] if BONES in r else ''} | {' | '.join(_ms(c and c['seconds']) for c in costs)} | {'' if memory is None else f'{memory:.0f}'} |"
@@ -342,7 +355,8 @@ def tables(result: dict[str, Any]) -> str:
     lines += ["", f"{result['samples']} unseen limbs at {result['grid']}{elements_on}, truth by {result['truth'].replace('_', ' ')}, ends {result['ends']}; {result['hardware']}, torch {result['torch']}, commit {result['commit'][:10]}, {result['date']}."]
     if result["speeds"]:
         lines += ["", f"| network | relative L2 | ms a sample | multigrid that reaches it | its ms | times faster | than scikit-fem + pyamg | the same on {result['cpu_threads']} CPU threads |", "|---" * 8 + "|"]
-        times = lambda v: "" if v is None else f"{v:.3g}"
+        def times(v):
+            return "" if v is None else f"{v:.3g}"
         for s in result["speeds"]:
             rival = f"{s['multigrid']} ({s['multigrid_relative_l2']:.4g})" if s["multigrid"] else "none of these tolerances"
             lines.append(f"| {s['name']} | {s['relative_l2']:.4g} | {_ms(s['seconds'])} | {rival} | {_ms(s['multigrid_seconds'])} | {times(s['times_multigrid'])} | {times(s['times_elements'])} | {times(s['times_elements_on_the_same_cpu'])} |")
@@ -367,8 +381,10 @@ def figure(result: dict[str, Any], path: Path) -> Path:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     figure_, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained", gridspec_kw={"width_ratios": [1.25, 1]})
-    best = lambda row: 1e3 * min(c["seconds"] for c in row["cost"].values())
-    percent = lambda row, which="mean": 100 * row["metrics"]["relative_l2"][which]
+    def best(row):
+        return 1e3 * min(c["seconds"] for c in row["cost"].values())
+    def percent(row, which="mean"):
+        return 100 * row["metrics"]["relative_l2"][which]
     colors = dict(zip((r["name"] for r in result["rows"] if r["kind"] == "network"), plt.get_cmap("tab10").colors))
     for row in (r for r in result["rows"] if r["kind"] == "network"):
         left.errorbar(best(row), percent(row), yerr=[[0], [max(0, percent(row, "p95") - percent(row))]], marker="o", markersize=8, capsize=3, color=colors[row["name"]], linestyle="none", label=row["name"], zorder=3)
@@ -424,7 +440,8 @@ def write(result: dict[str, Any], folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    numbers = lambda kind: lambda text: [kind(v) for v in text.split(",") if v]
+    def numbers(kind):
+        return lambda text: [kind(v) for v in text.split(",") if v]
     parser.add_argument("words", nargs="*", metavar="CHECKPOINT or key=value", help="run folders or .mdlus files; configuration overrides, as for train.py")
     parser.add_argument("--grid", type=grids_of, default="96x48x48")
     parser.add_argument("--samples", type=int, default=200)

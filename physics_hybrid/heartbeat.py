@@ -14,8 +14,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Callable
 
 import torch.distributed as dist
 
@@ -58,7 +58,7 @@ class Heartbeat:
         self.heard = {r: self.answered for r in range(world_size) if r != rank}
         self.threads = [threading.Thread(target=f, name="heartbeat", daemon=True) for f in (self._beat, self._watch)]
 
-    def __enter__(self) -> "Heartbeat":
+    def __enter__(self) -> Heartbeat:
         if self.world_size > 1:
             for thread in self.threads:
                 thread.start()
@@ -80,7 +80,8 @@ class Heartbeat:
                 self.store.set(f"done/{self.rank}", "1")
             if self.rank == 0:  # the store lives in this process: stay until the others have read it
                 deadline = time.monotonic() + (3 * self.interval if failed else self.patience)
-                gone = lambda r: self.store.check([f"done/{r}"]) or self.store.check([f"failed/{r}"])
+                def gone(r):
+                    return self.store.check([f"done/{r}"]) or self.store.check([f"failed/{r}"])
                 while time.monotonic() < deadline and not all(gone(r) for r in range(1, self.world_size)):
                     time.sleep(self.interval / 4)
         except RuntimeError:
@@ -114,7 +115,7 @@ class Heartbeat:
 
     def _beat(self) -> None:
         """Tell the store that this rank lives, and what it says of the others. Hangs where the store's process is frozen."""
-        beat, last = 0, {r: None for r in self.heard}
+        beat, last = 0, dict.fromkeys(self.heard)
         while not self.stop.wait(self.interval):
             beat += 1
             try:

@@ -10,9 +10,9 @@ import math
 import re
 import socket
 import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Mapping
 
 LOOPBACK = "127.0.0.1"
 

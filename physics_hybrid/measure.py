@@ -36,7 +36,12 @@ def configuration(overrides: list[str]) -> dict[str, Any]:
 def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:
     """Raises what train.py raises for the same overrides. statistics_samples: limbs that sigma is normalised over; None: as configured."""
     from physics_hybrid.launch import initialize
-    from physics_hybrid.potential.problem import build_data, build_model, build_problem, sigma_statistics
+    from physics_hybrid.potential.problem import (
+        build_data,
+        build_model,
+        build_problem,
+        sigma_statistics,
+    )
     from physics_hybrid.session import settings_of
     from physics_hybrid.training.tracker import Tracker
     from physics_hybrid.training.trainer import Trainer

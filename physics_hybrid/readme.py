@@ -13,8 +13,8 @@ import argparse
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from physics_hybrid import benchmark, data_rates, resolution_matrix, scaling, validate
 from physics_hybrid.potential.evaluation import markdown_table

@@ -25,8 +25,9 @@ import itertools
 import json
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,8 @@ def source_grid(grids: list[Grid], target: Grid) -> Grid | None:
 
 def recipe_beside(first: dict[str, Any], own: dict[str, Any]) -> str:
     """What the model, losses or training of a run have different from the first run: ' (width=16, depth=6)', or nothing."""
-    parts = lambda c: {k: v for k, v in flat(c).items() if k.startswith(("model.", "loss.", "training.")) and not any(k == f or k.startswith(f) for f in FREE)}
+    def parts(c):
+        return {k: v for k, v in flat(c).items() if k.startswith(("model.", "loss.", "training.")) and not any(k == f or k.startswith(f) for f in FREE)}
     before, now = parts(first), parts(own)
     changes = [f"{k.rsplit('.', 1)[-1].strip('_')}={str(v).rsplit('.', 1)[-1] if k.endswith('_target_') else v}" for k, v in now.items() if before.get(k) != v]
     return f" ({', '.join(changes)})" if changes else ""
@@ -107,7 +109,8 @@ def run_matrix(runs: list[Path], grids: list[Grid], samples: int, wavelengths: l
         model, config, _ = load(run)
         if config is None or config["data"]["kind"] != "limbs" or config["problem"]["ends"] == "pair":
             raise ValueError(f"{run}: give runs on limbs with one electrode (data=stream or generated): they can be drawn on any grid")
-        same = lambda c: {k: v for k, v in flat(c).items() if k.startswith(("data.phantom.", "data.solve", "problem."))}
+        def same(c):
+            return {k: v for k, v in flat(c).items() if k.startswith(("data.phantom.", "data.solve", "problem."))}
         other = [k for k, v in same(config).items() if loaded and same(loaded[0][2]).get(k) != v]
         if other:
             raise ValueError(f"{run} was trained on other limbs than {runs[0]} ({other[0]}): their errors cannot stand in one table")
@@ -174,7 +177,8 @@ def _cell(value: dict | None, digits: str = ".4f") -> str:
 def matrix_table(result: dict[str, Any]) -> str:
     """Train grid x evaluation grid: relative L2 of direct inference, and a sentence that says whether interpolation is beaten."""
     cells, trained = index(result), list(dict.fromkeys(c["trained"] for c in result["cells"]))
-    get = lambda *key: cells.get(key, {}).get("relative_l2")
+    def get(*key):
+        return cells.get(key, {}).get("relative_l2")
     lines = ["| trained on | seeds | " + " | ".join(result["grids"]) + " |", "|---|---|" + "---|" * len(result["grids"])]
     for row in trained:
         seeds = len(cells[row, result["grids"][0], DIRECT]["relative_l2"]["seeds"])
@@ -196,7 +200,8 @@ def report(result: dict[str, Any]) -> str:
     lines += ["## All contenders", "", "| trained on | used on | interpolated from | " + " | ".join((DIRECT, *UPSAMPLED, BASELINE)) + " | trained there | direct, p95 | RDM | MAG |", "|---" * 13 + "|"]
     for row in trained:
         for grid in result["grids"]:
-            get = lambda who, key="relative_l2", row=row: cells.get((row, grid, who), {}).get(key)
+            def get(who, key="relative_l2", row=row):
+                return cells.get((row, grid, who), {}).get(key)
             source = next((cells[row, grid, who]["from"] for who in UPSAMPLED if (row, grid, who) in cells), "")
             there = get(DIRECT, row=grid) if row != grid else None
             values = [*(_cell(get(who)) for who in (DIRECT, *UPSAMPLED, BASELINE)), _cell(there), _cell(get(DIRECT, "relative_l2_p95")), _cell(get(DIRECT, "rdm")), _cell(get(DIRECT, "mag"))]

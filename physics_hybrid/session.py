@@ -19,13 +19,26 @@ from physics_hybrid import run_folder
 from physics_hybrid.heartbeat import LOST_RANK_EXIT_CODE, Heartbeat
 from physics_hybrid.launch import Machine, agreed, finalize, initialize
 from physics_hybrid.potential.data import FileData, LimbData
-from physics_hybrid.potential.evaluation import default_grids, evaluate, log_to, markdown_table, provenance, write
+from physics_hybrid.potential.evaluation import (
+    default_grids,
+    evaluate,
+    log_to,
+    markdown_table,
+    provenance,
+    write,
+)
 from physics_hybrid.potential.figures import training_curve
-from physics_hybrid.potential.problem import PotentialProblem, build_data, build_model, build_problem, sigma_statistics
+from physics_hybrid.potential.problem import (
+    PotentialProblem,
+    build_data,
+    build_model,
+    build_problem,
+    sigma_statistics,
+)
 from physics_hybrid.staging import staged
 from physics_hybrid.training import checkpoint
-from physics_hybrid.training.tracker import Tracker
 from physics_hybrid.training.signals import Signals
+from physics_hybrid.training.tracker import Tracker
 from physics_hybrid.training.trainer import Trainer, TrainingSettings
 
 
@@ -98,7 +111,8 @@ def open_session(config: dict[str, Any], machine: Machine, folder: Path, stack: 
     torch.manual_seed(config["seed"])
     np.random.seed(config["seed"])  # DistributedManager seeds NumPy with the rank
     job = os.environ.get("PBS_JOBID", str(os.getpid()) if machine.world_size == 1 else "job")
-    stage = lambda source: stack.enter_context(staged(source, data_config["stage_to"], machine, folder, job, heartbeat.before_leaving))
+    def stage(source):
+        return stack.enter_context(staged(source, data_config["stage_to"], machine, folder, job, heartbeat.before_leaving))
     here = {**data_config, "workers": readers(data_config["workers"], machine)}  # as on this node; the run keeps the configuration as given
     if data_config["kind"] == "files":
         here["path"] = stage(data_config["path"])
@@ -167,7 +181,8 @@ def grids_of(evaluation: dict[str, Any], data: LimbData | FileData) -> list[tupl
     """The grids to evaluate on. Raises ValueError for anything but a list of three sizes, and for a number of samples below 1."""
     wanted = evaluation["resolutions"]
     if wanted is not None:
-        shape = lambda g: isinstance(g, (list, tuple)) and len(g) == 3 and all(isinstance(n, int) and n >= 2 for n in g)
+        def shape(g):
+            return isinstance(g, (list, tuple)) and len(g) == 3 and all(isinstance(n, int) and n >= 2 for n in g)
         if not isinstance(wanted, list) or not wanted or not all(shape(g) for g in wanted):
             raise ValueError(f"evaluation.resolutions must be a list of grids such as [[48,24,24],[96,48,48]]; got {wanted}")
     if not isinstance(evaluation["samples"], int) or evaluation["samples"] < 1 or evaluation["batch_size"] < 1:

@@ -66,8 +66,10 @@ def pinned(model: Predictor, recipe: dict[str, Any], probes: int = 4) -> list[di
 def overrides(config: dict[str, Any]) -> list[str]:
     """What must be added to `python train.py experiment=shipped` to get this configuration."""
     recipe, own = flat(configuration(["experiment=shipped"])), flat(config)
-    word = lambda v: v if isinstance(v, str) else json.dumps(v, separators=(",", ":"))
-    skip = lambda key: any(key == k or k.endswith(".") and key.startswith(k) for k in INCIDENTAL)
+    def word(v):
+        return v if isinstance(v, str) else json.dumps(v, separators=(",", ":"))
+    def skip(key):
+        return any(key == k or k.endswith(".") and key.startswith(k) for k in INCIDENTAL)
     return [f"{k}={word(v)}" for k, v in own.items() if not skip(k) and v != recipe.get(k)] + [f"~{k}" for k in recipe if k not in own and not skip(k) and recipe[k] is not None]
 
 
@@ -138,8 +140,10 @@ def card(about: dict[str, Any], config: dict[str, Any]) -> str:
     """The model card (Mitchell et al., FAT* 2019), Markdown."""
     data, phantom, training = config["data"], config["data"]["phantom"], config["training"]
     grids = data.get("grids") or [data["grid"]]
-    name = lambda grid: "x".join(map(str, grid))
-    millimetres = lambda pair: " to ".join(f"{1e3 * v:g}" for v in pair)
+    def name(grid):
+        return "x".join(map(str, grid))
+    def millimetres(pair):
+        return " to ".join(f"{1e3 * v:g}" for v in pair)
     steps = training["epochs"] * -(-(data["train_samples"] or data["samples_per_epoch"]) // data["batch_size"])
     seen = f"{data['train_samples']} stored limbs, {training['epochs']} times" if data["train_samples"] else f"{training['epochs'] * data['samples_per_epoch']} limbs, each seen once"
     tissues = "; ".join(f"{t} {', '.join(f'{v:g}' for v in values)}" for t, values in phantom["sigma"].items())

@@ -20,9 +20,9 @@ import signal
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import yaml
 
@@ -61,7 +61,7 @@ class Study:
     panels: dict[str, dict[str, str]]
 
     @classmethod
-    def read(cls, what: str) -> "Study":
+    def read(cls, what: str) -> Study:
         """Raises ValueError where there is no such study, or the file says something else than a study should."""
         path = Path(what) if what.endswith(".yaml") else ROOT / "conf" / "study" / f"{what}.yaml"
         if not path.exists():
@@ -199,7 +199,8 @@ def summarise(rows: list[dict], study: Study) -> list[dict]:
 def markdown(summary: list[dict], rows: list[dict], study: Study) -> str:
     """Table and a line on where it comes from."""
     grids = list(summary[0]["grids"])
-    number = lambda s: f"{s['mean']:.3g}" + (f" ± {s['std']:.1g}" if s["count"] > 1 else "")
+    def number(s):
+        return f"{s['mean']:.3g}" + (f" ± {s['std']:.1g}" if s["count"] > 1 else "")
     heads = ["samples", "arm", *(f"relative L2, {g}" for g in grids), *(f"over {study.reference}, {g}" for g in grids), *(f"baseline alone, {g}" for g in grids)]
     lines = ["| " + " | ".join([*heads, "parameters", "training, s", "seeds"]) + " |", "|" + "---|" * (len(heads) + 3)]
     for entry in summary:
@@ -208,7 +209,8 @@ def markdown(summary: list[dict], rows: list[dict], study: Study) -> str:
         lines.append("| " + " | ".join([entry["samples"], entry["arm"], *values, f"{entry['parameters'] / 1e6:.2f} M", f"{entry['training_s']['mean']:.0f}", str(count)]) + " |")
     steps = sorted({s for entry in summary for s in entry["steps"]})
     budget = f"{steps[0]} optimiser steps each" if len(steps) == 1 else f"**unequal budgets: {', '.join(map(str, steps))} optimiser steps**"
-    unique = lambda key: ", ".join(sorted({str(r[key])[:40] for r in rows}))
+    def unique(key):
+        return ", ".join(sorted({str(r[key])[:40] for r in rows}))
     tested = min(r["test_samples"] for r in rows)
     lines += ["", f"Mean ± standard deviation over seeds; {budget}; {tested} unseen limbs a grid and seed. {unique('hardware')}; commit {', '.join(sorted({r['commit'][:10] for r in rows}))}."]
     return "\n".join(lines)
@@ -216,13 +218,13 @@ def markdown(summary: list[dict], rows: list[dict], study: Study) -> str:
 
 #: Colour by what an arm's name says of its baseline, marker and line by its form; other arms by their number.
 COLOURS = {"anisotropic": "#E69F00", "isotropic": "#0072B2", "coarse 1/2": "#009E73", "coarse 1/4": "#CC79A7", "direct": "#000000"}
-FORMS = {"multiplicative": dict(marker="o", linestyle="-"), "additive": dict(marker="s", linestyle="--"), "direct": dict(marker="D", linestyle=":")}
+FORMS = {"multiplicative": {"marker": "o", "linestyle": "-"}, "additive": {"marker": "s", "linestyle": "--"}, "direct": {"marker": "D", "linestyle": ":"}}
 OTHERS = (("#000000", "v"), ("#D55E00", "^"), ("#56B4E9", "P"), ("#009E73", "X"), ("#CC79A7", "*"), ("#666666", "<"))
 
 
 def _style(arm: str, number: int) -> dict:
     colour, marker = OTHERS[number % len(OTHERS)]
-    form = next((f for word, f in FORMS.items() if word in arm), dict(marker=marker, linestyle="-"))
+    form = next((f for word, f in FORMS.items() if word in arm), {"marker": marker, "linestyle": "-"})
     return {"color": next((c for word, c in COLOURS.items() if word in arm), colour), **form}
 
 

@@ -16,9 +16,10 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,7 +126,8 @@ def agreement(solvers: dict[str, Solver], quick: bool) -> list[dict]:
             row: dict[str, Any] = {"fibres": fibres, "limb": number, "grid": ["x".join(map(str, g)) for g in grids], "rdm": [], "mag": []}
             for grid in grids:
                 body = limbs.draw(0, 0, number).voxelise(grid)
-                tensor = lambda values: torch.from_numpy(np.array(values, dtype=float))[None]
+                def tensor(values):
+                    return torch.from_numpy(np.array(values, dtype=float))[None]
                 conductor, source = Conductor(tensor(body.sigma), tensor(body.spacing)), PointSource(tensor(body.source_point), tensor(body.current))
                 a, b = (solve_with(conductor, source) for solve_with in (one, other))
                 place = (np.indices(grid).T + 0.5 - body.source_point / body.spacing).T
@@ -158,9 +160,11 @@ def from_converged(solvers: dict[str, Solver], phis: tuple[torch.Tensor, torch.T
     has the smallest guaranteed error, half of their difference (Prager and Synge, Quart. Appl. Math. 5 (1947) 241). That is proved of the power of
     the whole field: of phi beyond some voxels of a source it is a reason, not a proof, and this measures what comes of it.
     """
-    back = lambda phi: torch.nn.functional.avg_pool3d(phi, into)
+    def back(phi):
+        return torch.nn.functional.avg_pool3d(phi, into)
     a, b = (back(solve_with(split(conductor, into), source)) for solve_with in solvers.values())
-    apart = lambda phi, reference: {name: float(value) for name, value in topography(phi, reference, where).items()}
+    def apart(phi, reference):
+        return {name: float(value) for name, value in topography(phi, reference, where).items()}
     half = apart(a, b)
     out = {name: apart(phi, (a + b) / 2) for name, phi in zip((*solvers, MEAN), (*phis, sum(phis) / 2))}
     return {**out, DOUBT: {"rdm": half["rdm"] / 2, "mag": (1 + half["mag"]) / 2}}
@@ -222,7 +226,8 @@ def network(checkpoint: Path, chosen: list[Case], quick: bool) -> list[dict]:
     trained = build_ends({"problem": settings})
     problem = PotentialProblem(None, None, None, settings["coordinates"], trained)
     model = model.eval()
-    single = lambda tensor: tensor.float().contiguous()
+    def single(tensor):
+        return tensor.float().contiguous()
     rows = []
     for case in (c for c in chosen if c.network):
         for h in case.quick if quick else case.spacings[:2]:

@@ -53,7 +53,8 @@ def exact_batch(limbs):
     from physics_hybrid.potential.stream import LimbStream, Solver
 
     batch = LimbStream(limbs, (24, 14, 13), 3, "train", Solver(), torch.device("cpu")).batch(range(2))
-    double = lambda t: t.double() if t.is_floating_point() else t
+    def double(t):
+        return t.double() if t.is_floating_point() else t
     batch = dataclasses.replace(batch, **{k: double(getattr(batch, k)) for k in ("sigma", "source", "spacing", "source_point", "current")})
     phi = solve(batch.conductor("grounded"), batch.point_source(), 1e-12).phi
     return dataclasses.replace(batch, u=phi)
@@ -141,7 +142,8 @@ def refused(tmp_path, capsys):
         config = composed(tmp_path, "refused", overrides, tiny)
         with pytest.raises(SystemExit) as left, readable_errors():
             train(config)
-        assert left.value.code == 1 and not list(tmp_path.glob("runs/*/log.jsonl"))
+        assert left.value.code == 1
+        assert not list(tmp_path.glob("runs/*/log.jsonl"))
         return capsys.readouterr().err
 
     return call
@@ -174,4 +176,4 @@ def sample_arrays():
     source = np.zeros(shape, dtype=np.float32)
     source[4, 3, 3] = 1e-3 / 0.004**3
     u = np.random.default_rng(0).uniform(0.1, 1, shape).astype(np.float32)
-    return dict(sigma=sigma, source=source, mask=sigma > 0, u=u, spacing=np.full(3, 0.004), source_point=np.array([4.5, 3.5, 3.5]) * 0.004)
+    return {"sigma": sigma, "source": source, "mask": sigma > 0, "u": u, "spacing": np.full(3, 0.004), "source_point": np.array([4.5, 3.5, 3.5]) * 0.004}

@@ -25,11 +25,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
-TINY = (
-    "training.epochs=2 training.threads=1 training.device=cpu data.workers=0 evaluation.samples=2 model.statistics_samples=2 tracker=none training.figures_every=99"
-).split()
-LIMBS = "data.grid=[16,12,12] data.samples_per_epoch=6 data.validation_samples=2 evaluation.resolutions=[[16,12,12],[32,24,24]]".split()
-FNO = "model.backbone.modes=[3,3,3] model.backbone.width=8 model.backbone.depth=2".split()
+TINY = ["training.epochs=2", "training.threads=1", "training.device=cpu", "data.workers=0", "evaluation.samples=2", "model.statistics_samples=2", "tracker=none", "training.figures_every=99"]
+LIMBS = ["data.grid=[16,12,12]", "data.samples_per_epoch=6", "data.validation_samples=2", "evaluation.resolutions=[[16,12,12],[32,24,24]]"]
+FNO = ["model.backbone.modes=[3,3,3]", "model.backbone.width=8", "model.backbone.depth=2"]
 
 #: Name -> overrides; OUT stands for the folder of the pins.
 TRAININGS = {

@@ -91,11 +91,13 @@ def dispatch(func, args, kwargs):
         raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! ({func}, shapes {[tuple(t.shape) for t in tensors]})")
     device = kwargs.get("device")
     claims = isinstance(args[0], Claimed) if kind is aten.copy_ else on_gpu(device) if device is not None else bool(claimed)
-    held = lambda value: value.held if isinstance(value, Claimed) else value
+    def held(value):
+        return value.held if isinstance(value, Claimed) else value
     options = {**tree_map(held, kwargs), **({"device": torch.device("cpu")} if device is not None else {}), **({"pin_memory": None} if "pin_memory" in kwargs else {})}
     out = func(*tree_map(held, args), **options)
     known = {id(t.held): t for t in claimed}
-    wrap = lambda value: known[id(value)] if id(value) in known else Claimed(value)
+    def wrap(value):
+        return known[id(value)] if id(value) in known else Claimed(value)
     return tree_map(lambda value: wrap(value) if isinstance(value, torch.Tensor) and claims else value, out)
 
 
@@ -114,13 +116,15 @@ def take_over() -> None:
     for name, answer in answers.items():  # a function each: torch keeps them apart by identity
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     tensor, as_tensor, save, load = torch.tensor, torch.as_tensor, torch.save, torch.load
-    there = lambda made, device: made.to(GPU) if on_gpu(device) else made
+    def there(made, device):
+        return made.to(GPU) if on_gpu(device) else made
     torch.tensor = lambda data, *, dtype=None, device=None, **rest: there(tensor(data, dtype=dtype, **rest), device)
     torch.as_tensor = lambda data, dtype=None, device=None: data.to(dtype or data.dtype) if isinstance(data, Claimed) else there(as_tensor(data, dtype=dtype), device)
     torch.Tensor.pin_memory = lambda self, *a: self
     torch.optim.Optimizer._accelerator_graph_capture_health_check = lambda self: None
     torch.__future__.set_overwrite_module_params_on_conversion(True)
-    on_cpu = lambda value: value.detach().held if isinstance(value, Claimed) else value
+    def on_cpu(value):
+        return value.detach().held if isinstance(value, Claimed) else value
     torch.save = lambda value, *a, **k: save(tree_map(on_cpu, value), *a, **k)
     torch.load = lambda *a, map_location=None, **k: load(*a, map_location="cpu", **k)
 

@@ -31,30 +31,41 @@ def test_every_contender_is_measured_on_the_same_limbs(made, trained):
     assert json.loads((folder / "benchmark.json").read_text()) == json.loads(json.dumps(result))
     rows = {r["name"]: r for r in result["rows"]}
     kinds = [r["kind"] for r in rows.values()]
-    assert kinds.count("multigrid") == 3 and kinds.count("elements") == kinds.count("analytical") == 1 and kinds.count("network") >= 3
+    assert kinds.count("multigrid") == 3
+    assert kinds.count("elements") == kinds.count("analytical") == 1
+    assert kinds.count("network") >= 3
     errors = [rows[f"multigrid {t}"]["metrics"]["relative_l2"]["mean"] for t in ("0.1", "0.001", "1e-06")]
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-4
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-4
     assert rows["scikit-fem + pyamg 1e-06"]["metrics"]["relative_l2"]["mean"] < 0.3  # another discretisation of a coarse limb
     assert rows["scikit-fem + pyamg 1e-06"]["samples"] == 1
     for row in result["rows"]:
-        assert {"relative_l2", "rdm", "mag", "rdm_skin", "mag_skin"} <= set(row["metrics"]) and all(c["seconds"] > 0 and c["MB"] is None for c in row["cost"].values())
+        assert {"relative_l2", "rdm", "mag", "rdm_skin", "mag_skin"} <= set(row["metrics"])
+        assert all(c["seconds"] > 0 and c["MB"] is None for c in row["cost"].values())
     run = rows[trained().name]
     coarse = next(r for r in rows.values() if r["kind"] == "baseline")  # solved on half the grid: better than the closed form
     assert coarse["metrics"]["relative_l2"]["mean"] < rows["analytical baseline"]["metrics"]["relative_l2"]["mean"]
-    assert run["checkpoint"] == str(trained()) and not run["trained_on_other_limbs"] and run[benchmark.BONES]["mean"] > 0 and set(run["cost"]) == {"1", "3"}
+    assert run["checkpoint"] == str(trained())
+    assert not run["trained_on_other_limbs"]
+    assert run[benchmark.BONES]["mean"] > 0
+    assert set(run["cost"]) == {"1", "3"}
     assert rows["fno, 2 steps"]["training_samples"] == 4
     text = (folder / "benchmark.md").read_text()
-    assert "| multigrid 0.1 (float32) |" in text and "times faster" in text and "over the floor" in text
+    assert "| multigrid 0.1 (float32) |" in text
+    assert "times faster" in text
+    assert "over the floor" in text
     assert (folder / "benchmark.png").stat().st_size > 10_000
 
 
 def test_grids_that_a_network_cannot_take_are_left_out_of_its_cost(made, trained):
     grids = {(r["name"], r["grid"]) for r in made[1]["by_grid"]}
-    assert (trained().name, "24x16x16") in grids and (trained().name, "4x4x4") not in grids
+    assert (trained().name, "24x16x16") in grids
+    assert (trained().name, "4x4x4") not in grids
 
 
 def test_matched_accuracy_takes_the_loosest_tolerance_that_is_good_enough():
-    row = lambda name, kind, error, times, **more: {"name": name, "kind": kind, "metrics": {"relative_l2": {"mean": error}}, "cost": {str(i): {"seconds": t} for i, t in enumerate(times)}, **more}
+    def row(name, kind, error, times, **more):
+        return {"name": name, "kind": kind, "metrics": {"relative_l2": {"mean": error}}, "cost": {str(i): {"seconds": t} for i, t in enumerate(times)}, **more}
     rows = [
         row("a", "network", 0.01, [2.0, 1.0], cpu_seconds=4.0), row("b", "network", 1e-9, [1.0]),
         row("m1", "multigrid", 0.1, [2.0], tolerance=1e-1), row("m2", "multigrid", 0.009, [5.0, 3.0], tolerance=1e-2), row("m3", "multigrid", 1e-4, [9.0], tolerance=1e-3),
@@ -62,7 +73,8 @@ def test_matched_accuracy_takes_the_loosest_tolerance_that_is_good_enough():
     ]
     a, b = benchmark.speeds(rows)
     assert (a["multigrid"], a["times_multigrid"], a["times_elements"], a["times_elements_on_the_same_cpu"]) == ("m2", 3.0, 100.0, 25.0)
-    assert b["multigrid"] is None and b["times_multigrid"] is None
+    assert b["multigrid"] is None
+    assert b["times_multigrid"] is None
 
 
 def test_other_limbs_are_named_and_other_ends_refused(trained, tmp_path):
@@ -95,8 +107,10 @@ def test_operations_and_bytes_of_the_fno_are_those_of_the_formulas():
 
 def test_peaks_of_this_machine_make_a_floor():
     peak = roofline.peaks(initialize("cpu"), elements=2**18, side=64)
-    assert peak["bandwidth"] > 1e7 and peak["matmul"] > 1e7
-    assert roofline.floor(peak["bandwidth"], 0, peak) == pytest.approx(1) and roofline.floor(0, 2 * peak["matmul"], peak) == pytest.approx(2)
+    assert peak["bandwidth"] > 1e7
+    assert peak["matmul"] > 1e7
+    assert roofline.floor(peak["bandwidth"], 0, peak) == pytest.approx(1)
+    assert roofline.floor(0, 2 * peak["matmul"], peak) == pytest.approx(2)
 
 
 def test_the_rival_fno_keeps_the_same_modes_as_ours():
@@ -116,4 +130,5 @@ def test_the_readme_takes_table_and_figure(made, tmp_path):
     from physics_hybrid.readme import pictured
 
     text = pictured(made[0] / "benchmark.json", benchmark.tables, "caption", tmp_path)
-    assert "| multigrid 0.1 (float32) |" in text and (tmp_path / "docs/benchmark.png").exists()
+    assert "| multigrid 0.1 (float32) |" in text
+    assert (tmp_path / "docs/benchmark.png").exists()

@@ -81,7 +81,8 @@ def together(tmp_path_factory):
 def test_two_ranks_train_as_one_with_the_same_global_batch(together):
     folder, out = together
     assert torch.allclose(losses(folder, "torchrun"), losses(folder, "alone"), rtol=1e-4)
-    assert "rank 0 of 2" in out and out.count("report:") == 1
+    assert "rank 0 of 2" in out
+    assert out.count("report:") == 1
 
 
 @pytest.mark.skipif(MPIRUN is None, reason="no mpirun on this machine (Debian: openmpi-bin)")
@@ -98,7 +99,8 @@ def test_stored_limbs_and_accumulation_too(tmp_path):
     out = finish(start("torchrun", tmp_path, "two", "data.batch_size=1", *options))
     finish(start("alone", tmp_path, "one", "data.batch_size=2", *options))
     assert torch.allclose(losses(tmp_path, "two"), losses(tmp_path, "one"), rtol=1e-4)
-    assert "checksums agree" in out and not list(scratch.glob("**/*.h5"))
+    assert "checksums agree" in out
+    assert not list(scratch.glob("**/*.h5"))
 
 
 def test_a_killed_rank_is_named_the_other_leaves_and_the_restart_gives_the_same_bits(together, tmp_path):
@@ -110,7 +112,8 @@ def test_a_killed_rank_is_named_the_other_leaves_and_the_restart_gives_the_same_
     victim.kill()
     died = time.monotonic()
     out = finish(process, expect=None)
-    assert process.returncode != 0 and not other.is_running()
+    assert process.returncode != 0
+    assert not other.is_running()
     assert time.monotonic() - died < 60
     assert "rank 1 on " in out or "rank      : 1" in out, out
     assert checkpoint.load_latest(folder / "runs/killed")["progress"]["step"] >= 1
@@ -175,7 +178,7 @@ PREPARES = LONE.replace("3.0", "30.0").replace("    print", """    from physics_
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("code, status, reason", [(FAILS, 1, "OutOfMemoryError: CUDA out of memory"), (PREPARES, 143, "SIGTERM asked this rank to leave")], ids=["error", "signal"])
+@pytest.mark.parametrize(("code", "status", "reason"), [(FAILS, 1, "OutOfMemoryError: CUDA out of memory"), (PREPARES, 143, "SIGTERM asked this rank to leave")], ids=["error", "signal"])
 def test_what_made_a_rank_leave_is_known_to_the_others_at_once(victim, code, status, reason):
     with two_bare_ranks(code.replace("VICTIM", str(victim))) as processes:
         if status == 143:
@@ -193,7 +196,8 @@ def test_a_signal_on_one_rank_makes_all_save_and_leave(tmp_path, launcher):
     wait_for(lambda: (folder / checkpoint.LATEST).exists(), process)
     ranks_of(process)[-1].send_signal(signal.SIGUSR1)
     out = finish(process, expect=None)
-    assert process.returncode == 85 and "SIGUSR1: state saved" in out
+    assert process.returncode == 85
+    assert "SIGUSR1: state saved" in out
     assert checkpoint.load_state(folder / checkpoint.LATEST)["progress"]["step"] >= 2
 
 
@@ -209,7 +213,8 @@ def test_going_on_with_another_number_of_ranks(tmp_path):
     out = finish(start("alone", tmp_path, "r", *options))
     assert f"going on from epoch {before['epoch']}, step {before['epoch'] * 20 + before['position'] * 2}" in out
     after = checkpoint.load_latest(folder)["progress"]
-    assert after["step"] == 40 and after["finished"]
+    assert after["step"] == 40
+    assert after["finished"]
 
 
 MACHINE = Machine(0, 1, torch.device("cpu"))
@@ -225,8 +230,11 @@ def test_staging_copies_verifies_and_cleans_up(tmp_path, capsys):
     (source / "a.npz").write_bytes(os.urandom(100_000))
     (source / "sub/b.npy").write_bytes(os.urandom(10))
     with stage(source, tmp_path / "scratch") as here:
-        assert here != str(source) and (Path(here) / "a.npz").read_bytes() == (source / "a.npz").read_bytes() and (Path(here) / "sub/b.npy").exists()
-    assert not Path(here).exists() and "0.1 MB" in capsys.readouterr().out
+        assert here != str(source)
+        assert (Path(here) / "a.npz").read_bytes() == (source / "a.npz").read_bytes()
+        assert (Path(here) / "sub/b.npy").exists()
+    assert not Path(here).exists()
+    assert "0.1 MB" in capsys.readouterr().out
 
 
 def test_a_full_scratch_is_reported_and_the_source_used(tmp_path, capsys, monkeypatch):
@@ -281,7 +289,8 @@ def test_what_a_killed_run_left_on_the_scratch_is_removed_when_it_comes_back_and
         here = Path(left.__enter__())
         (here / "of a file that is gone.npz").write_bytes(b"b")
     with stage(source, scratch, job="2.server") as here:
-        assert [p.name for p in Path(here).iterdir()] == ["a.npz"] and len(list(scratch.iterdir())) == 3
+        assert [p.name for p in Path(here).iterdir()] == ["a.npz"]
+        assert len(list(scratch.iterdir())) == 3
     assert len(list(scratch.iterdir())) == 2
 
 
@@ -296,7 +305,8 @@ def test_a_lost_rank_leaves_no_copy_on_the_nodes_of_the_others(tmp_path):
         assert list(tmp_path.glob("scratch/*/data/a.npz"))
         processes[1].kill()
         processes[0].communicate(timeout=30)
-        assert processes[0].returncode == LOST_RANK_EXIT_CODE and not list((tmp_path / "scratch").iterdir())
+        assert processes[0].returncode == LOST_RANK_EXIT_CODE
+        assert not list((tmp_path / "scratch").iterdir())
 
 
 def test_a_copy_that_differs_is_not_used(tmp_path, monkeypatch):
@@ -310,10 +320,12 @@ def test_a_copy_that_differs_is_not_used(tmp_path, monkeypatch):
 def test_ring_model_is_recovered_from_its_own_times_and_large_jobs_are_slower():
     points = [(n, s, ring(n, s, 20e-6, 5e9)) for n in (2, 4, 8) for s in (10**4, 10**6, 10**8)]
     latency, bandwidth = fit(points)
-    assert latency == pytest.approx(20e-6) and bandwidth == pytest.approx(5e9)
+    assert latency == pytest.approx(20e-6)
+    assert bandwidth == pytest.approx(5e9)
     table = predict([1, 4, 8, 64, 512], 0.03, 2e8, 4, (1e-5, 2e11), (1e-5, 2e10), 0.0)
     efficiency = [row["efficiency"] for row in table]
-    assert efficiency[0] == 1.0 and all(a > b for a, b in zip(efficiency, efficiency[1:]))
+    assert efficiency[0] == 1.0
+    assert all(a > b for a, b in zip(efficiency, efficiency[1:]))
     # 512 GPUs in nodes of 4: 3 rings inside, then 128 nodes exchanging a quarter each
     assert table[-1]["communication_s"] == pytest.approx(ring(4, 2e8, 1e-5, 2e11) + ring(128, 5e7, 1e-5, 2e10))
 
@@ -322,10 +334,13 @@ def test_the_table_of_scaling_says_what_was_measured_and_what_is_predicted():
     measured = [{"ranks": n, "threads": 1, "compute_s": 0.1, "step_s": 0.1 * n, "batch": [2, 16, 12, 12], "device": "cpu", "cores": 2} for n in (1, 2)]
     rows = predict([8], 0.03, 2e8, 4, (1e-5, 2e11), (1e-5, 2e10), 0.7)
     text = tables({"measured": measured, "load_before": 3.0, "assumptions": {"compute_s": 0.03}, "predicted": rows})
-    assert "| 2 | 1 | 100.0 | 200.0 | 0.50 |" in text and "load average 3.0" in text and "not measured" in text and "| 8 |" in text
+    assert "| 2 | 1 | 100.0 | 200.0 | 0.50 |" in text
+    assert "load average 3.0" in text
+    assert "not measured" in text
+    assert "| 8 |" in text
 
 
-@pytest.mark.parametrize("world, local, wanted, expected", [(1, 1, None, 4), (8, 4, None, 3), (8, 16, None, 0), (8, 4, 2, 2)])
+@pytest.mark.parametrize(("world", "local", "wanted", "expected"), [(1, 1, None, 4), (8, 4, None, 3), (8, 16, None, 0), (8, 4, 2, 2)])
 def test_readers_scale_with_the_cores_of_a_rank(monkeypatch, world, local, wanted, expected):
     from physics_hybrid import launch
     from physics_hybrid.session import readers

@@ -167,7 +167,7 @@ def look(environ, nodes=NODES, hostname="gpu02") -> Layout:
     return detect(environ, read, hostname)
 
 
-@pytest.mark.parametrize("environ, expected", [
+@pytest.mark.parametrize(("environ", "expected"), [
     (TORCHRUN, Layout(3, 4, 1, 2, 2, "gpu01", 43399, "torchrun")),
     (TORCHRUN | OPEN_MPI_4, Layout(3, 4, 1, 2, 2, "gpu01", 43399, "torchrun")),  # mpirun starts torchrun once a node
     (TORCHRUN | {"MASTER_ADDR": "127.0.0.1"}, Layout(3, 4, 1, 2, 2, "127.0.0.1", 43399, "torchrun")),  # two torchruns on one machine
@@ -208,16 +208,18 @@ def test_one_slot_a_node_needs_no_number_and_one_node_no_name():
 
 def test_all_slots_of_a_job_make_one_world():
     world = [look(TORQUE_TASK | {"PBS_VNODENUM": str(i)}, hostname=NODES[i]) for i in range(4)]
-    assert [w.rank for w in world] == [0, 1, 2, 3] and [w.local_rank for w in world] == [0, 1, 0, 1]
+    assert [w.rank for w in world] == [0, 1, 2, 3]
+    assert [w.local_rank for w in world] == [0, 1, 0, 1]
     assert len({(w.world_size, w.master_addr, w.master_port) for w in world}) == 1
 
 
 def test_two_jobs_on_one_node_meet_at_different_ports_above_those_of_outgoing_connections():
     ports = {look(TORQUE_TASK | {"PBS_JOBID": f"{n}[7].pbs01"}).master_port for n in range(48213, 48233)}
-    assert len(ports) == 20 and min(ports) > 60999
+    assert len(ports) == 20
+    assert min(ports) > 60999
 
 
-@pytest.mark.parametrize("environ, nodes, words", [
+@pytest.mark.parametrize(("environ", "nodes", "words"), [
     (PBS | {"PBS_ENVIRONMENT": "PBS_INTERACTIVE"}, NODES, ["4 slots on 2 nodes", "3 slots will be idle", "qsub pbs/train.pbs", "mpirun"]),
     (PBS, NODES, ["3 slots will be idle"]),
     (PBS, NODES[:2], ["2 slots on 1 node ", "1 slot will be idle"]),
@@ -231,7 +233,7 @@ def test_an_allocation_larger_than_the_launch_is_noted(environ, nodes, words):
     assert bool(note) == bool(words) and all(w in note for w in words), note
 
 
-@pytest.mark.parametrize("environ, nodes, hostname, words", [
+@pytest.mark.parametrize(("environ", "nodes", "hostname", "words"), [
     (TORCHRUN | {"RANK": "4"}, NODES, "gpu02", ["RANK=4", "WORLD_SIZE=4"]),
     (TORCHRUN | {"LOCAL_RANK": "2"}, NODES, "gpu02", ["LOCAL_RANK=2", "LOCAL_WORLD_SIZE=2"]),
     ({"RANK": "0"}, NODES, "gpu02", ["RANK=0", "WORLD_SIZE"]),
@@ -295,9 +297,11 @@ def test_one_process_needs_no_group_and_leaves_the_environment_alone(alone):
         alone.setenv(name, value)
     before = dict(os.environ)
     machine = initialize("cpu")
-    assert dict(os.environ) == before and not torch.distributed.is_initialized()
+    assert dict(os.environ) == before
+    assert not torch.distributed.is_initialized()
     assert (machine.rank, machine.world_size, machine.writes, machine.device, machine.backend) == (0, 1, True, torch.device("cpu"), None)
-    assert "rank 0 of 1 on 1 node, cpu" in str(machine) and "no process group" in str(machine)
+    assert "rank 0 of 1 on 1 node, cpu" in str(machine)
+    assert "no process group" in str(machine)
     assert initialize("cpu") == machine
 
 
@@ -336,7 +340,7 @@ def test_a_meeting_point_that_cannot_be_reached_is_an_error_for_people(alone):
     assert not torch.distributed.is_initialized()
 
 
-@pytest.mark.parametrize("rank, words", [(0, "1/2 clients joined"), (1, "timed out")])
+@pytest.mark.parametrize(("rank", "words"), [(0, "1/2 clients joined"), (1, "timed out")])
 def test_a_rank_that_never_comes_is_not_waited_for_until_the_walltime(alone, rank, words):
     """It died, or its node was never started, before there is a heartbeat."""
     with socket.socket() as probe:
@@ -348,14 +352,14 @@ def test_a_rank_that_never_comes_is_not_waited_for_until_the_walltime(alone, ran
         initialize("cpu")
 
 
-@pytest.mark.parametrize("device, words", [("tpu", "auto, cpu, cuda or mps"), ("mps", "this machine has none")])
+@pytest.mark.parametrize(("device", "words"), [("tpu", "auto, cpu, cuda or mps"), ("mps", "this machine has none")])
 def test_a_device_that_is_not_there_is_an_error(alone, device, words):
     alone.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match=words):
         initialize(device)
 
 
-@pytest.mark.parametrize("gpus, visible, local_rank, expected", [(4, None, 2, 2), (1, "3", 2, 0), (1, None, 1, None), (2, "0,1", 2, None)])
+@pytest.mark.parametrize(("gpus", "visible", "local_rank", "expected"), [(4, None, 2, 2), (1, "3", 2, 0), (1, None, 1, None), (2, "0,1", 2, None)])
 def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one_it_sees(monkeypatch, gpus, visible, local_rank, expected):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -372,7 +376,8 @@ def test_a_rank_takes_the_gpu_of_its_number_or_the_only_one_it_sees(monkeypatch,
 
 def test_the_startup_line_says_ranks_nodes_device_backend_and_how_it_was_detected():
     line = str(Machine(3, 8, torch.device("cpu"), 1, 4, "Cray PALS", "gloo"))
-    assert line.startswith("rank 3 of 8 on 4 nodes, cpu (") and line.endswith(", gloo, detected: Cray PALS")
+    assert line.startswith("rank 3 of 8 on 4 nodes, cpu (")
+    assert line.endswith(", gloo, detected: Cray PALS")
 
 
 def test_the_interface_that_reaches_a_host_is_one_of_this_machine():
@@ -444,4 +449,5 @@ def test_two_ranks_by_hand_without_local_rank_share_the_cores(rank_script):
     check_two_ranks(printed, "RANK and WORLD_SIZE")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     shares = [int(line.rsplit(" ", 1)[1]) for line in printed.splitlines() if "; threads " in line]
-    assert len(shares) == 2 and sum(shares) <= max(2, cores)
+    assert len(shares) == 2
+    assert sum(shares) <= max(2, cores)

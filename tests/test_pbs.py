@@ -96,7 +96,8 @@ def test_scripts_are_bash_and_shellcheck_finds_nothing(script):
 @pytest.mark.parametrize("script", [p for p in SCRIPTS if p.suffix == ".pbs"], ids=lambda p: p.name)
 def test_directives_hold_no_comment_that_pbs_would_take_for_an_option(script):
     directives = [line for line in script.read_text().splitlines() if line.startswith("#PBS")]
-    assert len(directives) >= 5 and not [line for line in directives if "#" in line[1:]]
+    assert len(directives) >= 5
+    assert not [line for line in directives if "#" in line[1:]]
     assert any("SITE" in line for line in script.read_text().splitlines())
 
 
@@ -108,7 +109,8 @@ def test_one_node_is_one_torchrun(job):
     assert words[2:] == ["-m", "physics_hybrid.torchrun", "--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", words[9], "--node-rank", "0",
                          "--nproc-per-node", "4", "train.py", "run=limb", "experiment=base", "data.grid=[*]", "seed=3"]
     assert 61000 <= int(words[9]) < 65536
-    assert not called(log, "pbsdsh") and not called(log, "qsub")
+    assert not called(log, "pbsdsh")
+    assert not called(log, "qsub")
     assert "training limb is done" in done.printed
 
 
@@ -120,17 +122,21 @@ def test_two_nodes_are_two_torchruns_that_agree(job):
     first, second = sorted(called(log, "python"), key=lambda w: w[w.index("--node-rank") + 1])
     assert [w[w.index("--node-rank") + 1] for w in (first, second)] == ["0", "1"]
     ranked = first.index("--node-rank")
-    assert first[:ranked] == second[:ranked] and first[ranked + 2:] == second[ranked + 2:]  # threads, folder, meeting point, training
+    assert first[:ranked] == second[:ranked]
+    assert first[ranked + 2:] == second[ranked + 2:]
     assert first[:2] == ["threads=3", f"in={job.folder}"]
-    assert first[first.index("--master-addr") + 1] == "gpu01.cluster" and first[first.index("--nnodes") + 1] == "2"
+    assert first[first.index("--master-addr") + 1] == "gpu01.cluster"
+    assert first[first.index("--nnodes") + 1] == "2"
 
 
-@pytest.mark.parametrize("trouble, words", [({"UNREACHABLE": "1"}, "it could not be started"), ({"THERE": "3"}, "exit status 3")], ids=["unreachable", "failed"])
+@pytest.mark.parametrize(("trouble", "words"), [({"UNREACHABLE": "1"}, "it could not be started"), ({"THERE": "3"}, "exit status 3")], ids=["unreachable", "failed"])
 def test_a_node_where_training_does_not_begin_ends_the_job_with_an_error(job, trouble, words):
     started = time.monotonic()
     done, log = job("train.pbs", ["gpu01", "gpu02"], RUN="limb", TENTHS="400", NODE_PATIENCE="1", **trouble)
     assert time.monotonic() - started < 30 and f"training on gpu02 ended ({words})" in done.printed, done.printed
-    assert done.returncode == 1 and not called(log, "qsub") and not list(job.folder.glob(".nodes*"))
+    assert done.returncode == 1
+    assert not called(log, "qsub")
+    assert not list(job.folder.glob(".nodes*"))
 
 
 @pytest.mark.parametrize("there", ["0", "85"])
@@ -158,11 +164,13 @@ def test_a_cell_of_a_study_is_a_run_like_any_other_and_goes_on_alone(job):
     assert asked[2:] == ["-m", "physics_hybrid.study", "seeds", "experiment=base", "--output", "runs/seeds", "--array-index", "7", "--prepare"]
     assert words[-5:] == ["train.py", "run=coarse-1-2_100_seed1", "experiment=base", "seed=1", "runs_folder='runs/seeds'"]
     (again,) = called(log, "qsub")
-    assert again[-1] == "pbs/train.pbs" and {"RUN", "OVERRIDES"} <= set(again[again.index("-v") + 1].split(","))
+    assert again[-1] == "pbs/train.pbs"
+    assert {"RUN", "OVERRIDES"} <= set(again[again.index("-v") + 1].split(","))
     assert called(log, "handed") == [["RUN=coarse-1-2_100_seed1", "SEED=", "RESUBMISSIONS=19"]]
     assert called(log, "qstat")[0][-1] == "48213[7].pbs01"
     done, log = job("study.pbs", ["gpu01"], PBS_ARRAY_INDEX="7")
-    assert done.returncode != 0 and "STUDY=" in done.printed
+    assert done.returncode != 0
+    assert "STUDY=" in done.printed
 
 
 def test_overrides_with_commas_come_from_a_file(job):
@@ -170,10 +178,11 @@ def test_overrides_with_commas_come_from_a_file(job):
     _, log = job("train.pbs", ["gpu01"], RUN="limb", OVERRIDES="@mine.txt")
     assert called(log, "python")[0][-2:] == ["data.grid=[96,48,48]", "experiment=base"]
     done, _ = job("train.pbs", ["gpu01"], RUN="limb", OVERRIDES="@gone.txt")
-    assert done.returncode == 2 and "gone.txt" in done.printed
+    assert done.returncode == 2
+    assert "gone.txt" in done.printed
 
 
-@pytest.mark.parametrize("mpi, expected", [
+@pytest.mark.parametrize(("mpi", "expected"), [
     ("mpirun (Open MPI) 4.1.4", ["-n", "4", "--hostfile", "{nodes}", "--map-by", "ppr:2:node", "--bind-to", "none", "-x", "MASTER_ADDR", "-x", "MASTER_PORT",
                                  "-x", "WORLD_SIZE", "-x", "OMP_NUM_THREADS", "-x", "PATH"]),
     ("HYDRA build details:", ["-n", "4", "--ppn", "2"]),
@@ -190,9 +199,11 @@ def test_mpirun_gets_the_ranks_and_the_meeting_point(job, mpi, expected):
 
 def test_evaluation_is_one_process(job):
     done, log = job("evaluate.pbs", ["gpu01"], CHECKPOINT="runs/limb [2]")
-    assert done.returncode == 0 and called(log, "python") == [["threads=", f"in={job.folder}", "evaluate.py", "checkpoint='runs/limb [2]'"]]
+    assert done.returncode == 0
+    assert called(log, "python") == [["threads=", f"in={job.folder}", "evaluate.py", "checkpoint='runs/limb [2]'"]]
     done, _ = job("evaluate.pbs", ["gpu01"])
-    assert done.returncode != 0 and "CHECKPOINT=" in done.printed
+    assert done.returncode != 0
+    assert "CHECKPOINT=" in done.printed
 
 
 @pytest.mark.parametrize("script", ["train.pbs", "train_mpi.pbs"])
@@ -205,7 +216,9 @@ def test_a_node_file_that_says_nothing_is_an_error(job, script, change):
 def test_a_folder_without_the_program_is_an_error(job):
     (job.folder / "train.py").unlink()
     done, log = job("train.pbs", ["gpu01"])
-    assert done.returncode == 2 and "has no train.py" in done.printed and not log
+    assert done.returncode == 2
+    assert "has no train.py" in done.printed
+    assert not log
 
 
 # --- walltime, signals and the chain ----------------------------------------------------------------------------------
@@ -225,9 +238,13 @@ def test_training_is_told_before_the_walltime_and_submitted_again_with_the_same_
 
 def test_a_walltime_that_is_not_known_or_too_short_is_said(job):
     done, log = job("train.pbs", ["gpu01"], LIMIT="")
-    assert done.returncode == 0 and "the walltime is not known" in done.printed and called(log, "python")
+    assert done.returncode == 0
+    assert "the walltime is not known" in done.printed
+    assert called(log, "python")
     done, log = job("train.pbs", ["gpu01"], LIMIT="", WALLTIME="00:05:00")
-    assert done.returncode == 2 and "leaves no time to train" in done.printed and len(called(log, "python")) == 1
+    assert done.returncode == 2
+    assert "leaves no time to train" in done.printed
+    assert len(called(log, "python")) == 1
 
 
 def test_a_deleted_job_saves_and_is_not_submitted_again(job):
@@ -244,7 +261,7 @@ def test_a_deleted_job_saves_and_is_not_submitted_again(job):
     assert "qsub threads" not in log.read_text()
 
 
-@pytest.mark.parametrize("status, left, expected, submitted, words", [
+@pytest.mark.parametrize(("status", "left", "expected", "submitted", "words"), [
     (0, 5, 0, False, "is done"),
     (85, 5, 0, True, "goes on in job 48214.pbs01 (4 resubmissions left)"),
     (85, 0, 85, False, "no resubmissions are left"),
@@ -261,12 +278,15 @@ def test_only_a_saved_training_goes_on_and_not_for_ever(job, status, left, expec
 
 def test_the_status_that_means_saved_can_be_another(job):
     done, log = job(["pbs/resubmit.sh", "75", "pbs/train.pbs"], ["gpu01"], RUN="limb", RESUBMISSIONS="1", REQUEUE_EXIT_CODE="75")
-    assert done.returncode == 0 and called(log, "qsub")
+    assert done.returncode == 0
+    assert called(log, "qsub")
 
 
 def test_where_nodes_may_not_submit_the_line_to_type_is_printed(job):
     done, _ = job("train.pbs", ["gpu01"], RUN="limb", TRAINING="85", QSUB="1")
-    assert done.returncode == 85 and "could not be submitted from here" in done.printed and "RUN=limb" in done.printed
+    assert done.returncode == 85
+    assert "could not be submitted from here" in done.printed
+    assert "RUN=limb" in done.printed
 
 
 def test_the_chain_counts_down_over_jobs(job):
@@ -278,4 +298,6 @@ def test_the_chain_counts_down_over_jobs(job):
         if len(called(log, "handed")) < jobs:
             break
         left = int(called(log, "handed")[-1][2].partition("=")[2])
-    assert jobs == 4 and done.returncode == 85 and "no resubmissions are left" in done.printed
+    assert jobs == 4
+    assert done.returncode == 85
+    assert "no resubmissions are left" in done.printed

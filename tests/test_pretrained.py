@@ -42,14 +42,16 @@ def test_a_shipped_model_predicts_as_the_run_does(shipped, stream):
         expected = predict(model.network, batch)
     for i in range(2):
         phi = again.predict(batch.sigma[i].movedim(0, -1), batch.spacing[i], batch.source_point[i], batch.current[i])
-        assert isinstance(phi, torch.Tensor) and phi.shape == batch.shape
+        assert isinstance(phi, torch.Tensor)
+        assert phi.shape == batch.shape
         torch.testing.assert_close(phi, expected[i], rtol=1e-4, atol=1e-7)
 
 
 def test_pinned_numbers_hold_and_a_changed_weight_is_found(shipped):
     folder, model = shipped
     expected = model.about["pinned"]["expected"]
-    assert shipping.pinned(model, model.about["pinned"]) == expected and len(expected) == 2
+    assert shipping.pinned(model, model.about["pinned"]) == expected
+    assert len(expected) == 2
     other = physics_hybrid.load_pretrained(folder=folder)
     with torch.no_grad():
         other.network.backbone.head[-1].bias += 0.01
@@ -60,8 +62,12 @@ def test_the_model_card_says_what_was_done(shipped):
     folder, model = shipped
     text = (folder / f"{NAME}.md").read_text()
     command = next(line for line in text.splitlines() if line.strip().startswith("python train.py experiment=shipped"))
-    assert "seed=0" in command and "data.grid=[16,12,12]" in command and "model.backbone.width=8" in command
-    assert " ± " in text and "| 0, 1 |" in text and model.card == text
+    assert "seed=0" in command
+    assert "data.grid=[16,12,12]" in command
+    assert "model.backbone.width=8" in command
+    assert " ± " in text
+    assert "| 0, 1 |" in text
+    assert model.card == text
     assert {"0", "1"} == set(model.about["metrics"])
     words = command.split()[3:]
     from physics_hybrid.measure import configuration
@@ -74,24 +80,26 @@ def test_many_sources_scale_with_their_current_and_a_second_electrode_is_subtrac
     sigma, spacing, point, current = body
     points = np.stack([point, point + [0.5 * spacing[0], 0, 0], point - [2.3 * spacing[0], 0, 0]])
     phi = model.predict(sigma, spacing, points, [current, 2 * current, 0.0], batch_size=2)
-    assert phi.shape == (3, *sigma.shape[:3]) and phi.dtype == np.float32
+    assert phi.shape == (3, *sigma.shape[:3])
+    assert phi.dtype == np.float32
     one = model.predict(sigma, spacing, point, current)
     np.testing.assert_allclose(phi[0], one, rtol=1e-4, atol=1e-7)
-    assert not phi[2].any() and not one[sigma[..., 0] == 0].any()
+    assert not phi[2].any()
+    assert not one[sigma[..., 0] == 0].any()
     pair = model.predict(sigma, spacing, points[0], current, return_point=points[1])
     np.testing.assert_allclose(pair, phi[0] - phi[1] / 2, atol=1e-4 * np.abs(one).max())
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(sigma=np.ones((3, 24, 12, 12))), r"\(D, H, W\), \(D, H, W, 3\) or \(D, H, W, 6\); got \(3, 24, 12, 12\)"),
-    (dict(sigma=-np.ones((24, 12, 12))), "must be >= 0"), (dict(sigma=np.full((24, 12, 12), np.nan)), "finite"),
-    (dict(sigma=np.ones((24, 4, 12))), "Fourier modes along H exceed what the grid"),
-    (dict(sigma=np.ones((24, 12, 12, 6))), "3 components of sigma"), (dict(sigma="limb"), "numbers are expected"),
-    (dict(spacing=[0.004, 0.004]), "spacing must hold three"), (dict(spacing=[0.0, 0.004, 0.004]), "spacing must be positive"),
-    (dict(source_point=[0.01, 0.01]), "source_point must have shape"), (dict(source_point=[1.0, 0.01, 0.01]), "source_point 0: .*outside"),
-    (dict(source_point=[0.1, 0.0001, 0.0001]), "source_point 0.*lies in air"), (dict(source_point=[np.nan, 0.0, 0.0]), "not finite"),
-    (dict(current=[1e-3, 1e-3]), "for each of 1 sources"), (dict(current=np.inf), "finite number of amperes"), (dict(return_point=[[0.1, 0.04, 0.04]]), "return_point must have the shape"),
-    (dict(sigma="short"), "does not reach the first and the last face"), (dict(batch_size=0), "batch_size"),
+@pytest.mark.parametrize(("change", "message"), [
+    ({"sigma": np.ones((3, 24, 12, 12))}, r"\(D, H, W\), \(D, H, W, 3\) or \(D, H, W, 6\); got \(3, 24, 12, 12\)"),
+    ({"sigma": -np.ones((24, 12, 12))}, "must be >= 0"), ({"sigma": np.full((24, 12, 12), np.nan)}, "finite"),
+    ({"sigma": np.ones((24, 4, 12))}, "Fourier modes along H exceed what the grid"),
+    ({"sigma": np.ones((24, 12, 12, 6))}, "3 components of sigma"), ({"sigma": "limb"}, "numbers are expected"),
+    ({"spacing": [0.004, 0.004]}, "spacing must hold three"), ({"spacing": [0.0, 0.004, 0.004]}, "spacing must be positive"),
+    ({"source_point": [0.01, 0.01]}, "source_point must have shape"), ({"source_point": [1.0, 0.01, 0.01]}, "source_point 0: .*outside"),
+    ({"source_point": [0.1, 0.0001, 0.0001]}, "source_point 0.*lies in air"), ({"source_point": [np.nan, 0.0, 0.0]}, "not finite"),
+    ({"current": [1e-3, 1e-3]}, "for each of 1 sources"), ({"current": np.inf}, "finite number of amperes"), ({"return_point": [[0.1, 0.04, 0.04]]}, "return_point must have the shape"),
+    ({"sigma": "short"}, "does not reach the first and the last face"), ({"batch_size": 0}, "batch_size"),
 ])
 def test_wrong_input_is_explained(shipped, body, change, message):
     arguments = dict(zip(("sigma", "spacing", "source_point", "current"), body)) | change
@@ -117,8 +125,10 @@ def test_what_cannot_be_shipped_is_refused(trained, tmp_path, monkeypatch):
 def test_the_shipped_model_gives_its_pinned_numbers():
     model = physics_hybrid.load_pretrained()
     facts = json.loads((FOLDER / f"{NAME}.json").read_text())
-    assert (FOLDER / f"{NAME}.mdlus").stat().st_size <= shipping.LARGEST and facts["parameters"] <= 4e6
+    assert (FOLDER / f"{NAME}.mdlus").stat().st_size <= shipping.LARGEST
+    assert facts["parameters"] <= 4e6
     for now, then in zip(shipping.pinned(model, facts["pinned"]), facts["pinned"]["expected"], strict=True):
         assert now["relative_l2"] == pytest.approx(then["relative_l2"], rel=1e-3)
         for here, there in zip(now["volts"], then["volts"], strict=True):
-            assert here[:3] == there[:3] and here[3] == pytest.approx(there[3], abs=1e-4 * then["largest_volts"])
+            assert here[:3] == there[:3]
+            assert here[3] == pytest.approx(there[3], abs=1e-4 * then["largest_volts"])

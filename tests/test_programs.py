@@ -41,8 +41,10 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(pro
     for grid in ("16x12x12", "32x24x24"):
         for name in ("relative_l2", "mse", "max_error", "rdm", "mag", "field_error", "pde_residual", "charge_defect", "seconds", "peak_memory_MB", "baseline_relative_l2"):
             assert set(metrics[grid][name]) == {"mean", "std", "median", "p95", "max"}
-        assert any(k.startswith("relative_l2_muscle") for k in metrics[grid]) and "relative_l2_20-40mm" in metrics[grid]
-    assert "upsampled_relative_l2" in metrics["32x24x24"] and "upsampled_relative_l2" not in metrics["16x12x12"]
+        assert any(k.startswith("relative_l2_muscle") for k in metrics[grid])
+        assert "relative_l2_20-40mm" in metrics[grid]
+    assert "upsampled_relative_l2" in metrics["32x24x24"]
+    assert "upsampled_relative_l2" not in metrics["16x12x12"]
     assert {"checkpoint", "commit", "seed", "hardware", "samples"} <= set(metrics)
     with open(folder / "evaluation/samples.csv") as file:
         assert len(list(csv.DictReader(file))) == 4
@@ -58,7 +60,7 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(pro
     assert table_of(program("train", f"run={folder.name}")) == trained
 
 
-@pytest.mark.parametrize("overrides, tiny", [
+@pytest.mark.parametrize(("overrides", "tiny"), [
     ([], ("limbs", "unet")), (["model=fno"], ("limbs", "fno")), (["model.composition=direct", "training.ema=0.5", "training.clipping.mode=agc", "training.precision=bf16"], ("limbs", "fno")),
     (["loss.pde.weight=0.1", "loss.charge.weight=0.1", "loss.mask=[muscle,fat]"], ("limbs", "fno")),
     (["data=generated", "data.train_samples=6", "data.workers=1", "tracker=tensorboard"], ("limbs", "fno")),
@@ -96,7 +98,8 @@ def test_killed_in_the_middle_and_started_again_gives_the_same_bits(program, tmp
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
     middle = checkpoint.load_latest(cut)["progress"]
-    assert 0 < middle["step"] < 40 and not middle["finished"]
+    assert 0 < middle["step"] < 40
+    assert not middle["finished"]
     done = program("train", "run=cut", *longer)
     assert "going on from" in done.stdout
     assert torch.equal(final_weights(cut), final_weights(whole))
@@ -115,7 +118,9 @@ def test_sigterm_saves_exits_with_its_code_and_a_damaged_latest_falls_back(progr
     latest = folder / checkpoint.LATEST
     latest.write_bytes(latest.read_bytes()[:-1000])
     done = program("train", "run=r", *LONGER)
-    assert "is damaged" in done.stderr and "instead" in done.stderr and "going on from" in done.stdout
+    assert "is damaged" in done.stderr
+    assert "instead" in done.stderr
+    assert "going on from" in done.stdout
 
 
 def test_a_signal_while_nothing_can_be_saved_does_not_ask_for_the_same_again(program, tmp_path):
@@ -131,11 +136,15 @@ def test_a_signal_while_nothing_can_be_saved_does_not_ask_for_the_same_again(pro
         process.communicate(timeout=120)
         return process.returncode
 
-    assert told("run ", "data.validation_samples=4000") == 143 and not (folder / checkpoint.LATEST).exists()
-    assert told("epoch 1/1", *slow) == 85 and checkpoint.load_latest(folder)["progress"]["finished"]
+    assert told("run ", "data.validation_samples=4000") == 143
+    assert not (folder / checkpoint.LATEST).exists()
+    assert told("epoch 1/1", *slow) == 85
+    assert checkpoint.load_latest(folder)["progress"]["finished"]
     assert told("complete already", *slow) == 143
     done = program("train", "run=r", *slow, "evaluation.after_training=false")
-    assert "not evaluated yet" in done.stdout and "pbs/evaluate.pbs" in done.stdout and not (folder / "evaluation").exists()
+    assert "not evaluated yet" in done.stdout
+    assert "pbs/evaluate.pbs" in done.stdout
+    assert not (folder / "evaluation").exists()
 
 
 def test_sigterm_to_the_whole_group_finds_the_readers_alive_until_the_state_is_saved(program, tmp_path):
@@ -165,16 +174,18 @@ def test_a_users_own_files(program, tmp_path, limbs):
     assert {k for k in metrics if "x" in k and k[0].isdigit()} <= {"16x12x12", "20x12x10"}
     (folder / "zz.npz").write_bytes(b"broken")
     failed = program("train", *options, tiny=("files", "fno"), expect=1)
-    assert "zz.npz" in failed.stderr and "Traceback" not in failed.stderr
+    assert "zz.npz" in failed.stderr
+    assert "Traceback" not in failed.stderr
     evaluated = program("evaluate", f"checkpoint={folder_of(done)}", "data=files", f"data.path={folder}", "data.on_error=skip", f"output={tmp_path / 'e'}")
-    assert "zz.npz" in evaluated.stderr and "1 skipped, 8 samples left" in evaluated.stderr
+    assert "zz.npz" in evaluated.stderr
+    assert "1 skipped, 8 samples left" in evaluated.stderr
     report = json.loads((tmp_path / "e/metrics.json").read_text())
     assert {"16x12x12", "20x12x10"} <= set(report)
     with open(tmp_path / "e/samples.csv") as file:
         assert len(list(csv.DictReader(file))) == 8
 
 
-@pytest.mark.parametrize("overrides, tiny, message", [
+@pytest.mark.parametrize(("overrides", "tiny", "message"), [
     (["model.backbone.modes=[3,9,3]"], ("limbs", "fno"), r"9 Fourier modes along H exceed what the grid \(16, 12, 12\) holds \(at most 6\)"),
     (["model.backbone.levels=4"], ("limbs", "unet"), r"grid \(16, 12, 12\) is too small to be halved 4 times"),
     (["runs_folder=/proc/none"], ("limbs", "fno"), "cannot be written"), (["model.composition=sum"], ("limbs", "fno"), "multiplicative, additive, direct"),
@@ -197,14 +208,15 @@ def test_bad_settings_fail_before_training_in_one_line(refused, overrides, tiny,
     assert [line for line in errors.splitlines() if line.startswith("error: ")]
 
 
-@pytest.mark.parametrize("words, message", [
+@pytest.mark.parametrize(("words", "message"), [
     (["training.epoch=3"], "did you mean training.epochs"), (["epochs=3"], "did you mean training.epochs"), (["modle=unet"], "did you mean model"),
     (["model=unett"], "fno_residual"), (["training.epochs=abc"], "a whole number is expected"), (["training.learning_rate=fast"], "a number is expected"),
     (["model.backbone.levels=3"], "no key"), (["epochs"], "write key=value"), (["data.grid=5"], "a list is expected"), (["data.workers=true"], "a whole number"), (["data.path=/var/tmp/48213[7].pbs01"], "needs quotes"),
 ])
 def test_typos_get_a_suggestion_at_once(program, words, message):
     done = program("train", *words, tiny=None, expect=2)
-    assert message in done.stderr and "Traceback" not in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_evaluate_explains_a_bad_checkpoint(program, tmp_path):

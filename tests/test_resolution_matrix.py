@@ -32,7 +32,8 @@ def test_interpolation_takes_nothing_from_air():
     field = torch.where(tissue, 3.0, -100.0)
     assert torch.equal(into_air(field, tissue), torch.full_like(field, 3.0))
     fine = upsample(field, tissue, (32, 24, 20))
-    assert torch.allclose(cosine(field, tissue, (32, 24, 20)), torch.tensor(3.0)) and torch.allclose(fine[..., :10], torch.tensor(3.0))
+    assert torch.allclose(cosine(field, tissue, (32, 24, 20)), torch.tensor(3.0))
+    assert torch.allclose(fine[..., :10], torch.tensor(3.0))
 
 
 def test_wavelengths_are_found_in_metres_and_add_up():
@@ -40,11 +41,13 @@ def test_wavelengths_are_found_in_metres_and_add_up():
     wave = torch.cos(2 * math.pi * torch.arange(16) * 2 / 16)[None, :, None, None].expand(1, 16, 12, 10)  # 8 voxels: 32 mm
     bands = by_wavelength(0.1 * wave, torch.ones(1, 16, 12, 10), ALL, spacing, [0.04, 0.02, 0.01])
     assert list(bands) == wavelength_names([0.04, 0.02, 0.01]) == ["40mm+", "20-40mm", "10-20mm", "0-10mm"]
-    assert bands["20-40mm"].item() == pytest.approx(0.1 / math.sqrt(2), rel=1e-5) and bands["40mm+"].item() < 1e-6
+    assert bands["20-40mm"].item() == pytest.approx(0.1 / math.sqrt(2), rel=1e-5)
+    assert bands["40mm+"].item() < 1e-6
     torch.manual_seed(0)
     error, truth, mask = torch.randn(2, 9, 8, 7), torch.randn(2, 9, 8, 7), torch.rand(2, 9, 8, 7) > 0.3
     bands = by_wavelength(error, truth, mask, torch.tensor([[0.004, 0.003, 0.005], [0.002, 0.002, 0.002]]), [0.02, 0.01])
-    norm = lambda f: torch.where(mask, f, 0.0).flatten(1).norm(dim=1)
+    def norm(f):
+        return torch.where(mask, f, 0.0).flatten(1).norm(dim=1)
     torch.testing.assert_close(sum(b**2 for b in bands.values()).sqrt(), norm(error) / norm(truth))
 
 
@@ -80,7 +83,9 @@ def test_every_run_is_measured_on_every_grid_against_every_contender(made, train
     cells = matrix.index(json.loads((folder / "resolution_matrix.json").read_text()))
     assert len(cells) == 3 * 3 * 2 + 4 * 4  # three rows, three grids: direct and analytical; four interpolations where there is a coarser training grid
     one = cells["16x12x12", "20x16x16", "direct"]["relative_l2"]
-    assert len(one["seeds"]) == 2 and one["mean"] == pytest.approx(sum(one["seeds"]) / 2) and one["std"] > 0
+    assert len(one["seeds"]) == 2
+    assert one["mean"] == pytest.approx(sum(one["seeds"]) / 2)
+    assert one["std"] > 0
     assert cells["16x12x12 and 20x16x16", "20x16x16", "potential, Fourier"]["from"] == "16x12x12"
     assert cells["16x12x12 and 20x16x16", "23x17x13", "potential, Fourier"]["from"] == "16x12x12"  # 20x16x16 is finer along W
     for cell in cells.values():
@@ -88,7 +93,9 @@ def test_every_run_is_measured_on_every_grid_against_every_contender(made, train
     measured = json.loads((trained() / "evaluation/metrics.json").read_text())["16x12x12"]["relative_l2"]["mean"]
     assert cells["16x12x12", "16x12x12", "direct"]["relative_l2"]["seeds"][0] == pytest.approx(measured, rel=1e-5)  # the same test limbs
     text = (folder / "resolution_matrix.md").read_text()
-    assert "beats all four interpolations" in text and "| 16x12x12 and 20x16x16 | 23x17x13 | 16x12x12 |" in text and " ± " in text
+    assert "beats all four interpolations" in text
+    assert "| 16x12x12 and 20x16x16 | 23x17x13 | 16x12x12 |" in text
+    assert " ± " in text
     assert (folder / "resolution_matrix.png").stat().st_size > 10_000
 
 
@@ -113,7 +120,8 @@ def test_runs_of_another_recipe_are_another_row(trained):
 @pytest.mark.parametrize("ends", ["sink", "robin"])
 def test_interpolation_has_no_poles_where_the_potential_has_no_zero_of_its_own(trained, ends):
     result = matrix.run_matrix([trained(f"problem.ends={ends}", "training.epochs=1")], [(20, 16, 16)], 2, [0.032], "cpu")
-    assert all(cell["relative_l2"]["mean"] < 1.5 for cell in result["cells"]) and len(result["cells"]) == 6
+    assert all(cell["relative_l2"]["mean"] < 1.5 for cell in result["cells"])
+    assert len(result["cells"]) == 6
 
 
 @pytest.mark.parametrize("text", ["48x24", "48x24xfew", "48x24x1", ""])
@@ -127,4 +135,6 @@ def test_the_readme_takes_table_and_figure(made, tmp_path):
     from physics_hybrid.readme import pictured
 
     text = pictured(made[0] / "resolution_matrix.json", matrix.matrix_table, "caption", tmp_path)
-    assert "| trained on |" in text and "(docs/resolution_matrix.png)" in text and (tmp_path / "docs/resolution_matrix.png").exists()
+    assert "| trained on |" in text
+    assert "(docs/resolution_matrix.png)" in text
+    assert (tmp_path / "docs/resolution_matrix.png").exists()

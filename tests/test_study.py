@@ -29,7 +29,8 @@ def test_every_cell_composes_and_all_make_the_same_number_of_steps(name):
             config = OmegaConf.to_container(compose("config", overrides=["run=x", *cell.overrides]), resolve=True)
             data = config["data"]
             steps.add(config["training"]["epochs"] * -(-(data["train_samples"] or data["samples_per_epoch"]) // data["batch_size"]))
-            assert config["runs_folder"] == "a folder [1]" and config["seed"] == study.seeds[0]
+            assert config["runs_folder"] == "a folder [1]"
+            assert config["seed"] == study.seeds[0]
     assert len(steps) == 1
     assert len({c.name for c in study.cells(Path("x"))}) == len(study.seeds) * len(study.samples) * len(study.arms)
 
@@ -74,10 +75,14 @@ def test_finished_cells_are_skipped_failures_do_not_stop_the_others_and_a_saved_
 
     with pytest.raises(SystemExit) as left:
         run(cells, tmp_path, launch)
-    assert left.value.code == 85 and asked == [c.name for c in cells]
+    assert left.value.code == 85
+    assert asked == [c.name for c in cells]
     asked.clear()
     failures = run(cells[:3], tmp_path, launch)
-    assert asked == [cells[1].name] and len(failures) == 1 and "exit status 1: error: no such grid" in failures[0] and str(tmp_path) in failures[0]
+    assert asked == [cells[1].name]
+    assert len(failures) == 1
+    assert "exit status 1: error: no such grid" in failures[0]
+    assert str(tmp_path) in failures[0]
     assert "finished before" in capsys.readouterr().out
     assert "Not finished: 2 of 4 runs" in report(cells, tiny, tmp_path)
     with pytest.raises(ValueError, match="other overrides .* another --output"):
@@ -96,11 +101,17 @@ def test_means_spreads_and_paired_ratios(tiny, tmp_path):
     assert hybrid["grids"]["8x8x8"]["ratio"] == pytest.approx({"mean": 0.375, "std": 0.125 * 2**0.5, "count": 2})  # 1/4 and 1/2, seed by seed
     assert [s["distinct_samples"] for s in summary] == [4, 4, 20, 20]
     table = report(cells, tiny, tmp_path)
-    assert "| 4 | direct | 0.3 ± 0.1 |" in table and "10 optimiser steps each" in table and "3 unseen limbs" in table
-    assert (tmp_path / "study.png").stat().st_size > 10_000 and json.loads((tmp_path / "study.json").read_text())["missing"] == []
+    assert "| 4 | direct | 0.3 ± 0.1 |" in table
+    assert "10 optimiser steps each" in table
+    assert "3 unseen limbs" in table
+    assert (tmp_path / "study.png").stat().st_size > 10_000
+    assert json.loads((tmp_path / "study.json").read_text())["missing"] == []
     (tmp_path / "docs").mkdir()
     page = fill("<!-- study -->\nold\n<!-- /study -->\n", "study", worth(tmp_path, tmp_path))
-    assert table in page and "old" not in page and "(docs/hybrid_value_tiny.png)" in page and (tmp_path / "docs/hybrid_value_tiny.png").exists()
+    assert table in page
+    assert "old" not in page
+    assert "(docs/hybrid_value_tiny.png)" in page
+    assert (tmp_path / "docs/hybrid_value_tiny.png").exists()
     rows[0]["steps"] = 11
     assert "unequal budgets: 10, 11" in markdown(summarise(rows, tiny), rows, tiny)
 
@@ -116,11 +127,15 @@ def test_one_cell_by_its_number_as_a_user_types_it(tiny, tmp_path):
     done = subprocess.run(command(*words, "--array-index", 3), cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr + "".join(p.read_text() for p in output.glob("cells/*.log"))
     cell = tiny.cells(output)[3]
-    assert (output / cell.name / "best").exists() and yaml.safe_load((output / cell.name / "config.yaml").read_text())["model"]["baseline"]["kind"] == "coarse_solve"
+    assert (output / cell.name / "best").exists()
+    assert yaml.safe_load((output / cell.name / "config.yaml").read_text())["model"]["baseline"]["kind"] == "coarse_solve"
     (row,) = collect(tiny.cells(output), output)
-    assert row["arm"] == cell.arm and row["steps"] == 4 and row["distinct_samples"] == 8
+    assert row["arm"] == cell.arm
+    assert row["steps"] == 4
+    assert row["distinct_samples"] == 8
     alone = row["grids"]["16x12x12"]
-    assert 0 < alone["relative_l2"] < 0.3 and alone["baseline_relative_l2"] < 0.3
+    assert 0 < alone["relative_l2"] < 0.3
+    assert alone["baseline_relative_l2"] < 0.3
     assert "Not finished: 3 of 4 runs" in report(tiny.cells(output), tiny, output)
 
 
@@ -132,14 +147,15 @@ def test_a_real_failure_is_reported_and_a_job_script_gets_the_overrides(tmp_path
     assert done.returncode == 1 and "direct_4_seed0: exit status 2" in done.stderr and "did you mean" in done.stderr, done.stderr
     study = Study.read(str(bad))
     path = prepare(study.cells(tmp_path / "o")[2], tmp_path / "o")
-    assert path.name == "direct_streamed_seed0.txt" and "model.compositoin=direct" in path.read_text().splitlines()
+    assert path.name == "direct_streamed_seed0.txt"
+    assert "model.compositoin=direct" in path.read_text().splitlines()
 
 
 def test_there_is_a_place_in_the_readme():
     fill((ROOT / "README.md").read_text(), "study", "x")
 
 
-@pytest.mark.parametrize("content, message", [
+@pytest.mark.parametrize(("content", "message"), [
     ("arms: {}", "has the keys"), (None, "hybrid_value_tiny"),
     (yaml.safe_dump({"common": [], "seeds": [0], "samples": {"a": []}, "arms": {"x": []}, "reference": "y", "panels": {}}), "name y"),
     (yaml.safe_dump({"common": [], "seeds": [0], "samples": {"a": []}, "arms": {"x y": [], "x, y": []}, "reference": "x y", "panels": {}}), "share a folder"),

@@ -8,7 +8,14 @@ from physicsnemo.models.fno import FNO as PhysicsNeMoFNO
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from physics_hybrid.models.blocks import PrunedSpectralConv3d, check_modes, checked_modes, crop, proportional_padding, zero_
+from physics_hybrid.models.blocks import (
+    PrunedSpectralConv3d,
+    check_modes,
+    checked_modes,
+    crop,
+    proportional_padding,
+    zero_,
+)
 
 
 class PlainFNO(Module):

@@ -94,7 +94,8 @@ class HybridWrapper(Module):
         self.backbone, self.encoder, self.baseline = backbone, encoder, baseline
         self.composition, self.sigma_components = composition, sigma_components
         self.sigma_input, self.sigma_eps = sigma_input, sigma_eps
-        column = lambda values: torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1, 1)
+        def column(values):
+            return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1, 1)
         self.register_buffer("sigma_mean", column(sigma_mean), persistent=False)
         self.register_buffer("sigma_std", column(sigma_std), persistent=False)
         self.modulation = SpacingModulation(feature_channels(sigma_components, encoder.channels), spacing_hidden)

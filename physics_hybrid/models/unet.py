@@ -70,7 +70,8 @@ class UNet3D(Module):
         super().__init__()
         self.levels, self.activation_checkpointing = levels, activation_checkpointing
         widths = [width * 2**i for i in range(levels + 1)]
-        stage = lambda first, rest: nn.Sequential(ResidualBlock(first, rest, groups), *(ResidualBlock(rest, rest, groups) for _ in range(blocks - 1)))
+        def stage(first, rest):
+            return nn.Sequential(ResidualBlock(first, rest, groups), *(ResidualBlock(rest, rest, groups) for _ in range(blocks - 1)))
         self.lift = nn.Conv3d(in_channels, width, 3, padding=1)
         self.down = nn.ModuleList(stage(widths[i], widths[i]) for i in range(levels))
         self.shrink = nn.ModuleList(nn.Conv3d(widths[i], widths[i + 1], 3, stride=2, padding=1) for i in range(levels))

@@ -140,7 +140,8 @@ class CoarseSolveBaseline(Module):
             phi_c = solve(body, PointSource(point, ampere), self.tolerance, torch.float32, warn=False).phi  # coarse it is meant to be
             phi_a = self.pole(body.sigma, point, ampere, wide)[:, 0]
             if self.ends.floating:
-                lowest = lambda phi: torch.where(body.tissue, phi, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
+                def lowest(phi):
+                    return torch.where(body.tissue, phi, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
                 phi_c = phi_c - lowest(phi_c) + lowest(phi_a)
             return upsample(phi_c / phi_a, body.tissue, grid)[:, None] * self.pole(sigma, point, current, spacing)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 import torch
@@ -73,19 +73,22 @@ class Batch:
         """Metres to the nearest electrode. (B, D, H, W)"""
         return functools.reduce(torch.minimum, (distance_from(point, self.shape, self.spacing) for point in self.electrodes))
 
-    def to(self, device: torch.device) -> "Batch":
-        move = lambda value: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+    def to(self, device: torch.device) -> Batch:
+        def move(value):
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
         return Batch(**{f.name: move(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
-    def split(self, size: int) -> list["Batch"]:
+    def split(self, size: int) -> list[Batch]:
         """Batches of `size` samples, the last one with what is left."""
-        part = lambda value, rows: value[rows] if isinstance(value, (Tensor, tuple)) else value
+        def part(value, rows):
+            return value[rows] if isinstance(value, (Tensor, tuple)) else value
         return [
             Batch(**{f.name: part(getattr(self, f.name), slice(k, k + size)) for f in dataclasses.fields(self)}) for k in range(0, len(self), size)
         ]
 
-    def pin_memory(self) -> "Batch":
-        pin = lambda value: value.pin_memory() if isinstance(value, Tensor) else value
+    def pin_memory(self) -> Batch:
+        def pin(value):
+            return value.pin_memory() if isinstance(value, Tensor) else value
         return Batch(**{f.name: pin(getattr(self, f.name)) for f in dataclasses.fields(self)})
 
     def conductor(self, ends: Ends | str) -> Conductor:
@@ -129,7 +132,8 @@ def collate(samples: Sequence[Sample], sigma_components: int) -> Batch:
     paired = {s.return_point is not None for s in samples}
     if len(paired) > 1:
         raise ValueError("samples of one electrode and of a pair cannot share a batch")
-    stack = lambda values: torch.from_numpy(np.stack([np.asarray(v, dtype=np.float32) for v in values]))
+    def stack(values):
+        return torch.from_numpy(np.stack([np.asarray(v, dtype=np.float32) for v in values]))
     labels = [s.labels for s in samples]
     return Batch(
         sigma=stack([components(s.sigma, sigma_components, s.name) for s in samples]),

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, map_coordinates
@@ -57,7 +57,8 @@ def shank() -> Shank:
         if len(points) > 2:
             hull = points[ConvexHull(points, qhull_options="QJ").vertices]
             outline.append(np.column_stack([np.full(len(hull), i), hull]))
-    centre = lambda label: np.argwhere(labels == label).mean(axis=0)[1:]
+    def centre(label):
+        return np.argwhere(labels == label).mean(axis=0)[1:]
     medial = centre(TIBIA) - centre(FIBULA)
     length = float(np.ptp(np.flatnonzero((labels == TIBIA).any(axis=(1, 2)))) + 1) * spacing
     return Shank(distance, spacing, length, (np.concatenate(outline) + 0.5) * spacing, medial / np.linalg.norm(medial))
@@ -122,7 +123,8 @@ def place(
         placed = Placed(start, axial, scale, angle, mirrored, (0.0, 0.0))
         d, y, x = placed.outline(length).T
         middle = np.array([-(y.min() + y.max()) / 2, -(x.min() + x.max()) / 2])
-        fits = lambda way: bool(room(d, y + middle[0] + way * towards[0], x + middle[1] + way * towards[1]).all())
+        def fits(way):
+            return bool(room(d, y + middle[0] + way * towards[0], x + middle[1] + way * towards[1]).all())
         if fits(0.0):
             break
         scale *= 0.95

@@ -63,7 +63,7 @@ class Ends:
             raise ValueError(f"beta={self.beta:g} has a meaning for ends=robin only, not for ends={self.kind}: leave it out")
 
     @classmethod
-    def of(cls, ends: "Ends | str") -> "Ends":
+    def of(cls, ends: Ends | str) -> Ends:
         return ends if isinstance(ends, Ends) else cls(ends)
 
     @property

@@ -15,9 +15,9 @@ import hashlib
 import math
 import sys
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -27,7 +27,16 @@ from tqdm import tqdm
 from physics_hybrid.potential.batch import Batch, collate, components
 from physics_hybrid.potential.generate import dataset_path, generate
 from physics_hybrid.potential.phantom import TISSUES
-from physics_hybrid.potential.samples import Address, Conventions, Sample, SampleError, expand, find, places, split_by_phantom
+from physics_hybrid.potential.samples import (
+    Address,
+    Conventions,
+    Sample,
+    SampleError,
+    expand,
+    find,
+    places,
+    split_by_phantom,
+)
 from physics_hybrid.potential.stream import Bodies, LimbStream, Solver
 from physics_hybrid.training.signals import quiet_worker
 
@@ -138,7 +147,8 @@ class Files:
         for ranks, count in done:
             seen = {i for batch in self._global_batches(order, ranks)[:count] for i in batch}
             order = [i for i in order if i not in seen]
-        share = lambda batch: batch[self.rank * len(batch) // self.world_size : (self.rank + 1) * len(batch) // self.world_size]
+        def share(batch):
+            return batch[self.rank * len(batch) // self.world_size : (self.rank + 1) * len(batch) // self.world_size]
         return [[self.entries[i].address for i in share(batch)] for batch in self._global_batches(order, self.world_size)]
 
     def _global_batches(self, order: list[int], ranks: int) -> list[list[int]]:
@@ -166,7 +176,7 @@ class Files:
         for batch in loader:
             yield batch.to(self.device)
 
-    def of_grid(self, grid: Grid, count: int | None = None) -> "Files":
+    def of_grid(self, grid: Grid, count: int | None = None) -> Files:
         return dataclasses.replace(self, entries=[e for e in self.entries if e.shape == tuple(grid)][:count])
 
 

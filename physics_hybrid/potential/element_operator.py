@@ -44,7 +44,8 @@ AXES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 def element_matrices(spacing: Tensor) -> Tensor:
     """int d_a N_i d_b N_j dV over one voxel for the six components of sigma (a != b: both orders). (B, 3) -> (B, 6, 8, 8), metres."""
-    one = lambda rows: torch.tensor(rows, dtype=spacing.dtype, device=spacing.device)
+    def one(rows):
+        return torch.tensor(rows, dtype=spacing.dtype, device=spacing.device)
     h = spacing[:, :, None, None]
     mass, stiffness = h * one([[2.0, 1.0], [1.0, 2.0]]) / 6, one([[1.0, -1.0], [-1.0, 1.0]]) / h
     slope = one([[-0.5, -0.5], [0.5, 0.5]]).expand_as(mass)  # int N_i' N_j
@@ -107,7 +108,7 @@ class ElementOperator:
     ends: Ends
 
     @classmethod
-    def of(cls, conductor: Conductor, dtype: torch.dtype = torch.float64) -> "ElementOperator":
+    def of(cls, conductor: Conductor, dtype: torch.dtype = torch.float64) -> ElementOperator:
         """
         Raises
         ------
@@ -117,7 +118,7 @@ class ElementOperator:
         require_way_out(conductor)
         return cls(conductor.sigma.to(dtype) * conductor.tissue[:, None], conductor.spacing.to(dtype), conductor.ends)
 
-    def to(self, dtype: torch.dtype) -> "ElementOperator":
+    def to(self, dtype: torch.dtype) -> ElementOperator:
         return ElementOperator(self.sigma.to(dtype), self.spacing.to(dtype), self.ends)
 
     @property
@@ -194,7 +195,7 @@ class ElementSource:
     load: Tensor
 
     @classmethod
-    def of(cls, conductor: Conductor, operator: ElementOperator, source: PointSource, singularity: str = "subtraction") -> "ElementSource":
+    def of(cls, conductor: Conductor, operator: ElementOperator, source: PointSource, singularity: str = "subtraction") -> ElementSource:
         """Point electrodes: in closed form (`subtraction`), or as I N_i(r_s) (`nodal`). sigma_inf is that of the best conductor within `BETTER_WITHIN` voxels of the electrode.
 
         Raises
@@ -230,7 +231,7 @@ class ElementSource:
             load = load - source.current.view(-1, 1, 1, 1) * share / share.sum(dim=(1, 2, 3), keepdim=True)
         return cls(phi_inf, centres, load)
 
-    def to(self, dtype: torch.dtype) -> "ElementSource":
+    def to(self, dtype: torch.dtype) -> ElementSource:
         return ElementSource(self.phi_inf.to(dtype), self.centres.to(dtype), self.load.to(dtype))
 
     def residual(self, operator: ElementOperator, nodes: Tensor) -> Tensor:
@@ -380,7 +381,8 @@ def _loads(low, high, excess: Tensor, source: PointSource, inverse: Tensor, rule
         shapes.append(torch.stack([1 - t, t], dim=-1) * w[..., None])
         slopes.append(torch.stack([-w / h, w / h], dim=-1))
     square = 0.0
-    view = lambda values, axis: values.view(len(values), *(n for a in range(3) for n in (values.shape[1:] if a == axis else (1, 1))))
+    def view(values, axis):
+        return values.view(len(values), *(n for a in range(3) for n in (values.shape[1:] if a == axis else (1, 1))))
     d = [view(o, axis) for axis, o in enumerate(offset)]
     for a, b in AXES if excess.ndim == 6 else AXES[:3]:
         square = square + (1 if a == b else 2) * inverse[:, a, b].view(-1, *[1] * 6) * d[a] * d[b]

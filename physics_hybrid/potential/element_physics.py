@@ -13,15 +13,20 @@ is not seen here: that is the part of the mean square error.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
 from torch import Tensor
 
 from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.conductor import Conductor, Ends, outside_sphere
-from physics_hybrid.potential.element_operator import ElementOperator, ElementSource, lift, voxels_round_nodes
+from physics_hybrid.potential.element_operator import (
+    ElementOperator,
+    ElementSource,
+    lift,
+    voxels_round_nodes,
+)
 from physics_hybrid.potential.point_source import PointSource
 
 #: A node's residual sees voxel centres up to one and a half voxels away along each axis.
@@ -40,7 +45,7 @@ class ElementPhysics:
         return self.operator.ends
 
     @classmethod
-    def of(cls, conductor: Conductor, source: PointSource, dtype: torch.dtype, singularity: str = "subtraction") -> "ElementPhysics":
+    def of(cls, conductor: Conductor, source: PointSource, dtype: torch.dtype, singularity: str = "subtraction") -> ElementPhysics:
         """Built in float64 (float32 on MPS) and rounded to `dtype`. `singularity` must be that of the truth.
 
         Raises

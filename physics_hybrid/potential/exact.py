@@ -94,7 +94,8 @@ def layered_box(
     if (returns is not None) != (ends.kind == "pair"):
         raise ValueError(f"ends={ends.kind}: a returning electrode belongs to ends=pair, and to no other")
     if returns is not None:
-        one = lambda point, sign: layered_box(d, h, w, lengths=lengths, interfaces=interfaces, sigma=sigma, source=point, current=sign * current, modes=modes, ends="sink")
+        def one(point, sign):
+            return layered_box(d, h, w, lengths=lengths, interfaces=interfaces, sigma=sigma, source=point, current=sign * current, modes=modes, ends="sink")
         return one(source, 1) + one(returns, -1)
     L_D, L_H, L_W = lengths
     d0, h0, w0 = source
@@ -159,7 +160,8 @@ def _drained_column(edges: np.ndarray, sigma: np.ndarray, h0: float, current: fl
     """g(h) of the mode without waves: -sigma g' = I ([h > h0] - h / L), g continuous and of zero mean. Edges, h in metres."""
     knots = np.unique([*edges, h0])
     middle = (knots[1:] + knots[:-1]) / 2
-    slope = lambda h, side: -current * ((side > h0) - h / edges[-1]) / sigma[np.searchsorted(edges, side) - 1]
+    def slope(h, side):
+        return -current * ((side > h0) - h / edges[-1]) / sigma[np.searchsorted(edges, side) - 1]
     value = np.concatenate([[0.0], np.cumsum(slope(middle, middle) * np.diff(knots))])  # the midpoint is exact for a linear slope
 
     def g(h):
@@ -182,7 +184,8 @@ def two_half_spaces(
         raise ValueError(f"the source lies in the medium z > 0: depth must be positive; got {depth:g} m")
     (t1, n1), (t2, n2) = first, second
     rho = np.hypot(x, y)
-    infinite = lambda distance: current / (4 * np.pi * np.sqrt(t1 * t1 * n1) * np.sqrt(rho**2 / t1 + distance**2 / n1))
+    def infinite(distance):
+        return current / (4 * np.pi * np.sqrt(t1 * t1 * n1) * np.sqrt(rho**2 / t1 + distance**2 / n1))
     g1, g2 = np.sqrt(t1 * n1), np.sqrt(t2 * n2)
     inside = infinite(z - depth) + (g1 - g2) / (g1 + g2) * infinite(z + depth)
     if g2 == 0:
@@ -316,7 +319,8 @@ def layered_cylinder(
         return factor * ive(n, x0) * kve(n, x), -factor * ive(n, x0) * (kve(n - 1, x) + n / x * kve(n, x)) * kappa[home]
 
     size = 2 * layers - 1  # the innermost layer has no K
-    column = lambda layer: (2 * layer - 1, 2 * layer) if layer else (None, 0)
+    def column(layer):
+        return (2 * layer - 1, 2 * layer) if layer else (None, 0)
     system, right = np.zeros((modes[0], modes[1], size, size)), np.zeros((modes[0], modes[1], size))
 
     def put(row, layer, radius, sign, flux):

@@ -17,15 +17,20 @@ outer voxel face, extrapolated by Richardson's rule: its own error of order h^2 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Callable
 
 import numpy as np
 import torch
 
 from physics_hybrid.potential.conductor import Conductor, Ends
-from physics_hybrid.potential.exact import layered_box, layered_cylinder, sphere_with_uniform_sink, two_half_spaces
+from physics_hybrid.potential.exact import (
+    layered_box,
+    layered_cylinder,
+    sphere_with_uniform_sink,
+    two_half_spaces,
+)
 from physics_hybrid.potential.multigrid import solve
 from physics_hybrid.potential.point_source import PointSource
 
@@ -128,7 +133,7 @@ def placed(point, h: float, centred: bool) -> tuple[float, ...]:
 
 # --- layered box ------------------------------------------------------------------------------------------------------------------------
 
-BOX = dict(lengths=(0.096, 0.048, 0.048), interfaces=[0.012, 0.036], source=(0.0445, 0.0225, 0.0205))
+BOX = {"lengths": (0.096, 0.048, 0.048), "interfaces": [0.012, 0.036], "source": (0.0445, 0.0225, 0.0205)}
 RETURN = (0.0205, 0.0265, 0.0305)
 ISOTROPIC, FIBRES = ((0.04,) * 3, (0.2455,) * 3, (0.02,) * 3), ((0.04,) * 3, MUSCLE, (0.02,) * 3)
 BETA = 20.0
@@ -179,7 +184,8 @@ def half_spaces(first, second, depths, h: float, edge: float = 0.064) -> Posed:
     place = np.stack(np.meshgrid(*grid, indexing="ij"))
     distance = np.linalg.norm(place - points[:, :, None, None, None], axis=1)
     exact = np.nan_to_num(np.stack([phi(*place) for phi in closed]))
-    beyond = lambda metres: body.tissue.numpy() & (distance > metres)
+    def beyond(metres):
+        return body.tissue.numpy() & (distance > metres)
     return Posed(body, electrodes(points), exact - w, {"beyond 10 mm": beyond(0.010), "beyond 5 voxels": beyond(5 * h), "beyond 3 voxels": beyond(3 * h)})
 
 
@@ -227,7 +233,7 @@ def halves() -> list[Case]:
 
 # --- round bodies: the voxel staircase ----------------------------------------------------------------------------------------------------
 
-CYLINDER = dict(length=0.16, radii=[0.010, 0.030, 0.034, 0.036], sigma=np.array([t[:2] for t in (BONE, MUSCLE, FAT, SKIN)]), source=(0.07, 0.021, 0.4))
+CYLINDER = {"length": 0.16, "radii": [0.010, 0.030, 0.034, 0.036], "sigma": np.array([t[:2] for t in (BONE, MUSCLE, FAT, SKIN)]), "source": (0.07, 0.021, 0.4)}
 TISSUES = ("bone", "muscle", "fat", "skin")
 #: EXACT.md: relative L2 of each tissue at 2 mm and 1 mm
 STAIRCASE = {"bone": (0.016, 0.008), "muscle": (0.016, 0.008), "fat": (0.019, 0.011), "skin": (0.029, 0.013)}
@@ -252,7 +258,7 @@ def cylinder(h: float, centred: bool = False) -> Posed:
     return Posed(conductor(sigma, h), electrodes(source), exact, regions)
 
 
-SPHERE = dict(radius=0.09, sigma=0.33, source=np.array([0.02, 0.03, -0.01]))
+SPHERE = {"radius": 0.09, "sigma": 0.33, "source": np.array([0.02, 0.03, -0.01])}
 
 
 def _ball(h: float, radii, sigma, room: float = 0.096):
@@ -331,7 +337,7 @@ def cases() -> list[Case]:
 
 #: distances of the source from the interface, in voxels
 DISTANCES = (0.1, 0.25, 0.5, 1.0, 2.0)
-NEAR_BOX = dict(lengths=(0.064, 0.048, 0.048))
+NEAR_BOX = {"lengths": (0.064, 0.048, 0.048)}
 
 
 def near_box(table, interfaces, places, h: float) -> Posed:
@@ -351,8 +357,10 @@ def near_box(table, interfaces, places, h: float) -> Posed:
 def near_interfaces() -> dict[str, tuple[tuple[float, ...], Callable[[float], Posed]]]:
     """kind of interface -> (distances in voxels, spacing -> Posed with one source for each distance)."""
     plane, top = 0.024, NEAR_BOX["lengths"][1]
-    box_at = lambda table, interfaces, place: lambda h: near_box(table, interfaces, [place(f * h) for f in DISTANCES], h)
-    halves_at = lambda name: lambda h: half_spaces(*HALVES[name], [f * h for f in DISTANCES], h, edge=0.048)
+    def box_at(table, interfaces, place):
+        return lambda h: near_box(table, interfaces, [place(f * h) for f in DISTANCES], h)
+    def halves_at(name):
+        return lambda h: half_spaces(*HALVES[name], [f * h for f in DISTANCES], h, edge=0.048)
     in_skin = (0.25, 0.5, 0.75)
     return {
         "insulator, from 5:1 muscle across its fibres": (DISTANCES, box_at([MUSCLE], [], lambda distance: top - distance)),

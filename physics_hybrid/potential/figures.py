@@ -34,7 +34,8 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
     plt = _pyplot()
     from matplotlib.colors import LogNorm, SymLogNorm
 
-    array = lambda t: t[0].detach().float().cpu().numpy()
+    def array(t):
+        return t[0].detach().float().cpu().numpy()
     tissue, truth, guess, base = (array(t) for t in (batch.tissue, batch.u, phi, phi_a))
     tissue = tissue.astype(bool)
     sign = float(np.sign(batch.current[0].item()))  # a sink is drawn as the source it mirrors
@@ -42,25 +43,26 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
     spacing, point = (p[0].cpu().numpy() * 1e3 for p in (batch.spacing, batch.source_point))
     marks = [(point, "+")] if batch.return_point is None else [(point, "+"), (batch.return_point[0].cpu().numpy() * 1e3, "_")]
     voxel = np.minimum((point / spacing).astype(int), np.array(tissue.shape) - 1)
-    hide = lambda field: np.ma.masked_where(~tissue, field)
+    def hide(field):
+        return np.ma.masked_where(~tissue, field)
     with np.errstate(divide="ignore", invalid="ignore"):
         correction = hide(guess / np.where(base == 0, np.nan, base) - 1)
     error = hide((guess - truth) * 1e3)
     top = float(np.percentile(truth[tissue], 99.9)) * 1e3
     both_signs = float(np.percentile(truth[tissue], 5)) < 0
     if both_signs:  # no reference: zero mean
-        shades = dict(norm=SymLogNorm(linthresh=top * 1e-2, vmin=-top, vmax=top), cmap="PuOr_r")
+        shades = {"norm": SymLogNorm(linthresh=top * 1e-2, vmin=-top, vmax=top), "cmap": "PuOr_r"}
         correction = hide((guess - base) * 1e3)  # the ratio has a pole where phi_a passes zero
     else:
-        shades = dict(norm=LogNorm(vmin=max(float(np.percentile(truth[tissue], 2)) * 1e3, top * 1e-4), vmax=top), cmap="viridis")
+        shades = {"norm": LogNorm(vmin=max(float(np.percentile(truth[tissue], 2)) * 1e3, top * 1e-4), vmax=top), "cmap": "viridis"}
     span = float(np.ceil(np.percentile(np.abs(correction.compressed()), 99) * 10) / 10) or 0.1
     wrong = max(float(np.percentile(np.abs(error.compressed()), 99)), 1e-9)
     panels = (
         (r"truth $\phi$", hide(truth * 1e3), shades, "mV"),
         (r"prediction $\hat\phi$", hide(guess * 1e3 if both_signs else np.maximum(guess * 1e3, shades["norm"].vmin * 1e-3)), shades, "mV"),
-        (r"correction $\hat\phi - \phi_a$" if both_signs else r"correction $\hat\phi/\phi_a - 1$", correction, dict(vmin=-span, vmax=span, cmap="RdBu_r"), "mV" if both_signs else "dimensionless"),
-        (r"error $\hat\phi - \phi$", error, dict(vmin=-wrong, vmax=wrong, cmap="RdBu_r"), "mV"),
-        (r"$|\hat\phi - \phi|$", np.ma.masked_less_equal(np.abs(error), 0), dict(norm=LogNorm(vmin=wrong * 1e-3, vmax=wrong), cmap="magma"), "mV"),
+        (r"correction $\hat\phi - \phi_a$" if both_signs else r"correction $\hat\phi/\phi_a - 1$", correction, {"vmin": -span, "vmax": span, "cmap": "RdBu_r"}, "mV" if both_signs else "dimensionless"),
+        (r"error $\hat\phi - \phi$", error, {"vmin": -wrong, "vmax": wrong, "cmap": "RdBu_r"}, "mV"),
+        (r"$|\hat\phi - \phi|$", np.ma.masked_less_equal(np.abs(error), 0), {"norm": LogNorm(vmin=wrong * 1e-3, vmax=wrong), "cmap": "magma"}, "mV"),
     )
     heights = [spacing[a[0]] * tissue.shape[a[0]] / (spacing[a[1]] * tissue.shape[a[1]]) for _, a, _ in SECTIONS]
     figure, axes = plt.subplots(

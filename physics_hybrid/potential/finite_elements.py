@@ -26,7 +26,6 @@ from physics_hybrid.potential.element_operator import AXES, CORNERS, ElementOper
 from physics_hybrid.potential.multigrid import SolverError
 from physics_hybrid.potential.point_source import PointSource, matrix
 
-
 #: Eigenvalues of the coarsest matrix below this share of the finest diagonal are its null space: of a floating body the constants, to rounding only.
 COARSE_NULL_SPACE = 1e-10
 
@@ -82,7 +81,8 @@ def solve_elements(
             correction[k][free] = torch.from_numpy(x)
             iterations = max(iterations, count)
     nodes = start + correction
-    norm = lambda field: field.flatten(1).norm(dim=1)
+    def norm(field):
+        return field.flatten(1).norm(dim=1)
     size = norm(rhs)
     relative = norm(known.residual(operator, nodes)) / size.clamp_min(torch.finfo(torch.float64).tiny)
     if not bool((relative <= tolerance).all()):
@@ -157,7 +157,8 @@ def assemble(conductor: Conductor, b: int = 0) -> csr_matrix:
     K = K[:3].sum(axis=0, keepdims=True) if len(sigma) == 1 else K[: len(sigma)]
     size = sigma.shape[1:]
     entries = np.zeros((3, 3, 3, *(n + 1 for n in size)))
-    at = lambda corner: tuple(slice(i, i + n) for i, n in zip(corner, size))
+    def at(corner):
+        return tuple(slice(i, i + n) for i, n in zip(corner, size))
     for i, row in enumerate(CORNERS):
         for j, column in enumerate(CORNERS):
             offset = tuple(1 + q - p for p, q in zip(row, column))

@@ -24,7 +24,6 @@ from physics_hybrid.potential.phantom import TISSUES
 from physics_hybrid.potential.samples import AXES, SCHEMA_VERSION, UNITS
 from physics_hybrid.potential.stream import LimbStream
 
-
 #: Samples solved and written together. Part of the format: runs that go on from each other's parts must agree on it.
 PART = 4
 
@@ -78,7 +77,8 @@ def generate(path: Path, stream: LimbStream, count: int, progress: bool = True) 
 
 
 def _datasets(batch: Batch) -> dict[str, np.ndarray]:
-    array = lambda value: value.cpu().numpy()
+    def array(value):
+        return value.cpu().numpy()
     return {
         "sigma": np.moveaxis(array(batch.sigma), 1, -1), "source": array(batch.source), "u": array(batch.u),
         "mask": array(batch.tissue).astype(np.uint8), "spacing": array(batch.spacing).astype(np.float64),

@@ -13,9 +13,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -164,7 +165,8 @@ def read_table(table: dict[str, Any]) -> list[Tissue]:
         where = f"data.tissues.{name}"
         if not isinstance(entry, dict) or set(entry) != {"label", "sigma"}:
             raise ValueError(f"{where} must be {{label: .., sigma: ..}}; got {entry}")
-        several = lambda value: tuple(value) if isinstance(value, (list, tuple)) else (value,)
+        def several(value):
+            return tuple(value) if isinstance(value, (list, tuple)) else (value,)
         labels, sigma = several(entry["label"]), several(entry["sigma"])
         if not labels or not all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
             raise ValueError(f"{where}.label must be a whole number or a list of them; got {entry['label']}")
@@ -245,14 +247,16 @@ class Body:
 def _resample(index: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
     """Tissue where at least half of a voxel's volume is tissue: the one that fills most of it. Air elsewhere."""
     d, h, w = (_overlap(n, g) for n, g in zip(index.shape, grid))
-    share = lambda row: np.tensordot(d, h @ ((index == row).astype(np.float32) @ w.T), 1).round(5)
+    def share(row):
+        return np.tensordot(d, h @ ((index == row).astype(np.float32) @ w.T), 1).round(5)
     shares = np.stack([share(row) for row in range(1, int(index.max()) + 1)])
     return np.where(shares.sum(axis=0) >= 0.5 - 1e-4, 1 + shares.argmax(axis=0), 0).astype(np.uint8)
 
 
 def _overlap(old: int, new: int) -> np.ndarray:
     """Share of each new voxel that each old one fills, along one axis. (new, old)"""
-    edges = lambda n: np.arange(n + 1) / n
+    def edges(n):
+        return np.arange(n + 1) / n
     low = np.maximum(edges(new)[:-1, None], edges(old)[:-1])
     return (new * np.clip(np.minimum(edges(new)[1:, None], edges(old)[1:]) - low, 0, None)).astype(np.float32)
 
@@ -443,7 +447,7 @@ class Segmentations:
             raise ValueError(f"data.splits gives nothing to {split}: {self.splits}")
         return self.bodies[mine[number % len(mine)]]
 
-    def draw(self, seed: int, split: int, number: int, electrodes: int = 1) -> "Segmented":
+    def draw(self, seed: int, split: int, number: int, electrodes: int = 1) -> Segmented:
         """Sample `number` of a split (0 train, 1 validation, 2 test), with one electrode or two."""
         name = SPLITS[split]
         body = self._body(name, number)

@@ -112,7 +112,7 @@ class Physics:
     ends: Ends
 
     @classmethod
-    def of(cls, batch: Batch, ends: Ends | str, dtype: torch.dtype | None = None) -> "Physics | ElementPhysics":
+    def of(cls, batch: Batch, ends: Ends | str, dtype: torch.dtype | None = None) -> Physics | ElementPhysics:
         """The problem that made the truth: by finite elements where the batch has their nodes. Built in float64 (float32 on MPS) and
         rounded to `dtype` (default: that of batch.u). Volumes take a source that covers more voxels than a point does (`Batch.spread`), or was
         nodal, as it lies on the grid, nothing of it in closed form; elements take every source for a point, in its centre of mass."""

@@ -55,7 +55,8 @@ class Metrics:
         raw = phi
         if Ends.of(self.ends).floating:
             phi, truth = zero_mean(phi, mask), zero_mean(truth, mask)
-        norm = lambda field, where: torch.where(where, field, 0.0).flatten(1).norm(dim=1)
+        def norm(field, where):
+            return torch.where(where, field, 0.0).flatten(1).norm(dim=1)
         size = norm(truth, mask)
         error = phi - truth
         empty = [name for name, s in zip(batch.names, size.tolist()) if s == 0]

@@ -25,7 +25,6 @@ from physics_hybrid.potential.multipoint import MultipointOperator, operator_of
 from physics_hybrid.potential.operator import FluxOperator, Subtraction, nodal_source
 from physics_hybrid.potential.point_source import PointSource
 
-
 #: An electrode so many voxels from tissue that conducts so much better than its own earns a warning.
 BESIDE_VOXELS, BETTER = 0.4, 2.0
 
@@ -58,7 +57,7 @@ class Stencil:
             out.narrow(a + 1, 0, m).addcmul_(k, phi.narrow(a + 1, 1, m), value=-1)
         return out
 
-    def coarsen(self) -> "Stencil":
+    def coarsen(self) -> Stencil:
         out = []
         for a, k in enumerate(self.conductance):
             last = k.shape[a + 1] - 1
@@ -166,7 +165,8 @@ def conjugate_gradients(
     """
     A = Stencil(operator.conductance) if isinstance(operator, FluxOperator) else operator
     precondition = Multigrid(preconditioner or operator)
-    dot = lambda u, v: (u * v).sum(dim=(1, 2, 3), keepdim=True)
+    def dot(u, v):
+        return (u * v).sum(dim=(1, 2, 3), keepdim=True)
     size = dot(rhs, rhs).sqrt()
     goal = tolerance * size
     x = torch.zeros_like(rhs)

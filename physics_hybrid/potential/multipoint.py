@@ -70,7 +70,7 @@ class MultipointOperator:
     """
 
     kind: Tensor
-    table: "Corners"
+    table: Corners
     spacing: Tensor
     shape: tuple[int, int, int]
 
@@ -78,7 +78,7 @@ class MultipointOperator:
     REACH: ClassVar[float] = math.sqrt(3)
 
     @classmethod
-    def of(cls, conductor: Conductor, dtype: torch.dtype = torch.float64) -> "MultipointOperator":
+    def of(cls, conductor: Conductor, dtype: torch.dtype = torch.float64) -> MultipointOperator:
         """Build the operator of a conductor with symmetric tensors (B, 6, D, H, W).
 
         Raises
@@ -203,7 +203,7 @@ class MultipointOperator:
             out.append(values)
         return out
 
-    def to(self, dtype: torch.dtype) -> "MultipointOperator":
+    def to(self, dtype: torch.dtype) -> MultipointOperator:
         return MultipointOperator(self.kind, self.table.to(dtype), self.spacing.to(dtype), self.shape)
 
 
@@ -230,7 +230,7 @@ class Corners:
     end_share: Tensor
 
     @classmethod
-    def of(cls, resistivity: Tensor, sigma_dd: Tensor, end: Tensor, spacing: Tensor, exchange: float) -> "Corners":
+    def of(cls, resistivity: Tensor, sigma_dd: Tensor, end: Tensor, spacing: Tensor, exchange: float) -> Corners:
         """sigma_dd (N, 8) S/m; end (N,): 1 on the first cut face, 2 on the last, else 0; spacing (N, 3) m; exchange : beta in 1/m."""
         N, alive = len(resistivity), sigma_dd > 0
         active = torch.zeros(N, 12, dtype=torch.bool, device=alive.device)
@@ -256,7 +256,7 @@ class Corners:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(torch.where(both, M, 0.0) + closed)) - closed
         return cls(inverse @ (R * active[..., None]), inverse, resistivity, active, end_share)
 
-    def to(self, dtype: torch.dtype) -> "Corners":
+    def to(self, dtype: torch.dtype) -> Corners:
         return Corners(self.flux.to(dtype), self.inverse.to(dtype), self.resistivity.to(dtype), self.active, self.end_share.to(dtype))
 
 

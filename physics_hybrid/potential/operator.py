@@ -39,8 +39,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from physics_hybrid.potential.conductor import ON_FACE, Conductor, face_positions, offsets_from
-from physics_hybrid.potential.point_source import PointSource, face_current_density, infinite_medium, matrix, potential
-
+from physics_hybrid.potential.point_source import (
+    PointSource,
+    face_current_density,
+    infinite_medium,
+    matrix,
+    potential,
+)
 
 #: Voxels from a grounded end within which the closed form of an electrode has its mirror image, too. Farther away the grid does as well without.
 MIRRORED = 3.0
@@ -77,7 +82,7 @@ class FluxOperator:
     REACH: ClassVar[float] = 1.0
 
     @classmethod
-    def of(cls, conductor: Conductor, dtype: torch.dtype = torch.float64) -> "FluxOperator":
+    def of(cls, conductor: Conductor, dtype: torch.dtype = torch.float64) -> FluxOperator:
         """Build the operator of a conductor with scalar or diagonal sigma.
 
         Raises
@@ -146,7 +151,7 @@ class FluxOperator:
         known[0][:, [0, -1]] += outward * self.conductance[0][:, [0, -1]] * _column(self.spacing[:, 0]) * phi_end
         return known
 
-    def to(self, dtype: torch.dtype) -> "FluxOperator":
+    def to(self, dtype: torch.dtype) -> FluxOperator:
         return FluxOperator(tuple(k.to(dtype) for k in self.conductance), self.spacing.to(dtype))
 
 
@@ -183,7 +188,7 @@ class Subtraction:
     rhs: Tensor
 
     @classmethod
-    def of(cls, conductor: Conductor, operator: FluxOperator, source: PointSource) -> "Subtraction":
+    def of(cls, conductor: Conductor, operator: FluxOperator, source: PointSource) -> Subtraction:
         """Point electrodes in closed form. sigma_inf is that of the voxel that holds the electrode: on an interface, of the better conductor (`Conductor.in_tissue`).
 
         Raises
@@ -202,7 +207,7 @@ class Subtraction:
         return cls(phi_inf, known, total, injected - evenly, rhs)
 
     @classmethod
-    def density(cls, conductor: Conductor, operator: FluxOperator, density: Tensor) -> "Subtraction":
+    def density(cls, conductor: Conductor, operator: FluxOperator, density: Tensor) -> Subtraction:
         """Nothing in closed form: any current density (B, D, H, W) in A/m^3 on the grid, such as an electrode of many voxels.
 
         Raises
@@ -225,17 +230,20 @@ class Subtraction:
         nothing = tuple(density.new_zeros(len(density), *face) for face in ((d + 1, h, w), (d, h + 1, w), (d, h, w + 1)))
         return cls(torch.zeros_like(density), nothing, nothing, injected, injected)
 
-    def where(self, chosen: Tensor, other: "Subtraction") -> "Subtraction":
+    def where(self, chosen: Tensor, other: Subtraction) -> Subtraction:
         """This one for the samples marked (B,), the other one for the rest."""
-        pick = lambda mine, theirs: torch.where(_column(chosen), mine, theirs)
-        faces = lambda mine, theirs: tuple(map(pick, mine, theirs))
+        def pick(mine, theirs):
+            return torch.where(_column(chosen), mine, theirs)
+        def faces(mine, theirs):
+            return tuple(map(pick, mine, theirs))
         return Subtraction(
             pick(self.phi_inf, other.phi_inf), faces(self.known, other.known), faces(self.total, other.total),
             pick(self.injected, other.injected), pick(self.rhs, other.rhs),
         )
 
-    def to(self, dtype: torch.dtype) -> "Subtraction":
-        faces = lambda values: tuple(f.to(dtype) for f in values)
+    def to(self, dtype: torch.dtype) -> Subtraction:
+        def faces(values):
+            return tuple(f.to(dtype) for f in values)
         return Subtraction(self.phi_inf.to(dtype), faces(self.known), faces(self.total), self.injected.to(dtype), self.rhs.to(dtype))
 
     def current_density(self, operator: FluxOperator, phi: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -108,7 +108,7 @@ class LimbDistribution:
             raise ValueError(f"data.phantom.bone_scale must be [low, high] with 0 < low <= high; got {list(self.bone_scale)}")
 
     @classmethod
-    def of(cls, settings: dict) -> "LimbDistribution":
+    def of(cls, settings: dict) -> LimbDistribution:
         """From data.phantom as YAML or JSON have it, where pairs are lists."""
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
 
@@ -132,7 +132,7 @@ class LimbDistribution:
         """What must not be in two splits: every limb is its own."""
         return f"limb-{seed}-{split}-{number}"
 
-    def draw(self, *key: int, electrodes: int = 1) -> "Limb":
+    def draw(self, *key: int, electrodes: int = 1) -> Limb:
         """The limb that belongs to `key` (any integers): the same key gives the same limb, always, with one electrode or two.
 
         Raises
@@ -141,7 +141,8 @@ class LimbDistribution:
             Settings that leave no room: for muscle, for a source in it, for a second electrode `pair_distance` away.
         """
         random = np.random.default_rng(np.random.SeedSequence(entropy=list(key)))
-        span = lambda pair: float(random.uniform(*pair))
+        def span(pair):
+            return float(random.uniform(*pair))
         extent = tuple(e * (1 + random.uniform(-1, 1) * self.extent_jitter) for e in self.extent)
         first = span(self.radius) * min(extent[1:]) / 2
         second = first * span(self.eccentricity)
@@ -186,7 +187,7 @@ class LimbDistribution:
                 return dataclasses.replace(limb, electrodes=(source, second_source))
         raise ValueError(f"data.phantom.pair_distance={self.pair_distance:g} m: found no second electrode so far from the first; lower it")
 
-    def _place(self, limb: "Limb", random: np.random.Generator) -> "Electrode":
+    def _place(self, limb: Limb, random: np.random.Generator) -> Electrode:
         on_skin = random.uniform() < self.source_on_skin
         height = limb.extent[0] * random.uniform(self.source_margin, 1 - self.source_margin)
         if on_skin:
@@ -239,7 +240,8 @@ class Limb:
     def label(self, d, h, w) -> np.ndarray:
         """Tissue labels (uint8, indices into TISSUES) at points in metres; broadcasts."""
         scale, y, x = self._section(d, h, w)
-        inside = lambda thickness: self.within(thickness, d, y, x)
+        def inside(thickness):
+            return self.within(thickness, d, y, x)
         out = np.zeros(np.broadcast(scale, y, x).shape, dtype=np.uint8)
         out[inside(0.0)] = SKIN
         out[inside(self.skin)] = FAT
@@ -260,7 +262,7 @@ class Limb:
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return (d, y * cos - x * sin + self.extent[1] / 2, y * sin + x * cos + self.extent[2] / 2)
 
-    def voxelise(self, grid: tuple[int, int, int]) -> "VoxelLimb":
+    def voxelise(self, grid: tuple[int, int, int]) -> VoxelLimb:
         """Labels, conductivity and electrodes on a grid (D, H, W).
 
         Raises

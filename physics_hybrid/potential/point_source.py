@@ -48,11 +48,11 @@ class PointSource:
         if not bool(torch.isfinite(self.point).all() & torch.isfinite(self.current).all()):
             raise ValueError("source point (m) and current (A) must be finite")
 
-    def to(self, dtype: torch.dtype) -> "PointSource":
+    def to(self, dtype: torch.dtype) -> PointSource:
         return PointSource(self.point.to(dtype), self.current.to(dtype), None if self.returns is None else self.returns.to(dtype))
 
     @property
-    def electrodes(self) -> list["PointSource"]:
+    def electrodes(self) -> list[PointSource]:
         """The one electrode, or the two of a pair with currents of opposite sign."""
         if self.returns is None:
             return [self]
@@ -86,7 +86,8 @@ def potential(offsets: list[Tensor], current: Tensor, sigma: Tensor, softening: 
     -------
     Tensor (B, D, H, W)
     """
-    column = lambda value: torch.as_tensor(value, dtype=sigma.dtype, device=sigma.device).reshape(-1, 1, 1, 1)
+    def column(value):
+        return torch.as_tensor(value, dtype=sigma.dtype, device=sigma.device).reshape(-1, 1, 1, 1)
     components = sigma.shape[1]
     if components == 1:
         mean = sigma[:, 0]
@@ -168,7 +169,8 @@ def _through_parallelograms(corner: list[Tensor], spacing: Tensor, current: Tens
 
 def _triangle(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """Solid angle of a triangle seen from the origin, positive where its normal (b - a) x (c - a) points away."""
-    dot = lambda p, q: (p * q).sum(dim=-1)
+    def dot(p, q):
+        return (p * q).sum(dim=-1)
     la, lb, lc = (p.norm(dim=-1) for p in (a, b, c))
     return 2 * torch.atan2(dot(a, torch.linalg.cross(b, c)), la * lb * lc + dot(a, b) * lc + dot(a, c) * lb + dot(b, c) * la)
 

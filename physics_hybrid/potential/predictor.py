@@ -34,7 +34,7 @@ class Predictor:
         self.network, self.ends, self.coordinates, self.about, self.card = network.eval(), ends, coordinates, about or {}, card
 
     @classmethod
-    def load(cls, folder: Path | str | None = None, device: torch.device | str = "cpu") -> "Predictor":
+    def load(cls, folder: Path | str | None = None, device: torch.device | str = "cpu") -> Predictor:
         """What `python -m physics_hybrid.ship` wrote into `folder` (None: into the package). FileNotFoundError where there is nothing."""
         from physics_hybrid.training.checkpoint import load_model
 
@@ -46,7 +46,7 @@ class Predictor:
         facts = json.loads(about.read_text())
         return cls(load_model(weights), Ends(**facts["ends"]), facts["coordinates"], facts, card.read_text() if card.exists() else "").to(device)
 
-    def to(self, device: torch.device | str) -> "Predictor":
+    def to(self, device: torch.device | str) -> Predictor:
         self.network = self.network.to(device)
         return self
 
@@ -145,7 +145,8 @@ class Predictor:
     def _batch(self, body: Conductor, sources: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """phi (K, D, H, W) of K sources of 1 A."""
         count, device = len(sources), self.device
-        tensor = lambda values: torch.as_tensor(values, dtype=torch.float32).to(device)
+        def tensor(values):
+            return torch.as_tensor(values, dtype=torch.float32).to(device)
         source = torch.zeros(count, *body.shape, device=device)
         for f, (voxels, values) in zip(source, sources):
             f[tuple(torch.from_numpy(voxels.T).to(device))] = tensor(values)

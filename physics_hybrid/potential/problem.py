@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,8 @@ def model_inputs(batch: Batch, kind: str = "cell") -> Tensor:
     source: the sum of both potentials has a zero surface, where a multiplicative correction would have a pole.
     """
     grid = coordinates(batch.shape, kind, batch.sigma.device).expand(len(batch), -1, -1, -1, -1)
-    stack = lambda source: torch.cat([batch.sigma, source[:, None], grid], dim=1)
+    def stack(source):
+        return torch.cat([batch.sigma, source[:, None], grid], dim=1)
     if batch.return_point is None:
         return stack(batch.source)
     return torch.cat([stack(batch.source.clamp_min(0)), stack((-batch.source).clamp_min(0))])
@@ -154,7 +156,7 @@ def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int
 
     data = dict(config["data"])
     kind = data.pop("kind")
-    common = dict(rank=rank, world_size=world_size, batch_size=data["batch_size"], seed=config["seed"], device=device, workers=data["workers"], sigma_components=data["sigma_components"])
+    common = {"rank": rank, "world_size": world_size, "batch_size": data["batch_size"], "seed": config["seed"], "device": device, "workers": data["workers"], "sigma_components": data["sigma_components"]}
     if kind == "files":
         if not data["path"]:
             raise ValueError("data=files needs data.path=FILE_OR_FOLDER: .npz, .h5, or folders of .npy (see README)")

@@ -26,7 +26,8 @@ def tissue_mean(sigma: Tensor, grid: tuple[int, int, int]) -> Tensor:
     field = torch.cat([(sigma[:, :1] > 0).to(sigma.dtype), sigma], dim=1)
     for axis, coarse in enumerate(grid, start=2):
         fine = field.shape[axis]
-        edges = lambda n, width: torch.arange(n + 1, device=sigma.device) * width  # whole numbers: an overlap of 0 is exactly 0
+        def edges(n, width):
+            return torch.arange(n + 1, device=sigma.device) * width  # whole numbers: an overlap of 0 is exactly 0
         a, b = edges(coarse, fine)[:, None], edges(fine, coarse)[None]
         overlap = (torch.minimum(a[1:], b[:, 1:]) - torch.maximum(a[:-1], b[:, :-1])).clamp_min(0)
         field = (field.movedim(axis, -1) @ (overlap / fine).to(sigma.dtype).T).movedim(-1, axis)
@@ -36,7 +37,8 @@ def tissue_mean(sigma: Tensor, grid: tuple[int, int, int]) -> Tensor:
 
 def upsample(field: Tensor, tissue: Tensor, grid: tuple[int, int, int]) -> Tensor:
     """Trilinear interpolation of (B, D, H, W) to a finer grid; what it holds in air does not count."""
-    resize = lambda f: F.interpolate(f[:, None].float(), size=grid, mode="trilinear", align_corners=False)[:, 0]
+    def resize(f):
+        return F.interpolate(f[:, None].float(), size=grid, mode="trilinear", align_corners=False)[:, 0]
     weight = resize(tissue)
     return resize(torch.where(tissue, field, 0.0)) / weight.clamp_min(1e-6)
 
@@ -53,7 +55,8 @@ def cosine(field: Tensor, tissue: Tensor, grid: tuple[int, int, int]) -> Tensor:
 def _cosines(n: int, m: int) -> Tensor:
     """The interpolation from n to m samples as a matrix (m, n)."""
     k = torch.arange(min(n, m), dtype=torch.float64)
-    basis = lambda size: torch.cos(math.pi * k * (torch.arange(size, dtype=torch.float64)[:, None] + 0.5) / size)
+    def basis(size):
+        return torch.cos(math.pi * k * (torch.arange(size, dtype=torch.float64)[:, None] + 0.5) / size)
     return basis(m) * torch.where(k == 0, 1.0, 2.0) / n @ basis(n).T
 
 

@@ -261,7 +261,8 @@ def _nodes_differ(sample: Sample, ends: Ends) -> float:
 
     The centres of our own truth hold the closed form as it is there, not its mean: where the plain difference is large, `bending` is put right, too.
     """
-    one = lambda value: None if value is None else torch.from_numpy(np.asarray(value, dtype=np.float64))[None]
+    def one(value):
+        return None if value is None else torch.from_numpy(np.asarray(value, dtype=np.float64))[None]
     u, spacing, electrodes = one(sample.u), one(sample.spacing), PointSource(one(sample.source_point), one(sample.current), one(sample.return_point))
     far = one(sample.mask) > 0
     for electrode in electrodes.electrodes:
@@ -299,7 +300,8 @@ def _ends(arrays: dict, expected: Ends, fail) -> Ends:
     except (ValueError, TypeError) as error:
         fail("ends", str(error))
     if ends.kind != expected.kind or not math.isclose(ends.beta or 0, expected.beta or 0, rel_tol=1e-5):
-        told = lambda e: e.kind + (f" with beta={e.beta:g}/m" if e.beta else "")
+        def told(e):
+            return e.kind + (f" with beta={e.beta:g}/m" if e.beta else "")
         fail("ends", f"is {told(ends)}, and the problem is {told(expected)}; train with problem.ends={ends.kind}" + (f" problem.beta={ends.beta:g}" if ends.beta else ""))
     return ends
 
@@ -410,9 +412,7 @@ def places(path: str | Path) -> list[Path]:
     path = Path(path).expanduser()
     if not path.exists():
         raise SampleError(str(path), None, "does not exist (data.path)")
-    if path.is_file():
-        candidates = [path]
-    elif (path / "sigma.npy").exists() or (path / "u.npy").exists():
+    if path.is_file() or (path / "sigma.npy").exists() or (path / "u.npy").exists():
         candidates = [path]
     else:
         candidates = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".h5", ".hdf5") or (p.is_dir() and any(p.glob("*.npy"))))

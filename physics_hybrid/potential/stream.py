@@ -6,9 +6,10 @@ stream can be entered anywhere, restarted, shared out over ranks, and no limb is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Iterable, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -94,11 +95,13 @@ class LimbStream:
         bodies = self._voxelised(numbers, 1 + paired)
         dtype, how = getattr(torch, self.solver.dtype), self.solver
         device = torch.device("cpu") if self.device.type == "mps" else self.device  # Apple's MPS has no float64
-        tensor = lambda values: torch.from_numpy(np.stack(values)).to(device, dtype)
+        def tensor(values):
+            return torch.from_numpy(np.stack(values)).to(device, dtype)
         given = [components(b.table.T, self.sigma_components, self.phantom(n)).T for b, n in zip(bodies, numbers)]  # refused before it is solved
         index = torch.from_numpy(np.stack([b.index for b in bodies])).to(device)
         row = (torch.arange(len(bodies), device=device).view(-1, 1, 1, 1), index.long())
-        spread = lambda tables: tensor(tables)[row].movedim(-1, 1).contiguous()
+        def spread(tables):
+            return tensor(tables)[row].movedim(-1, 1).contiguous()
         sigma, spacing = spread([b.table for b in bodies]), tensor([b.spacing for b in bodies])
         returns = tensor([b.return_point for b in bodies]) if paired else None
         source = PointSource(tensor([b.source_point for b in bodies]), tensor([np.asarray(b.current) for b in bodies]), returns)
@@ -120,7 +123,8 @@ class LimbStream:
         ).to(self.device)
 
     def _voxelised(self, numbers: list[int], electrodes: int) -> list[VoxelLimb]:
-        make = lambda n: self.limbs.draw(self.seed, SPLITS[self.split], n, electrodes=electrodes).voxelise(self.grid)
+        def make(n):
+            return self.limbs.draw(self.seed, SPLITS[self.split], n, electrodes=electrodes).voxelise(self.grid)
         if len(numbers) == 1 or torch.get_num_threads() == 1:
             return [make(n) for n in numbers]
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy works outside the interpreter's lock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,7 +23,8 @@ def by_wavelength(error: Tensor, truth: Tensor, mask: Tensor, spacing: Tensor, e
     Squares of all bands add up to the square of the relative L2 error (Parseval). error, truth, mask (B, D, H, W), spacing (B, 3) in m, edges
     falling, in m -> {name of band: (B,)}.
     """
-    power = lambda field: torch.fft.fftn(torch.where(mask, field, 0.0), dim=(1, 2, 3)).abs() ** 2
+    def power(field):
+        return torch.fft.fftn(torch.where(mask, field, 0.0), dim=(1, 2, 3)).abs() ** 2
     square = 0
     for axis, size in enumerate(error.shape[1:]):
         view = [len(error), 1, 1, 1]
@@ -31,5 +32,6 @@ def by_wavelength(error: Tensor, truth: Tensor, mask: Tensor, spacing: Tensor, e
         square = square + (torch.fft.fftfreq(size, device=error.device).to(error.dtype) / spacing[:, axis, None].to(error.dtype)).view(view) ** 2
     wrong, total = power(error), power(truth).sum(dim=(1, 2, 3))
     limits = [0.0, *(1 / e**2 for e in edges), math.inf]
-    band = lambda low, high: torch.where((square >= low) & (square < high), wrong, 0.0).sum(dim=(1, 2, 3))
+    def band(low, high):
+        return torch.where((square >= low) & (square < high), wrong, 0.0).sum(dim=(1, 2, 3))
     return {name: (band(low, high) / total).sqrt() for name, low, high in zip(wavelength_names(edges), limits, limits[1:])}

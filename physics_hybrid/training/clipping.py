@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from physicsnemo.nn import SpectralConv3d
@@ -60,7 +60,8 @@ def unit_axes(model: nn.Module) -> dict[nn.Parameter, int | None]:
 def adaptive(p: nn.Parameter, axis: int | None, ratio: float, eps: float) -> None:
     """Scale p.grad so that in every unit |G_i| <= ratio max(|W_i|, eps). axis None: the whole tensor is one unit."""
     others = [a for a in range(p.ndim) if a != axis]
-    norm = lambda t: torch.linalg.vector_norm(t, dim=others, keepdim=True)
+    def norm(t):
+        return torch.linalg.vector_norm(t, dim=others, keepdim=True)
     limit = ratio * norm(p).clamp_min(eps)
     size = norm(p.grad)
     p.grad.mul_(torch.where(size > limit, limit / size.clamp_min(1e-12), 1.0))

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 
-
 #: Seconds that a process that reads data outlives SIGTERM.
 WORKER_GRACE = 20
 
@@ -38,7 +37,7 @@ class Signals:
         self._waiting = False
         self._old: dict = {}
 
-    def __enter__(self) -> "Signals":
+    def __enter__(self) -> Signals:
         for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
             if hasattr(signal, name):
                 with contextlib.suppress(ValueError):  # not the main thread: signals stay with whoever has it

@@ -46,7 +46,8 @@ def test_round_trip_through_mdlus(tmp_path, batch, name, composition):
     before = model(x, batch.spacing)
     model.save(str(tmp_path / "m.mdlus"))
     loaded = Module.from_checkpoint(str(tmp_path / "m.mdlus")).eval()
-    assert type(loaded) is HybridWrapper and loaded.composition == composition
+    assert type(loaded) is HybridWrapper
+    assert loaded.composition == composition
     assert torch.equal(loaded(x, batch.spacing), before)
     assert torch.equal(loaded.sigma_mean, model.sigma_mean)
 
@@ -166,7 +167,7 @@ def test_bfloat16_autocast_keeps_spectral_layers_in_float32(name, batch):
     assert float((half - full).norm() / full.norm()) < 0.05
 
 
-@pytest.mark.parametrize("modes, axis", [([9, 3, 3], "D"), ([4, 7, 3], "H"), ([4, 3, 9], "W")])
+@pytest.mark.parametrize(("modes", "axis"), [([9, 3, 3], "D"), ([4, 7, 3], "H"), ([4, 3, 9], "W")])
 def test_modes_above_the_grid_name_grid_axis_and_limit(modes, axis):
     net = ResidualFNO(2, width=4, depth=1, modes=modes)
     with pytest.raises(ValueError, match=rf"along {axis} exceed what the grid \(16, 12, 12\) holds \(at most"):
@@ -179,7 +180,7 @@ def test_unet_refuses_a_grid_too_small_for_its_depth():
         UNet3D(2, width=4, levels=3)(torch.zeros(1, 2, 16, 8, 9))
 
 
-@pytest.mark.parametrize("call, message", [
+@pytest.mark.parametrize(("call", "message"), [
     (lambda: hybrid(composition="sum"), "model.composition"), (lambda: PointSourceBaseline("oblique"), "model.baseline.kind"),
     (lambda: PointSourceBaseline(sigma_ref=-1.0), "sigma_ref"), (lambda: PointSourceBaseline(sigma_ref="mean"), "sigma_ref"),
     (lambda: GeometryEncoder(4, 8, 1, 2), "kernel_size must be odd"),

@@ -10,7 +10,11 @@ from physicsnemo.core.module import Module
 from physics_hybrid.models.fno import ResidualFNO
 from physics_hybrid.models.geometry import GeometryEncoder
 from physics_hybrid.models.hybrid import HybridWrapper, feature_channels
-from physics_hybrid.potential.baseline import CoarseSolveBaseline, PointSourceBaseline, build_baseline
+from physics_hybrid.potential.baseline import (
+    CoarseSolveBaseline,
+    PointSourceBaseline,
+    build_baseline,
+)
 from physics_hybrid.potential.conductor import Ends
 from physics_hybrid.potential.metrics import Metrics
 from physics_hybrid.potential.problem import PotentialProblem, model_inputs
@@ -39,17 +43,20 @@ def call(baseline, batch):
     return baseline(batch.sigma, batch.source_point, batch.current, batch.spacing)
 
 
-@pytest.mark.parametrize("ends, half, quarter", [("grounded", 0.08, 0.2), ("robin", 0.04, 0.12), ("sink", 0.14, 0.35), ("pair", 0.12, 0.25)])
+@pytest.mark.parametrize(("ends", "half", "quarter"), [("grounded", 0.08, 0.2), ("robin", 0.04, 0.12), ("sink", 0.14, 0.35), ("pair", 0.12, 0.25)])
 def test_alone_it_is_far_better_than_the_closed_form_and_the_better_the_finer(ends, half, quarter):
     batch, ends = solved((48, 24, 24), ends)
     errors = {c: alone(CoarseSolveBaseline(c, ends.kind, ends.beta), batch, ends)[0] for c in (2, 4)}
-    assert errors[2] < half and errors[2] < errors[4] < quarter < 0.5 * alone(PointSourceBaseline(), batch, ends)[0]
+    assert errors[2] < half
+    assert errors[2] < errors[4] < quarter < 0.5 * alone(PointSourceBaseline(), batch, ends)[0]
     phi = call(CoarseSolveBaseline(2, ends.kind, ends.beta), batch)
-    assert phi.shape == (3, 1, 48, 24, 24) and phi.isfinite().all() and phi.dtype == torch.float32
+    assert phi.shape == (3, 1, 48, 24, 24)
+    assert phi.isfinite().all()
+    assert phi.dtype == torch.float32
     assert (phi[:, 0][batch.tissue] > 0).all()  # a multiplicative correction meets no zero, whatever the ends
 
 
-@pytest.mark.parametrize("grid, components, limbs", [((49, 25, 23), 3, {}), ((30, 17, 19), 3, {}), ((32, 16, 16), 6, {"pennation": (20.0, 20.0)})], ids=["odd", "small", "oblique"])
+@pytest.mark.parametrize(("grid", "components", "limbs"), [((49, 25, 23), 3, {}), ((30, 17, 19), 3, {}), ((32, 16, 16), 6, {"pennation": (20.0, 20.0)})], ids=["odd", "small", "oblique"])
 def test_any_grid_and_any_tensor(grid, components, limbs):
     batch, ends = solved(grid, count=2, components=components, **limbs)
     assert alone(CoarseSolveBaseline(2), batch, ends)[0] < 0.16 < 0.5 * alone(PointSourceBaseline(), batch, ends)[0]
@@ -121,12 +128,13 @@ def test_inside_the_hybrid_it_starts_alone_trains_and_round_trips_through_mdlus(
         assert torch.equal(call(model.baseline, batch), call(hybrid(CoarseSolveBaseline(3, "robin", 5.0)).baseline, batch))
     model.save(str(tmp_path / "m.mdlus"))
     loaded = Module.from_checkpoint(str(tmp_path / "m.mdlus"))
-    assert type(loaded.baseline) is CoarseSolveBaseline and loaded.baseline.ends == Ends("robin", 5.0)
+    assert type(loaded.baseline) is CoarseSolveBaseline
+    assert loaded.baseline.ends == Ends("robin", 5.0)
     assert loaded.baseline.coarse((48, 24, 24)) == (8, 4, 4)
     assert torch.equal(loaded(x, batch.spacing), phi)
 
 
-@pytest.mark.parametrize("make, message", [
+@pytest.mark.parametrize(("make", "message"), [
     (lambda: build_baseline("coarse", Ends(), None), "isotropic, anisotropic or coarse_solve"), (lambda: CoarseSolveBaseline(1), "coarsen must be a whole number"),
     (lambda: CoarseSolveBaseline(4, "robin"), "positive beta"),
     (lambda: hybrid(CoarseSolveBaseline(4)).check_grid((24, 12, 12)), "makes 6x3x3 voxels .* smaller model.baseline.coarsen"),

@@ -25,7 +25,8 @@ def test_the_map_holds_both_bones_whole():
         assert ndimage.label(labels == label)[1] == 1
     knee, ankle = (((labels == TIBIA).sum(axis=(1, 2)))[i] for i in (-20, 20))
     assert knee > 2 * ankle
-    centre = lambda label: np.argwhere(labels == label).mean(axis=0)
+    def centre(label):
+        return np.argwhere(labels == label).mean(axis=0)
     assert (centre(FIBULA)[1:] > centre(TIBIA)[1:] + 5).all()  # behind, and on the outer side
     index = np.indices(labels.shape).reshape(3, -1)
     assert np.array_equal(shank().distance_at(*((index + 0.5) * spacing)) < 0, labels.ravel() > 0)
@@ -34,7 +35,9 @@ def test_the_map_holds_both_bones_whole():
 def test_the_map_is_small_licensed_and_installed():
     assert MAP.stat().st_size < 300e3
     note = (MAP.parent / "README.md").read_text()
-    assert "Mozilla Public License" in note and "gias2" in note and "python -m physics_hybrid.potential.bones" in note
+    assert "Mozilla Public License" in note
+    assert "gias2" in note
+    assert "python -m physics_hybrid.potential.bones" in note
     packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["physics_hybrid.potential"]
     assert MAP in {path for pattern in packaged for path in (ROOT / "physics_hybrid/potential").glob(pattern)}
 
@@ -45,7 +48,8 @@ def test_points_of_the_map_are_bone_where_the_limb_puts_them(shanks):
     for number in range(30):
         limb = shanks.draw(0, 0, number)
         d, y, x = limb.bones.outline(limb.extent[0]).T
-        assert len(d) > 200 and limb.bones.inside(d, y, x).all()
+        assert len(d) > 200
+        assert limb.bones.inside(d, y, x).all()
         kinds.add((limb.bones.mirrored, limb.bones.axial > 0))
         low, high = sorted(limb.bones.start + np.array([0, limb.extent[0]]) / limb.bones.axial)
         assert 0.1 * shank().length < low < high < 0.87 * shank().length
@@ -71,7 +75,8 @@ def test_a_size_that_does_not_fit_is_thinned():
     thick = limb_distribution(bone_shape="tibia_fibula", bone_scale=(2.0, 2.0))
     for number in range(5):
         limb = thick.draw(0, 0, number)
-        assert limb.bones.scale < 1.9 and abs(limb.bones.axial) == pytest.approx(2.0)
+        assert limb.bones.scale < 1.9
+        assert abs(limb.bones.axial) == pytest.approx(2.0)
         labels = limb.voxelise((24, 60, 60)).labels
         assert {AIR, SKIN, FAT, MUSCLE, BONE} == set(np.unique(labels))
 
@@ -81,7 +86,8 @@ def test_the_same_key_the_same_limb_on_every_grid_and_nothing_but_the_bones_diff
         limb, plain = shanks.draw(0, 2, number), limbs.draw(0, 2, number)
         assert limb.bones == shanks.draw(0, 2, number).bones
         same = ("extent", "axes", "angle", "taper", "skin", "fat", "current")
-        assert all(getattr(limb, name) == getattr(plain, name) for name in same) and np.array_equal(limb.sigma, plain.sigma)
+        assert all(getattr(limb, name) == getattr(plain, name) for name in same)
+        assert np.array_equal(limb.sigma, plain.sigma)
         assert limb.electrodes[0].tissue == plain.electrodes[0].tissue
         coarse, fine = limb.voxelise((48, 24, 24)), limb.voxelise((192, 96, 96))
         assert abs((coarse.labels == BONE).mean() - (fine.labels == BONE).mean()) < 0.004
@@ -91,10 +97,11 @@ def test_the_same_key_the_same_limb_on_every_grid_and_nothing_but_the_bones_diff
 
 def test_limbs_with_real_bones_are_solved(stream, shanks):
     batch = dataclasses.replace(stream, limbs=shanks).batch([0, 1])
-    assert bool((batch.u[batch.tissue] > 0).all()) and bool((batch.labels == BONE).any())
+    assert bool((batch.u[batch.tissue] > 0).all())
+    assert bool((batch.labels == BONE).any())
 
 
-@pytest.mark.parametrize("change", [dict(bone_shape="femur"), dict(bone_scale=(1.0, 0.5)), dict(bone_scale=(0.0, 0.5))])
+@pytest.mark.parametrize("change", [{"bone_shape": "femur"}, {"bone_scale": (1.0, 0.5)}, {"bone_scale": (0.0, 0.5)}])
 def test_bone_options_refuse(change):
     with pytest.raises(ValueError, match=f"data.phantom.{next(iter(change))}"):
         limb_distribution(**change)

@@ -56,19 +56,21 @@ def test_ranks_times_batch_size_decides_the_global_batches(shapes):
 
 @pytest.mark.parametrize("shapes", [ONE_GRID, SEVERAL], ids=["one", "several"])
 def test_the_order_within_a_grid_does_not_depend_on_the_number_of_ranks(shapes):
-    of_grid = lambda ranks, shape: [i for i in distinct(global_batches(shapes, ranks)) if shapes[i] == shape]
+    def of_grid(ranks, shape):
+        return [i for i in distinct(global_batches(shapes, ranks)) if shapes[i] == shape]
     for shape in set(shapes):
         assert of_grid(1, shape) == of_grid(2, shape) == of_grid(5, shape)
 
 
 @pytest.mark.parametrize("shapes", [ONE_GRID, SEVERAL], ids=["one", "several"])
-@pytest.mark.parametrize("before, after", [(2, 1), (1, 3), (4, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (4, 2)])
 def test_another_number_of_ranks_goes_on_with_exactly_the_samples_that_are_left(shapes, before, after):
     whole = global_batches(shapes, before)
     for count in range(len(whole) + 1):
         seen = distinct(whole[:count])
         rest = distinct(global_batches(shapes, after, done=[(before, count)]))
-        assert not set(seen) & set(rest) and len(seen) + len(rest) == len(shapes)
+        assert not set(seen) & set(rest)
+        assert len(seen) + len(rest) == len(shapes)
         again = distinct(global_batches(shapes, after, done=[(before, count)])[:1])
         last = distinct(global_batches(shapes, before, done=[(before, count), (after, 1)]))
         assert sorted(seen + again + last) == list(range(len(shapes)))
@@ -94,7 +96,8 @@ def limb_data(limbs, ranks, rank):
 def streamed(limbs, ranks, epoch, done=()):
     shares = [limb_data(limbs, ranks, r) for r in range(ranks)]
     batches = [sum(parts, []) for parts in zip(*[s.train_batches(epoch, 0, done) for s in shares], strict=True)]
-    assert len(batches) == shares[0].steps_left(epoch, done) and all(len(b) == 2 * ranks for b in batches)
+    assert len(batches) == shares[0].steps_left(epoch, done)
+    assert all(len(b) == 2 * ranks for b in batches)
     return batches
 
 
@@ -127,7 +130,9 @@ def test_limbs_solved_ahead_are_the_same_limbs_and_the_same_bits_on_a_resume(lim
     ahead = dataclasses.replace(plain, solve_together=6)
     whole = list(ahead.train_batches(0, 0))
     for a, b in zip(whole, plain.train_batches(0, 0), strict=True):
-        assert a.names == b.names and torch.equal(a.sigma, b.sigma) and torch.equal(a.source, b.source)
+        assert a.names == b.names
+        assert torch.equal(a.sigma, b.sigma)
+        assert torch.equal(a.source, b.source)
         assert float((a.u - b.u).norm() / b.u.norm()) < 1e-6
     for a, b in zip(whole[4:], ahead.train_batches(0, 4), strict=True):
         assert torch.equal(a.u, b.u)
@@ -138,15 +143,18 @@ GRIDS = ((16, 12, 12), (12, 10, 8), (10, 8, 8))
 
 def test_batches_take_the_grids_in_turn_wherever_they_are_entered_and_all_ranks_alike(limbs):
     data = LimbData(limbs, Solver(), GRIDS[0], 2, 0, torch.device("cpu"), "data", 14, 1, grids=GRIDS)
-    assert data.steps_per_epoch == 7 and data.training_grids() == list(GRIDS)
+    assert data.steps_per_epoch == 7
+    assert data.training_grids() == list(GRIDS)
     first, second = list(data.train_batches(0, 0)), list(data.train_batches(1, 0))
     assert [b.shape for b in first + second] == [GRIDS[i % 3] for i in range(14)]  # an epoch ends anywhere in the round
     assert len({name for b in first + second for name in b.names}) == 28  # no limb twice
     for entered, whole in zip(data.train_batches(1, 5), second[5:], strict=True):
-        assert torch.equal(entered.u, whole.u) and entered.names == whole.names
+        assert torch.equal(entered.u, whole.u)
+        assert entered.names == whole.names
     halves = [list(dataclasses.replace(data, batch_size=1, rank=r, world_size=2).train_batches(1, 0)) for r in range(2)]
     for a, b, whole in zip(*halves, second, strict=True):
-        assert a.shape == b.shape == whole.shape and (*a.names, *b.names) == whole.names
+        assert a.shape == b.shape == whole.shape
+        assert (*a.names, *b.names) == whole.names
 
 
 def test_grids_in_turn_are_solved_ahead_in_the_same_order(limbs, numbers):
@@ -191,12 +199,14 @@ def test_truth_of_every_kind_may_lie_in_one_folder(tmp_path):
     with h5py.File(tmp_path / "0.h5") as file, h5py.File(tmp_path / "without.h5", "w") as out:
         for key in ("sigma", "source", "u", "spacing"):
             out[key] = file[key][:] * (2 if key == "sigma" else 1)
-    data = FileData(str(tmp_path), 2, 0, torch.device("cpu"), dict(train=1.0))
-    loss = PotentialLoss(dict(mse=1.0, pde=1.0, charge=1.0), boxes=2)
+    data = FileData(str(tmp_path), 2, 0, torch.device("cpu"), {"train": 1.0})
+    loss = PotentialLoss({"mse": 1.0, "pde": 1.0, "charge": 1.0}, boxes=2)
     for key in (None, (0, 1)):
         batches = list(data.files("train").batches(key))
         assert sorted(name for batch in batches for name in batch.names) == sorted(str(e.address) for e in data.entries["train"])
-        assert len(batches) == 10 and sum(len(batch) for batch in batches) == 15 and sum(batch.labels is None for batch in batches) == 2
+        assert len(batches) == 10
+        assert sum(len(batch) for batch in batches) == 15
+        assert sum(batch.labels is None for batch in batches) == 2
         assert all(loss(batch.u, batch)[0].isfinite() for batch in batches)
 
 
@@ -207,6 +217,8 @@ def test_a_gpu_solves_as_many_limbs_at_once_as_fit_a_share_of_its_memory(limbs, 
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=gigabytes << 30))
         count[gigabytes] = [data._solved_at_once(grid) for grid in ((96, 48, 48), (192, 96, 96), (768, 384, 384))]
         assert count[gigabytes][0] * 96 * 48 * 48 * 340 <= (gigabytes << 30) / 16
-    assert count[24][0] >= 20 and count[140][0] >= 5 * count[24][0] and count[8][2] == 1
+    assert count[24][0] >= 20
+    assert count[140][0] >= 5 * count[24][0]
+    assert count[8][2] == 1
     assert dataclasses.replace(data, solve_together=3)._solved_at_once((96, 48, 48)) == 3
     assert limb_data(limbs, 1, 0)._solved_at_once((96, 48, 48)) == 1

@@ -25,7 +25,8 @@ from tests.conftest import limb_distribution
 KINDS = {"grounded": Ends(), "robin": Ends("robin", 5.0), "sink": Ends("sink"), "pair": Ends("pair")}
 LIMBS = limb_distribution(pair_distance=0.06)
 PENNATE = limb_distribution(pair_distance=0.06, pennation=(10.0, 25.0))
-double = lambda t: t.double() if isinstance(t, torch.Tensor) and t.is_floating_point() else t
+def double(t):
+    return t.double() if isinstance(t, torch.Tensor) and t.is_floating_point() else t
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=str)
@@ -56,10 +57,11 @@ def test_physics_losses_vanish_on_truth_and_have_a_gradient_off_it(loss, solved)
     phi = (batch.u * (1 + 0.05 * noise)).requires_grad_()
     value = loss(phi, batch, physics)
     value.backward()
-    assert float(value.detach()) > 1e-6 and float(phi.grad.abs().sum()) > 0
+    assert float(value.detach()) > 1e-6
+    assert float(phi.grad.abs().sum()) > 0
 
 
-@pytest.mark.parametrize("limbs, components, kind, singularity", [
+@pytest.mark.parametrize(("limbs", "components", "kind", "singularity"), [
     (LIMBS, 3, "finite_volume", "nodal"), (PENNATE, 6, "finite_volume", "subtraction"), (LIMBS, 3, "finite_element", "subtraction"),
     (PENNATE, 6, "finite_element", "nodal"),
 ], ids=["nodal", "oblique", "elements", "oblique-elements-nodal"])
@@ -77,7 +79,8 @@ def test_physics_losses_vanish_on_whatever_made_the_truth(limbs, components, kin
         assert float(loss(truth, batch, physics)) ** 0.5 < 3e-5
         off = (truth * (1 + 0.05 * noise)).requires_grad_()
         value = loss(off, batch, physics)
-        assert float(value.detach()) ** 0.5 > 3e-3 and float(torch.autograd.grad(value, off)[0].abs().sum()) > 0
+        assert float(value.detach()) ** 0.5 > 3e-3
+        assert float(torch.autograd.grad(value, off)[0].abs().sum()) > 0
 
 
 def test_the_current_out_of_a_box_is_what_is_injected_in_it(solved):
@@ -89,7 +92,8 @@ def test_the_current_out_of_a_box_is_what_is_injected_in_it(solved):
     inside[:, 3:20, 2:11] = 1
     out = outflow(J, inside, physics.operator.spacing)
     for b in range(2):
-        held = lambda point: bool(inside[b][tuple((point[b] / batch.spacing[b]).long().tolist())])
+        def held(point):
+            return bool(inside[b][tuple((point[b] / batch.spacing[b]).long().tolist())])
         expected = float(batch.current[b]) * held(batch.source_point)
         if ends.kind == "pair":
             expected -= float(batch.current[b]) * held(batch.return_point)
@@ -113,14 +117,19 @@ def test_floating_potentials_have_zero_mean_and_a_constant_is_no_error(solved):
     batch, ends = solved
     mean = torch.where(batch.tissue, batch.u, 0.0).sum(dim=(1, 2, 3)) / batch.tissue.sum(dim=(1, 2, 3))
     shifted = batch.u + 0.01
-    loss = PotentialLoss(dict(mse=1.0), ends=ends)
+    loss = PotentialLoss({"mse": 1.0}, ends=ends)
     error = Metrics(ends=ends)(shifted, batch)[0]["relative_l2"]
     if ends.floating:
         row = Metrics(ends=ends)(batch.u, batch)[0]
-        assert row["pde_residual"] < 1e-9 and row["charge_defect"] < 1e-9
-        assert float(mean.abs().max()) < 1e-15 and float(loss(shifted, batch)[0]) < 1e-25 and error < 1e-12
+        assert row["pde_residual"] < 1e-9
+        assert row["charge_defect"] < 1e-9
+        assert float(mean.abs().max()) < 1e-15
+        assert float(loss(shifted, batch)[0]) < 1e-25
+        assert error < 1e-12
     else:
-        assert float(mean.abs().min()) > 1e-3 and float(loss(shifted, batch)[0]) > 1e-5 and error > 1e-3
+        assert float(mean.abs().min()) > 1e-3
+        assert float(loss(shifted, batch)[0]) > 1e-5
+        assert error > 1e-3
 
 
 def test_robin_lies_between_grounded_and_closed():
@@ -146,7 +155,8 @@ def test_robin_stands_for_the_limb_that_goes_on():
         ends: float((solve(block(ends=e), source, 1e-11).phi - whole).norm() / whole.norm())
         for ends, e in (("robin", Ends("robin", 1 / (extra * h))), ("grounded", Ends()))
     }
-    assert error["robin"] < 0.01 and error["grounded"] > 0.3
+    assert error["robin"] < 0.01
+    assert error["grounded"] > 0.3
 
 
 def test_sink_and_pair_obey_superposition():
@@ -174,7 +184,8 @@ def test_reciprocity(kind):
     """The potential at q of a source in p is that at p of a source in q, nodal sources at voxel centres; up to the gauge where floating."""
     conductor = block(ends=KINDS[kind])
     p, q, r = (9, 5, 6), (15, 9, 4), (3, 3, 11)
-    at = lambda i: electrode(*((k + 0.5) * 2e-3 for k in i))
+    def at(i):
+        return electrode(*((k + 0.5) * 2e-3 for k in i))
     phi = {i: solve(conductor, at(i), 1e-12, singularity="nodal").phi[0] for i in (p, q, r)}
     assert float(phi[p][q]) == pytest.approx(float(phi[q][p]), rel=1e-9)
 
@@ -302,7 +313,7 @@ def test_losses_vanish_where_an_electrode_lies_on_an_interface_and_its_place_is_
     point = np.array([48 * h, 5.3 * h, 6.2 * h])
     conductor = Conductor(torch.from_numpy(sigma)[None, None], torch.full((1, 3), h, dtype=torch.float64))
     phi = solve(conductor, electrode(*point), 1e-11).phi[0].numpy()
-    arrays = dict(sigma=sigma, source=nodal_source(conductor, electrode(*point))[0].numpy(), u=phi, spacing=np.full(3, h), source_point=point)
+    arrays = {"sigma": sigma, "source": nodal_source(conductor, electrode(*point))[0].numpy(), "u": phi, "spacing": np.full(3, h), "source_point": point}
     batch = collate([check(arrays, "on an interface")], 1)
     assert float(batch.source_point[0, 0].double() / batch.spacing[0, 0].double()) < 48
     physics = Physics.of(batch, "grounded", torch.float64)
@@ -310,13 +321,13 @@ def test_losses_vanish_where_an_electrode_lies_on_an_interface_and_its_place_is_
         assert float(loss(batch.u.double(), batch, physics)) ** 0.5 < 3e-6
 
 
-@pytest.mark.parametrize("make, message", [
+@pytest.mark.parametrize(("make", "message"), [
     (lambda: Ends("neumann"), "no way out.*grounded: .*robin: .*sink: .*pair: "), (lambda: Ends("robin", 0.0), "with beta=0.*no way out"),
     (lambda: Ends("robin"), "needs a positive beta"), (lambda: Ends("robin", -1.0), "needs a positive beta"), (lambda: Ends("sink", 2.0), "for ends=robin only"),
     (lambda: solve(block(ends="pair"), electrode(0.02, 0.01, 0.01)), "with one electrode"),
     (lambda: solve(block(), PointSource(torch.tensor([[0.02, 0.01, 0.01]]), torch.ones(1), torch.tensor([[0.03, 0.01, 0.01]]))), "with a second electrode"),
     (lambda: solve(block(ends="pair"), torch.ones(1, 24, 14, 14)), "must equal what the first one brings in"),
-    (lambda: PotentialLoss(dict(charge=1.0), boxes=0, ends="sink"), "loss.charge.boxes of at least 1"),
+    (lambda: PotentialLoss({"charge": 1.0}, boxes=0, ends="sink"), "loss.charge.boxes of at least 1"),
     (lambda: solve(Conductor(block().sigma.expand(3, -1, -1, -1, -1), block().spacing.expand(3, 3)), electrode(0.02, 0.01, 0.01)), "3 conductors and 1 sources"),
     (lambda: solve(block(), torch.ones(1, 24, 14, 13)), "needs shape \\(1, 24, 14, 14\\)"),
 ], ids=range(11))
@@ -350,7 +361,8 @@ def test_stored_limbs_come_back_with_their_ends(solved, tmp_path):
     path = generate(tmp_path / "limbs.h5", stream, 2, progress=False)
     made = stream.batch(range(2))
     read = collate([a.read(Conventions(ends=ends)) for a in find(path)], 3)
-    assert torch.equal(read.u, made.u) and torch.equal(read.source, made.source)
+    assert torch.equal(read.u, made.u)
+    assert torch.equal(read.source, made.source)
     assert torch.allclose(read.current, made.current, rtol=1e-6)
     assert (read.return_point is None) == (ends.kind != "pair")
     if ends.kind == "pair":
@@ -368,12 +380,13 @@ def paired(arrays):
 
 def test_a_users_pair_is_read(sample_arrays):
     sample = check({**paired(sample_arrays), "ends": np.array("pair")}, "a", Conventions(ends=Ends("pair")))
-    assert sample.current == pytest.approx(1e-3, rel=1e-5) and np.allclose(sample.return_point, np.array([5.5, 2.5, 3.5]) * 0.004)
+    assert sample.current == pytest.approx(1e-3, rel=1e-5)
+    assert np.allclose(sample.return_point, np.array([5.5, 2.5, 3.5]) * 0.004)
     without = {k: v for k, v in paired(sample_arrays).items() if not k.endswith("_point")}
     assert np.allclose(check(without, "a", Conventions(ends=Ends("pair"))).return_point, sample.return_point)
 
 
-@pytest.mark.parametrize("change, ends, message", [
+@pytest.mark.parametrize(("change", "ends", "message"), [
     (lambda a: a, Ends("pair"), "has one sign"), (paired, Ends(), "has both signs"),
     (lambda a: {**paired(a), "source": paired(a)["source"] * np.where(paired(a)["source"] > 0, 2, 1)}, Ends("pair"), "must sum to zero"),
     (lambda a: {**paired(a), "return_point": np.array([0.01, 0.02, 0.02])}, Ends("pair"), "'return_point'.*voxels from the centre of mass"),
@@ -389,7 +402,8 @@ def test_samples_that_disagree_with_their_ends_are_refused(sample_arrays, change
 def test_the_first_electrode_does_not_depend_on_the_second():
     for number in range(5):
         one, two = LIMBS.draw(0, 0, number), LIMBS.draw(0, 0, number, electrodes=2)
-        assert one.electrodes == two.electrodes[:1] and one.bones == two.bones
+        assert one.electrodes == two.electrodes[:1]
+        assert one.bones == two.bones
         assert math.dist(two.electrodes[0].point, two.electrodes[1].point) >= 0.06
     with pytest.raises(ValueError, match="pair_distance"):
         limb_distribution(pair_distance=1.0).draw(0, electrodes=2)
@@ -399,7 +413,8 @@ class Linear(torch.nn.Module):
     """phi of every row: its positive source, smeared along H; what the network is given can be read off."""
 
     def forward(self, x, spacing):
-        assert (x[:, -4] >= 0).all() and len(x) == len(spacing)
+        assert (x[:, -4] >= 0).all()
+        assert len(x) == len(spacing)
         return x[:, -4:-3].cumsum(dim=3)
 
 
@@ -416,9 +431,10 @@ def test_a_pair_is_predicted_one_electrode_at_a_time(solved):
 def test_masked_voxels_get_no_gradient_through_the_mean(solved):
     batch, ends = solved
     phi = (batch.u * 1.1).requires_grad_()
-    PotentialLoss(dict(mse=1.0), ends=ends)(phi, batch)[0].backward()
+    PotentialLoss({"mse": 1.0}, ends=ends)(phi, batch)[0].backward()
     near = ~batch.away(3.0)
-    assert torch.equal(phi.grad[near], torch.zeros_like(phi.grad[near])) and phi.grad.abs().sum() > 0
+    assert torch.equal(phi.grad[near], torch.zeros_like(phi.grad[near]))
+    assert phi.grad.abs().sum() > 0
 
 
 def test_a_negative_current_of_a_pair_comes_back_from_its_file(tmp_path):
@@ -429,7 +445,8 @@ def test_a_negative_current_of_a_pair_comes_back_from_its_file(tmp_path):
     (address,) = find(path)
     stored, positive = address.read(Conventions(ends=ends)), streams[0].batch([0])
     assert np.allclose(stored.u, -positive.u[0].numpy(), rtol=0, atol=1e-6 * float(positive.u.abs().max()))
-    assert np.allclose(stored.source_point, positive.return_point[0]) and np.allclose(stored.return_point, positive.source_point[0])
+    assert np.allclose(stored.source_point, positive.return_point[0])
+    assert np.allclose(stored.return_point, positive.source_point[0])
 
 
 @pytest.mark.parametrize("better_above", [True, False])

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from physics_hybrid.potential.conductor import Conductor, Ends
-from physics_hybrid.potential.exact import along_limb, layered_box, layered_cylinder, layered_sphere, sphere_with_uniform_sink, two_half_spaces
+from physics_hybrid.potential.exact import (
+    along_limb,
+    layered_box,
+    layered_cylinder,
+    layered_sphere,
+    sphere_with_uniform_sink,
+    two_half_spaces,
+)
 from physics_hybrid.potential.multigrid import solve
 from physics_hybrid.potential.point_source import PointSource
 
@@ -20,17 +27,18 @@ def divergence(phi, at, sigma, h):
     return sum(terms), max(map(abs, terms))
 
 
-BOX = dict(lengths=(0.096, 0.048, 0.048), interfaces=[0.012, 0.036], sigma=np.array([[0.04] * 3, [1.2275, 0.2455, 0.2455], [0.02] * 3]), source=(0.0445, 0.0225, 0.0205))
+BOX = {"lengths": (0.096, 0.048, 0.048), "interfaces": [0.012, 0.036], "sigma": np.array([[0.04] * 3, [1.2275, 0.2455, 0.2455], [0.02] * 3]), "source": (0.0445, 0.0225, 0.0205)}
 RETURN = (0.0205, 0.0265, 0.0305)
 ENDS = [(Ends("grounded"), None), (Ends("robin", 20.0), None), (Ends("sink"), None), (Ends("pair"), RETURN)]
-ends_of = pytest.mark.parametrize("ends, returns", ENDS, ids=[e.kind for e, _ in ENDS])
+ends_of = pytest.mark.parametrize(("ends", "returns"), ENDS, ids=[e.kind for e, _ in ENDS])
 
 
 @ends_of
 @pytest.mark.parametrize("at", [(0.020, 0.006, 0.013), (0.070, 0.031, 0.030), (0.030, 0.040, 0.013)])
 def test_box_satisfies_its_equation_in_every_layer(ends, returns, at):
     sigma = BOX["sigma"][np.searchsorted(BOX["interfaces"], at[1])]
-    grid = lambda p: [np.array([c - 1e-4, c, c + 1e-4]) for c in p]
+    def grid(p):
+        return [np.array([c - 1e-4, c, c + 1e-4]) for c in p]
     phi = layered_box(*grid(at), ends=ends, returns=returns, **BOX)
     terms = sigma * [np.diff(line, 2)[0] / 1e-8 for line in (phi[:, 1, 1], phi[1, :, 1], phi[1, 1, :])]
     evenly = 1 / np.prod(BOX["lengths"]) if ends.kind == "sink" else 0.0
@@ -56,7 +64,8 @@ def test_box_obeys_its_ends_and_conserves_current_at_interfaces(ends, returns):
 def test_box_ends_are_one_family():
     """Robin goes over into grounded and, up to a constant, into the even sink's Neumann functions; a pair is antisymmetric and has zero mean."""
     axes = (np.linspace(0.001, 0.095, 7), np.array([0.004, 0.032, 0.045]), np.linspace(0.001, 0.047, 5))
-    box = lambda **k: layered_box(*axes, **{**BOX, **k})
+    def box(**k):
+        return layered_box(*axes, **{**BOX, **k})
     assert np.allclose(box(ends=Ends("robin", 1e9)), box(), rtol=1e-5, atol=0)
     nearly = box(ends=Ends("robin", 1e-7)) - box(ends=Ends("robin", 1e-7), source=RETURN)
     pair = box(ends="pair", returns=RETURN)
@@ -76,7 +85,7 @@ def test_box_with_a_sink_has_zero_mean():
     x, weight = np.polynomial.legendre.leggauss(40)
     h = np.concatenate([(b - a) / 2 * (x + 1) + a for a, b in ((0.0, 0.012), (0.012, 0.0225), (0.0225, 0.036), (0.036, 0.048))])
     weights = np.concatenate([weight * (b - a) / 2 for a, b in ((0.0, 0.012), (0.012, 0.0225), (0.0225, 0.036), (0.036, 0.048))])
-    only = dict(modes=(1, 1))  # all other modes are waves of zero mean
+    only = {"modes": (1, 1)}  # all other modes are waves of zero mean
     phi = layered_box(np.array([0.03]), h, np.array([0.01]), ends="sink", **{**BOX, **only})[0, :, 0]
     assert abs(phi @ weights) < 1e-12 * np.abs(phi) @ weights
 
@@ -88,7 +97,8 @@ def test_finite_volumes_reach_the_box_with_order_two(ends, returns):
         centres = [(np.arange(round(length / h)) + 0.5) * h for length in BOX["lengths"]]
         sigma = BOX["sigma"][np.searchsorted(BOX["interfaces"], centres[1])]
         sigma = torch.tensor(sigma.T).view(1, 3, 1, -1, 1).expand(1, 3, *map(len, centres))
-        point = lambda p: torch.tensor([p], dtype=torch.float64)
+        def point(p):
+            return torch.tensor([p], dtype=torch.float64)
         electrodes = PointSource(point(BOX["source"]), torch.ones(1, dtype=torch.float64), None if returns is None else point(returns))
         phi = solve(Conductor(sigma, torch.full((1, 3), h, dtype=torch.float64), ends), electrodes, 1e-10).phi[0].numpy()
         far = (np.abs(centres[1] - BOX["source"][1]) > 0.007) & (np.abs(centres[1] - RETURN[1]) > 0.007)
@@ -98,12 +108,13 @@ def test_finite_volumes_reach_the_box_with_order_two(ends, returns):
     assert np.polyfit(np.log(steps), np.log(errors), 1)[0] == pytest.approx(2.0, abs=0.25), errors
 
 
-HALVES = dict(depth=0.01, first=(0.3, 1.2), second=(0.05, 0.02))
+HALVES = {"depth": 0.01, "first": (0.3, 1.2), "second": (0.05, 0.02)}
 
 
 @pytest.mark.parametrize("at", [(0.004, 0.003, 0.006), (0.004, 0.003, -0.006)])
 def test_half_spaces_satisfy_their_equation(at):
-    phi = lambda p: float(two_half_spaces(*p, **HALVES))
+    def phi(p):
+        return float(two_half_spaces(*p, **HALVES))
     t, n = HALVES["first"] if at[2] > 0 else HALVES["second"]
     residual, scale = divergence(phi, np.array(at), (t, t, n), 1e-5)
     assert abs(residual) < 1e-4 * scale
@@ -111,22 +122,26 @@ def test_half_spaces_satisfy_their_equation(at):
 
 def test_half_spaces_match_at_the_plane_and_become_the_infinite_medium():
     eps = 1e-9
-    value = lambda z: float(two_half_spaces(0.004, 0.003, z, **HALVES))
+    def value(z):
+        return float(two_half_spaces(0.004, 0.003, z, **HALVES))
     assert value(eps) == pytest.approx(value(-eps), rel=1e-5)
-    slope = lambda side: (value(side * 2e-7) - value(side * 1e-7)) / (side * 1e-7)
+    def slope(side):
+        return (value(side * 2e-7) - value(side * 1e-7)) / (side * 1e-7)
     assert HALVES["first"][1] * slope(1) == pytest.approx(HALVES["second"][1] * slope(-1), rel=1e-3)
     same = two_half_spaces(0.01, 0.0, -0.02, depth=0.01, first=(0.3, 1.2), second=(0.3, 1.2))
     assert float(same) == pytest.approx(1 / (4 * np.pi * np.sqrt(0.3 * 0.3 * 1.2) * np.sqrt(0.01**2 / 0.3 + 0.03**2 / 1.2)))
-    wall = lambda z: float(two_half_spaces(0.004, 0.003, z, depth=0.01, first=(0.3, 1.2), second=(0.0, 0.0)))
+    def wall(z):
+        return float(two_half_spaces(0.004, 0.003, z, depth=0.01, first=(0.3, 1.2), second=(0.0, 0.0)))
     assert abs(wall(1e-6) - wall(0.0)) / 1e-6 < 1e-3 * abs(wall(0.005) - wall(0.0)) / 0.005  # no flux
     assert np.isnan(wall(-0.001))
 
 
-SPHERE = dict(radius=0.09, sigma=0.33, source=np.array([0.02, 0.03, -0.01]))
+SPHERE = {"radius": 0.09, "sigma": 0.33, "source": np.array([0.02, 0.03, -0.01])}
 
 
 def test_sphere_has_a_uniform_sink_and_an_insulated_surface():
-    phi = lambda p: float(sphere_with_uniform_sink(p, current=1e-3, **SPHERE))
+    def phi(p):
+        return float(sphere_with_uniform_sink(p, current=1e-3, **SPHERE))
     at = np.array([-0.02, 0.01, 0.04])
     total, _ = divergence(phi, at, (0.33,) * 3, 1e-4)
     assert total == pytest.approx(1e-3 / (4 / 3 * np.pi * 0.09**3), rel=1e-3)
@@ -137,13 +152,13 @@ def test_sphere_has_a_uniform_sink_and_an_insulated_surface():
         assert abs(inside) < 1e-3 * abs(across)
 
 
-HEAD = dict(radii=[0.079, 0.080, 0.085, 0.090], sigma=[0.3, 1.5, 0.015, 0.3])
-DIPOLE = dict(at=np.array([0.03, 0.04, 0.035]), moment=np.array([2e-8, -4e-8, 1e-8]))
+HEAD = {"radii": [0.079, 0.080, 0.085, 0.090], "sigma": [0.3, 1.5, 0.015, 0.3]}
+DIPOLE = {"at": np.array([0.03, 0.04, 0.035]), "moment": np.array([2e-8, -4e-8, 1e-8])}
 
 
 def close_pair(at, moment, separation):
     half = moment / np.linalg.norm(moment) * separation / 2
-    return dict(source=at + half, returns=at - half, current=np.linalg.norm(moment) / separation)
+    return {"source": at + half, "returns": at - half, "current": np.linalg.norm(moment) / separation}
 
 
 def test_layered_sphere_agrees_with_lfpykit():
@@ -162,7 +177,7 @@ def test_layered_sphere_agrees_with_lfpykit():
 def test_layered_sphere_becomes_the_homogeneous_one_and_knows_its_limits():
     generator = np.random.default_rng(1)
     points = generator.uniform(-0.05, 0.05, (100, 3))
-    electrodes = dict(source=np.array([0.02, 0.03, -0.01]), returns=np.array([-0.03, 0.01, 0.02]), current=1e-3)
+    electrodes = {"source": np.array([0.02, 0.03, -0.01]), "returns": np.array([-0.03, 0.01, 0.02]), "current": 1e-3}
     homogeneous = sum(sign * sphere_with_uniform_sink(points, radius=0.09, sigma=0.3, source=electrodes[name], current=1e-3) for sign, name in ((1, "source"), (-1, "returns")))
     for radii in ([0.09], [0.05, 0.07, 0.09]):
         ours = layered_sphere(points, radii=radii, sigma=[0.3] * len(radii), **electrodes)
@@ -172,10 +187,10 @@ def test_layered_sphere_becomes_the_homogeneous_one_and_knows_its_limits():
         layered_sphere(points, radii=[0.03, 0.09], sigma=[0.3, 0.3], **electrodes)
 
 
-CYLINDER = dict(length=0.16, radii=[0.010, 0.030, 0.036], sigma=np.array([[0.02, 0.02], [1.2275, 0.2455], [0.05, 0.05]]), source=(0.07, 0.021, 0.4))
+CYLINDER = {"length": 0.16, "radii": [0.010, 0.030, 0.036], "sigma": np.array([[0.02, 0.02], [1.2275, 0.2455], [0.05, 0.05]]), "source": (0.07, 0.021, 0.4)}
 
 
-@pytest.mark.parametrize("at, sigma", [((0.06, 0.003, -0.004), (0.02,) * 3), ((0.05, -0.012, -0.01), (1.2275, 0.2455, 0.2455)), ((0.09, 0.0, -0.033), (0.05,) * 3)])
+@pytest.mark.parametrize(("at", "sigma"), [((0.06, 0.003, -0.004), (0.02,) * 3), ((0.05, -0.012, -0.01), (1.2275, 0.2455, 0.2455)), ((0.09, 0.0, -0.033), (0.05,) * 3)])
 def test_cylinder_satisfies_its_equation_in_every_layer(at, sigma):
     h = 1e-4
     d, y, x = at
@@ -218,10 +233,14 @@ def test_finite_volumes_reach_the_cylinder_up_to_the_voxel_staircase():
 
 def test_sources_on_an_outer_face_and_on_the_axis_count_and_those_outside_are_refused():
     """A source on the first face, or on the axis of a limb, was taken for one in the last layer: phi was 0."""
-    box = lambda h0: layered_box(np.array([0.02]), np.array([0.04]), np.array([0.013]), **{**BOX, "source": (0.024, h0, 0.02)})
-    assert box(0.0) == pytest.approx(box(1e-9), rel=1e-6) and box(0.0) > 0
-    limb = lambda r0: layered_cylinder(np.array([0.06]), np.array([0.02, 0.033]), np.array([0.0, 2.0]), **{**CYLINDER, "source": (0.07, r0, 0.4)})
-    assert limb(0.0) == pytest.approx(limb(1e-9), rel=1e-5) and (limb(0.0) > 0).all()
+    def box(h0):
+        return layered_box(np.array([0.02]), np.array([0.04]), np.array([0.013]), **{**BOX, "source": (0.024, h0, 0.02)})
+    assert box(0.0) == pytest.approx(box(1e-9), rel=1e-6)
+    assert box(0.0) > 0
+    def limb(r0):
+        return layered_cylinder(np.array([0.06]), np.array([0.02, 0.033]), np.array([0.0, 2.0]), **{**CYLINDER, "source": (0.07, r0, 0.4)})
+    assert limb(0.0) == pytest.approx(limb(1e-9), rel=1e-5)
+    assert (limb(0.0) > 0).all()
     for call in (lambda: box(-1e-3), lambda: box(1.0), lambda: limb(0.04), lambda: limb(-0.001)):
         with pytest.raises(ValueError, match="source lies outside"):
             call()

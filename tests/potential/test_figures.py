@@ -14,7 +14,8 @@ from tests.conftest import limb_distribution
 def test_slices_of_a_source_and_of_a_sink(batch, tmp_path, sign):
     batch = dataclasses.replace(batch, u=sign * batch.u, current=sign * batch.current)
     picture = matplotlib.image.imread(slices(batch, 1.1 * batch.u, 0.5 * batch.u, tmp_path / "a.png", "title"))
-    assert picture.shape[0] > 500 and picture.std() > 0.05
+    assert picture.shape[0] > 500
+    assert picture.std() > 0.05
 
 
 def test_slices_of_a_pair(tmp_path):
@@ -23,7 +24,8 @@ def test_slices_of_a_pair(tmp_path):
 
     batch = LimbStream(limb_distribution(pair_distance=0.06), (24, 12, 12), 0, "train", Solver(ends=Ends("pair")), torch.device("cpu")).batch([0])
     picture = matplotlib.image.imread(slices(batch, 1.1 * batch.u, 0.5 * batch.u, tmp_path / "a.png", "title"))
-    assert picture.shape[0] > 500 and picture.std() > 0.05
+    assert picture.shape[0] > 500
+    assert picture.std() > 0.05
 
 
 def test_a_perfect_prediction_can_be_drawn(batch, tmp_path):
@@ -37,13 +39,15 @@ def test_shells_are_drawn_where_they_belong(tmp_path, monkeypatch):
     drawn = []
     original = matplotlib.axes.Axes.errorbar
     monkeypatch.setattr(matplotlib.axes.Axes, "errorbar", lambda self, x, y, **k: drawn.append((list(x), list(y))) or original(self, x, y, **k))
-    shell = lambda v: {"median": v, "p95": 2 * v}
+    def shell(v):
+        return {"median": v, "p95": 2 * v}
     tables = {
         "48x24x24": {"relative_l2_20-40mm": shell(0.2), "relative_l2_40mm+": shell(0.4), "baseline_relative_l2_20-40mm": shell(0.5), "baseline_relative_l2_40mm+": shell(0.6)},
         "96x48x48": {"relative_l2_0-20mm": shell(0.1), "relative_l2_20-40mm": shell(0.2), "relative_l2_40mm+": shell(0.4), "baseline_relative_l2_0-20mm": shell(0.5)},
     }
     errors_by_distance(tables, tmp_path / "a.png")
-    assert drawn[0] == ([1, 2], [20.0, 40.0]) and drawn[2][0] == [0, 1, 2]
+    assert drawn[0] == ([1, 2], [20.0, 40.0])
+    assert drawn[2][0] == [0, 1, 2]
 
 
 def test_training_curve_needs_records(tmp_path):

@@ -10,7 +10,12 @@ from skfem import Basis, BilinearForm, ElementHex1, FacetBasis, LinearForm, Mesh
 
 from physics_hybrid.potential import element_operator
 from physics_hybrid.potential.conductor import Conductor, Ends, outside_sphere, zero_mean
-from physics_hybrid.potential.element_operator import AXES, ElementOperator, ElementSource, element_matrices
+from physics_hybrid.potential.element_operator import (
+    AXES,
+    ElementOperator,
+    ElementSource,
+    element_matrices,
+)
 from physics_hybrid.potential.element_physics import ElementPhysics
 from physics_hybrid.potential.exact import layered_box, sphere_with_uniform_sink
 from physics_hybrid.potential.finite_elements import assemble, solve_elements
@@ -24,7 +29,8 @@ from tests.potential.test_operator import BOX, FIBRES, ISOTROPIC, block, source
 OBLIQUE = [0.9, 0.5, 0.35, 0.25, -0.1, 0.05]
 ROBIN = Ends("robin", 20.0)
 EVERY_END = ["grounded", ROBIN, "sink", "pair"]
-name = lambda ends: Ends.of(ends).kind
+def name(ends):
+    return Ends.of(ends).kind
 
 
 def oblique_body(shape=(7, 6, 5), ends="grounded", seed=0, spacing=(0.004, 0.002, 0.003)):
@@ -39,7 +45,8 @@ def oblique_body(shape=(7, 6, 5), ends="grounded", seed=0, spacing=(0.004, 0.002
 
 def electrodes(conductor, *voxels, returns=None, current=1e-3):
     """Electrodes a little off the centres of these voxels."""
-    place = lambda index: (torch.tensor(index, dtype=torch.float64) + torch.tensor([0.6, 0.45, 0.3])) * conductor.spacing[0]
+    def place(index):
+        return (torch.tensor(index, dtype=torch.float64) + torch.tensor([0.6, 0.45, 0.3])) * conductor.spacing[0]
     points = torch.stack([place(v) for v in voxels])
     back = place(returns).expand_as(points).clone() if returns is not None else None
     return PointSource(points, torch.full((len(points),), current, dtype=torch.float64), back)
@@ -134,7 +141,7 @@ def box(h, layers):
     return Conductor(sigma, torch.full((1, 3), h, dtype=torch.float64)), centres
 
 
-@pytest.mark.parametrize("layers, singularity, at_2_mm", [
+@pytest.mark.parametrize(("layers", "singularity", "at_2_mm"), [
     (ISOTROPIC, "subtraction", 4e-4), (FIBRES, "subtraction", 1.2e-3), (ISOTROPIC, "nodal", 9e-4), (FIBRES, "nodal", 2.9e-3),
 ], ids=["isotropic", "5:1 fibres", "isotropic, nodal", "5:1 fibres, nodal"])
 def test_layered_box_second_order_and_small(layers, singularity, at_2_mm):
@@ -175,7 +182,8 @@ def test_nodal_source_in_an_oblique_medium_tends_to_the_subtracted_one():
         nodal, closed = (solve_elements(body, at, 1e-9, singularity).phi for singularity in ("nodal", "subtraction"))
         far = outside_sphere(at.point, body.shape, body.spacing, n / 4)
         difference.append(float((nodal - closed)[far].norm() / closed[far].norm()))
-    assert np.log2(difference[0] / difference[1]) == pytest.approx(2.0, abs=0.3) and difference[1] < 0.01
+    assert np.log2(difference[0] / difference[1]) == pytest.approx(2.0, abs=0.3)
+    assert difference[1] < 0.01
 
 
 def test_oblique_load_equals_quadrature_by_scikit_fem():
@@ -217,7 +225,7 @@ def test_quadrature_is_adequate_close_to_the_skin(place, monkeypatch):
     body.sigma[:, :, :, 6:] = 0
     point = source(((5 + place[1]) * 0.004, (5 + place[0]) * 0.004, (3 + place[1]) * 0.004))
     plain = solve_elements(body, point, 1e-9).phi
-    for constant, value in dict(FAR_POINTS=4, NEAR_POINTS=16, NEAR=4, GRADING=4).items():
+    for constant, value in {"FAR_POINTS": 4, "NEAR_POINTS": 16, "NEAR": 4, "GRADING": 4}.items():
         monkeypatch.setattr(element_operator, constant, value)
     fine = solve_elements(body, point, 1e-9).phi
     far = body.tissue & outside_sphere(point.point, body.shape, body.spacing, 3)
@@ -323,7 +331,9 @@ def test_many_sources_equal_one_by_one(ends):
     body = oblique_body((9, 8, 7), ends)
     voxels = [(2, 3, 2), (6, 5, 2), (4, 1, 2)]
     together = solve_elements(body, electrodes(body, *voxels), 1e-10)
-    assert together.phi.shape == (3, *body.shape) and together.nodes.shape == (3, 10, 9, 8) and together.residual.shape == (3,)
+    assert together.phi.shape == (3, *body.shape)
+    assert together.nodes.shape == (3, 10, 9, 8)
+    assert together.residual.shape == (3,)
     for k, voxel in enumerate(voxels):
         alone = solve_elements(body, electrodes(body, voxel), 1e-10)
         assert float((together.phi[k] - alone.phi[0]).norm() / alone.phi.norm()) < 1e-8
@@ -373,14 +383,15 @@ def test_physics_vanishes_on_its_own_truth_and_has_a_gradient_off_it(ends, singu
     """6-component tensors: what the 7-point operator cannot measure at all."""
     batch, physics = element_batch(ends, singularity)
     surfaces = [batch.tissue | True, *(_box(batch, half) for half in (1, 2, 3))]
-    losses = dict(pde=lambda phi: physics.pde(phi, batch, exclude_radius=0.0), charge=lambda phi: physics.charge(phi, batch, surfaces))
+    losses = {"pde": lambda phi: physics.pde(phi, batch, exclude_radius=0.0), "charge": lambda phi: physics.charge(phi, batch, surfaces)}
     noise = torch.randn(batch.u.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     for loss in losses.values():
         assert float(loss(batch.u).sum()) ** 0.5 <= 1e-9
         phi = (batch.u * (1 + 0.05 * noise)).requires_grad_()
         value = loss(phi).sum()
         value.backward()
-        assert float(value.detach()) > 1e-6 and float(phi.grad.abs().sum()) > 0
+        assert float(value.detach()) > 1e-6
+        assert float(phi.grad.abs().sum()) > 0
         assert torch.equal(phi.grad[~batch.tissue], torch.zeros_like(phi.grad[~batch.tissue]))
     with pytest.raises(ValueError, match="7-point"):
         FluxOperator.of(Conductor(batch.sigma, batch.spacing))
@@ -412,7 +423,8 @@ def test_voxels_round_the_source_get_no_gradient_from_the_equation():
     phi = (1.1 * batch.u).requires_grad_()
     physics.pde(phi, batch, exclude_radius=1.0).backward()
     near = ~outside_sphere(batch.source_point, batch.shape, batch.spacing, 1.0)
-    assert float(phi.grad.abs().sum()) > 0 and torch.equal(phi.grad[near], torch.zeros_like(phi.grad[near]))
+    assert float(phi.grad.abs().sum()) > 0
+    assert torch.equal(phi.grad[near], torch.zeros_like(phi.grad[near]))
 
 
 def test_the_charge_loss_chooses_surfaces_that_physics_takes():

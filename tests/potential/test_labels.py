@@ -44,7 +44,8 @@ def save(path, labels, spacing=SPACING, unit="mm", affine=None):
 def segmentations(labels=None, table=TABLE, copies=1, splits=OPTIONS["splits"], **options):
     from physics_hybrid.potential.labels import LabelVolume
 
-    make = lambda i: LabelVolume(limb(i) if labels is None else labels, np.array(SPACING), f"{i}.npy", f"{i}")
+    def make(i):
+        return LabelVolume(limb(i) if labels is None else labels, np.array(SPACING), f"{i}.npy", f"{i}")
     return Segmentations([make(i) for i in range(copies)], read_table(table), 0, splits, **options)
 
 
@@ -58,9 +59,11 @@ def test_nifti_and_npy_hold_the_same_volume(tmp_path):
     plain = read_labels(tmp_path / "a.npy", SPACING)
     for name in ("a.nii", "a.nii.gz"):
         volume = read_labels(save(tmp_path / name, labels))
-        assert np.array_equal(volume.labels, plain.labels) and volume.spacing == pytest.approx(SPACING, rel=1e-6)
+        assert np.array_equal(volume.labels, plain.labels)
+        assert volume.spacing == pytest.approx(SPACING, rel=1e-6)
     other = read_labels(tmp_path / "a.npy", SPACING, long_axis=2)
-    assert other.labels.shape == (16, 24, 16) and other.spacing == pytest.approx([0.002, 0.004, 0.003])
+    assert other.labels.shape == (16, 24, 16)
+    assert other.spacing == pytest.approx([0.002, 0.004, 0.003])
     assert np.array_equal(other.labels, labels.transpose(2, 0, 1))
 
 
@@ -81,7 +84,8 @@ def test_a_turned_volume_is_taken_in_its_own_axes_and_a_sheared_one_refused(tmp_
     affine = np.eye(4)
     affine[:3, :3] = Rotation.from_euler("xyz", [12, -20, 30], degrees=True).as_matrix() @ scale
     volume = read_labels(save(tmp_path / "a.nii", labels, affine=affine))
-    assert np.array_equal(volume.labels, labels) and volume.spacing == pytest.approx(SPACING, rel=1e-5)
+    assert np.array_equal(volume.labels, labels)
+    assert volume.spacing == pytest.approx(SPACING, rel=1e-5)
     affine[:3, :3] = Rotation.from_euler("x", 45, degrees=True).as_matrix() @ scale
     leaning = save(tmp_path / "b.nii", labels, affine=affine)
     with pytest.raises(SampleError, match=r"b.nii: key 'affine'.*within 30 degrees of inferior-superior.*data.long_axis"):
@@ -127,7 +131,7 @@ def test_files_that_are_no_segmentation_are_refused_by_name(tmp_path):
         volumes(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("table, message", [
+@pytest.mark.parametrize(("table", "message"), [
     ({"fat": {"label": 1, "sigma": -0.1}}, "data.tissues.fat.sigma must be positive"), ({"fat": {"label": 1, "sigma": [1, 2]}}, "1 value, 3"),
     ({"fat": {"label": 1, "sigma": [1, 1, 1, 2, 0, 0]}}, "positive definite"), ({"fat": {"label": 1.5, "sigma": 1}}, "whole number"),
     ({"fat": {"label": 1, "sigma": 1}, "skin": {"label": [2, 1], "sigma": 1}}, "label 1 stands for both fat and skin"),
@@ -153,7 +157,8 @@ def test_islands_missing_ends_and_air_are_refused():
     with pytest.raises(SampleError, match="2 pieces.*data.keep_largest=true"):
         segmentations(island)
     kept = segmentations(island, keep_largest=True)
-    assert "2 pieces" in kept.notes[0] and not kept.bodies[0].on((24, 16, 16))[10, 0, 0]
+    assert "2 pieces" in kept.notes[0]
+    assert not kept.bodies[0].on((24, 16, 16))[10, 0, 0]
     short = labels.copy()
     short[-3:] = 0
     with pytest.raises(SampleError, match="last has none.*data.slices"):
@@ -174,8 +179,10 @@ def test_cropping_keeps_the_tissue_and_its_place():
     labels = np.pad(limb(), ((0, 0), (9, 2), (0, 7)))
     body, _ = fit(segmentations_volume(labels), read_table(TABLE), air=0.004)
     h, w = (np.flatnonzero(body.index.any(axis=a)) for a in ((0, 2), (0, 1)))
-    assert h[0] == 2 and body.index.shape[1] - 1 - h[-1] == 2  # 4 mm are 2 voxels of 3 mm (rounded up), or 2 of 2 mm
-    assert w[0] == 2 and body.index.shape[2] - 1 - w[-1] == 2
+    assert h[0] == 2
+    assert body.index.shape[1] - 1 - h[-1] == 2
+    assert w[0] == 2
+    assert body.index.shape[2] - 1 - w[-1] == 2
     point = np.array([12.5, 17.5, 8.5]) * SPACING
     assert body.row_at(point - body.origin) == labels[12, 17, 8] > 0
     assert (body.index > 0).sum() == (labels > 0).sum()
@@ -218,7 +225,9 @@ def test_a_limb_as_labels_is_solved_like_the_limb(limbs):
     volume = LabelVolume(voxels.labels, voxels.spacing, "limb", "")
     bodies = Segmentations([volume], read_table(table), 0, {"train": 1.0}, sources=[voxels.source_point.tolist()])
     mine, theirs = stream(bodies).batch([0]), LimbStream(limbs, (24, 16, 16), 0, "train", Solver(), torch.device("cpu")).batch([3])
-    assert torch.equal(mine.labels, theirs.labels) and torch.equal(mine.sigma, theirs.sigma) and torch.equal(mine.source, theirs.source)
+    assert torch.equal(mine.labels, theirs.labels)
+    assert torch.equal(mine.sigma, theirs.sigma)
+    assert torch.equal(mine.source, theirs.source)
     assert float((mine.u - theirs.u).abs().max() / theirs.u.max()) < 1e-6
 
 
@@ -232,7 +241,9 @@ def test_one_volume_splits_its_sources_and_says_so():
         assert all(bodies.table[body.row_at(p)].name == "muscle" for p in drawn)
         assert all(0.15 < p[0] / body.extent[0] < 0.85 for p in drawn)
         voxels[split] = {tuple((p // body.spacing).astype(int)) for p in drawn}
-    assert not (voxels[0] & voxels[1] or voxels[0] & voxels[2] or voxels[1] & voxels[2])
+    assert not (voxels[0] & voxels[1])
+    assert not (voxels[0] & voxels[2])
+    assert not (voxels[1] & voxels[2])
     assert np.array_equal(bodies.draw(0, 0, 5).points, segmentations().draw(0, 0, 5).points)
 
 
@@ -240,7 +251,8 @@ def test_several_volumes_are_split_as_wholes():
     bodies = segmentations(copies=5, splits={"train": 0.6, "validation": 0.2, "test": 0.2})
     assert not bodies.notes
     seen = {split: {bodies.phantom(0, split, n) for n in range(20)} for split in ("train", "validation", "test")}
-    assert [len(s) for s in seen.values()] == [3, 1, 1] and len(set.union(*seen.values())) == 5
+    assert [len(s) for s in seen.values()] == [3, 1, 1]
+    assert len(set.union(*seen.values())) == 5
 
 
 def test_listed_sources_are_used_once_and_shared_out():
@@ -265,7 +277,8 @@ def test_sources_sit_where_the_grid_can_hold_them_with_all_their_current():
             drawn = bodies.draw(0, 0, number)
             voxels = drawn.voxelise(grid)
             sigma = {tuple(voxels.sigma[:, *i]) for i in np.argwhere(voxels.source > 0)}
-            assert len(sigma) == 1 and min(*sigma) > 0
+            assert len(sigma) == 1
+            assert min(*sigma) > 0
             assert voxels.source.sum() * voxels.spacing.prod() == pytest.approx(1e-3)
             assert (np.abs(voxels.source_point - drawn.points[0]) <= 2.5 * np.maximum(voxels.spacing, drawn.body.spacing)).all()
 
@@ -276,16 +289,19 @@ def test_tensors_of_the_table_reach_the_batch_and_names_reach_the_metrics():
     }
     bodies = segmentations(table=table)
     voxels = bodies.draw(0, 0, 0).voxelise((24, 16, 16))
-    assert voxels.sigma.shape[0] == 6 and bodies.oblique
-    assert set(np.unique(voxels.labels)) == {0, FAT, MUSCLE} and bodies.tissues == ("muscle", "fat")
-    assert voxels.sigma[:, voxels.labels == MUSCLE].T == pytest.approx(np.tile([1.0, 0.8, 0.3, 0.2, 0, 0], ((voxels.labels == MUSCLE).sum(), 1)))
+    assert voxels.sigma.shape[0] == 6
+    assert bodies.oblique
+    assert set(np.unique(voxels.labels)) == {0, FAT, MUSCLE}
+    assert bodies.tissues == ("muscle", "fat")
+    assert pytest.approx(np.tile([1.0, 0.8, 0.3, 0.2, 0, 0], ((voxels.labels == MUSCLE).sum(), 1))) == voxels.sigma[:, voxels.labels == MUSCLE].T
     with pytest.raises(ValueError, match="data.sigma_components=6"):
         stream(bodies).batch([0])
     data = LimbData(bodies, Solver(), (24, 16, 16), 1, 0, torch.device("cpu"), "data", 1, 1)
     with pytest.raises(ValueError, match="names no bone"):
         data.check_loss(["bone"])
     scalar = segmentations(table={**{t: {"label": i, "sigma": 0.1 * i} for i, t in enumerate(("a", "b", "muscle", "c"), 1)}, "air": {"label": 0, "sigma": 0}})
-    assert stream(scalar).batch([0]).sigma.shape[1] == 3 and stream(scalar, sigma_components=1).batch([0]).sigma.shape[1] == 1
+    assert stream(scalar).batch([0]).sigma.shape[1] == 3
+    assert stream(scalar, sigma_components=1).batch([0]).sigma.shape[1] == 1
     assert BONE not in scalar.draw(0, 0, 0).voxelise((24, 16, 16)).labels
 
 
@@ -297,7 +313,8 @@ def test_other_content_other_dataset():
     )]
     changed = segmentations()
     changed.bodies[0] = dataclasses.replace(changed.bodies[0], checksum="other")
-    assert dataset_path("data", stream(segmentations()), 4) == names[0] and len({n.name for n in names}) >= 5
+    assert dataset_path("data", stream(segmentations()), 4) == names[0]
+    assert len({n.name for n in names}) >= 5
 
 
 def test_train_and_evaluate_on_a_segmentation(program, tmp_path):
@@ -306,9 +323,11 @@ def test_train_and_evaluate_on_a_segmentation(program, tmp_path):
     assert "share the phantom" in done.stderr
     folder = done.stdout.strip().splitlines()[-1]
     metrics = json.loads(open(f"{folder}/evaluation/metrics.json").read())
-    assert metrics["16x12x12"]["relative_l2_muscle"]["mean"] > 0 and "32x24x24" in metrics
+    assert metrics["16x12x12"]["relative_l2_muscle"]["mean"] > 0
+    assert "32x24x24" in metrics
     again = program("evaluate", f"checkpoint={folder}", "data=labels", f"data.path={path}", "data.grid=[20,12,12]", "resolutions=[[20,12,12]]", f"data.folder={tmp_path}/d", f"output={tmp_path}/e")
-    assert re.search(r"\| 20x12x12 \| hybrid", again.stdout) and "share the phantom" not in again.stderr
+    assert re.search(r"\| 20x12x12 \| hybrid", again.stdout)
+    assert "share the phantom" not in again.stderr
 
 
 def test_a_segmentation_that_does_not_fit_its_table_stops_training_in_one_line(refused, tmp_path):

@@ -5,7 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from physics_hybrid.potential.losses import ChargeLoss, GradientLoss, MaskedMSE, PDELoss, Physics, PotentialLoss, outflow, select
+from physics_hybrid.potential.losses import (
+    ChargeLoss,
+    GradientLoss,
+    MaskedMSE,
+    PDELoss,
+    Physics,
+    PotentialLoss,
+    outflow,
+    select,
+)
 from physics_hybrid.potential.metrics import Metrics, aggregate
 
 
@@ -37,7 +46,8 @@ def test_pde_residual_is_small_against_the_right_hand_side(exact_batch, physics)
 
 def test_pde_loss_grows_with_the_perturbation(exact_batch, physics):
     values = [float(PDELoss()(off_truth(exact_batch, s).detach(), exact_batch, physics)) for s in (0.01, 0.02, 0.04)]
-    assert values[1] == pytest.approx(4 * values[0], rel=0.1) and values[2] == pytest.approx(4 * values[1], rel=0.1)
+    assert values[1] == pytest.approx(4 * values[0], rel=0.1)
+    assert values[2] == pytest.approx(4 * values[1], rel=0.1)
 
 
 def test_charge_loss_sees_current_that_does_not_leave(exact_batch, physics):
@@ -78,7 +88,8 @@ def test_masked_voxels_get_exactly_zero_gradient(exact_batch, physics):
         phi = off_truth(exact_batch)
         value(phi).backward()
         assert torch.equal(phi.grad[~mask], torch.zeros_like(phi.grad[~mask]))
-        assert phi.grad[mask].abs().min() >= 0 and phi.grad.abs().sum() > 0
+        assert phi.grad[mask].abs().min() >= 0
+        assert phi.grad.abs().sum() > 0
     phi = off_truth(exact_batch)
     PDELoss(exclude_radius=3.0)(phi, exact_batch, physics).backward()
     near = exact_batch.tissue & ~select(exact_batch, "conductive", 3.0)
@@ -90,7 +101,7 @@ def test_air_may_hold_anything(exact_batch, physics):
     """A prediction of NaN in air changes no loss."""
     phi = torch.where(exact_batch.tissue, off_truth(exact_batch).detach(), float("nan"))
     clean = torch.where(exact_batch.tissue, phi, 0.0)
-    loss = PotentialLoss(dict(mse=1.0, gradient=0.1, pde=0.1, charge=0.1))
+    loss = PotentialLoss({"mse": 1.0, "gradient": 0.1, "pde": 0.1, "charge": 0.1})
     assert float(loss(phi, exact_batch)[0]) == pytest.approx(float(loss(clean, exact_batch)[0]), rel=1e-12)
 
 
@@ -111,14 +122,14 @@ def test_relative_mse_is_the_square_of_relative_l2(exact_batch):
 
 def test_terms_are_switched_by_weight_and_reported_unweighted(exact_batch):
     phi = off_truth(exact_batch)
-    total, terms = PotentialLoss(dict(mse=2.0, gradient=0.0, pde=0.5, charge=0.0))(phi, exact_batch)
+    total, terms = PotentialLoss({"mse": 2.0, "gradient": 0.0, "pde": 0.5, "charge": 0.0})(phi, exact_batch)
     assert set(terms) == {"mse", "pde"}
     assert float(total) == pytest.approx(2 * float(terms["mse"]) + 0.5 * float(terms["pde"]), rel=1e-12)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda b: PotentialLoss(dict(mse=-1.0)), "must be >= 0"),
-    (lambda b: PotentialLoss(dict(mse=0.0)), "nothing to train on"),
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda b: PotentialLoss({"mse": -1.0}), "must be >= 0"),
+    (lambda b: PotentialLoss({"mse": 0.0}), "nothing to train on"),
     (lambda b: select(b, "cartilage"), "name tissues out of"),
     (lambda b: select(dataclasses.replace(b, labels=None), ["fat"]), "needs tissue labels"),
     (lambda b: MaskedMSE("per voxel"), "must be one of"),
@@ -132,25 +143,33 @@ def test_metrics_of_known_errors(exact_batch):
     """1.1 phi*: RE = 0.1, RDM = 0, MAG = 1.1 (Meijs 1989); truth itself: no residual, no defect."""
     rows = Metrics()(1.1 * exact_batch.u, exact_batch)
     for row in rows:
-        assert row["relative_l2"] == pytest.approx(0.1) and row["mag"] == pytest.approx(1.1) and row["rdm"] < 1e-12
-        assert row["field_error"] == pytest.approx(0.1) and row["relative_l2_muscle"] == pytest.approx(0.1)
+        assert row["relative_l2"] == pytest.approx(0.1)
+        assert row["mag"] == pytest.approx(1.1)
+        assert row["rdm"] < 1e-12
+        assert row["field_error"] == pytest.approx(0.1)
+        assert row["relative_l2_muscle"] == pytest.approx(0.1)
     perfect = Metrics()(exact_batch.u, exact_batch)[0]
-    assert perfect["relative_l2"] == 0 and perfect["pde_residual"] < 1e-9 and perfect["charge_defect"] < 1e-9
+    assert perfect["relative_l2"] == 0
+    assert perfect["pde_residual"] < 1e-9
+    assert perfect["charge_defect"] < 1e-9
     flipped = Metrics()(-exact_batch.u, exact_batch)[0]
     assert flipped["rdm"] == pytest.approx(2.0)
 
 
 def test_aggregate():
     table = aggregate([{"a": 1.0}, {"a": 3.0, "b": 5.0}])
-    assert table["a"] == dict(mean=2.0, std=1.0, median=2.0, p95=2.9, max=3.0) and table["b"]["mean"] == 5.0
+    assert table["a"] == {"mean": 2.0, "std": 1.0, "median": 2.0, "p95": 2.9, "max": 3.0}
+    assert table["b"]["mean"] == 5.0
 
 
 def test_a_prediction_of_zero_has_a_finite_physics_loss(exact_batch):
     """What a network with a zero last layer predicts in the direct form at step 0."""
     phi = torch.zeros_like(exact_batch.u).requires_grad_()
-    total, _ = PotentialLoss(dict(mse=1.0, gradient=0.1, pde=0.1, charge=0.1))(phi, exact_batch)
+    total, _ = PotentialLoss({"mse": 1.0, "gradient": 0.1, "pde": 0.1, "charge": 0.1})(phi, exact_batch)
     total.backward()
-    assert torch.isfinite(total.detach()) and torch.isfinite(phi.grad).all() and phi.grad.abs().sum() > 0
+    assert torch.isfinite(total.detach())
+    assert torch.isfinite(phi.grad).all()
+    assert phi.grad.abs().sum() > 0
 
 
 def test_a_sample_without_the_masked_tissue_counts_nothing(exact_batch):

@@ -6,14 +6,13 @@ import math
 import pytest
 import torch
 
-from physics_hybrid.potential.conductor import Conductor, Ends
+from physics_hybrid.potential.conductor import Conductor, Ends, offsets_from
 from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics
 from physics_hybrid.potential.metrics import Metrics
 from physics_hybrid.potential.multigrid import solve
 from physics_hybrid.potential.multipoint import MultipointOperator
 from physics_hybrid.potential.operator import FluxOperator, Subtraction
 from physics_hybrid.potential.point_source import PointSource, face_current_density, potential
-from physics_hybrid.potential.conductor import offsets_from
 
 KINDS = [Ends(), Ends("robin", 50.0), Ends("sink"), Ends("pair")]
 
@@ -55,14 +54,18 @@ def test_diagonal_tensors_give_the_7_point_operator(ends):
     spacing = torch.tensor([[2e-3, 1e-3, 3e-3]] * 2, dtype=torch.float64)
     many, seven = MultipointOperator.of(Conductor(sigma, spacing, ends)), FluxOperator.of(Conductor(sigma[:, :3], spacing, ends))
     phi = torch.randn(2, 10, 8, 9, generator=generator, dtype=torch.float64)
-    close = lambda a, b: float((a - b).norm() / b.norm()) < 1e-13
-    assert close(many(phi), seven(phi)) and close(many.diagonal, seven.diagonal)
+    def close(a, b):
+        return float((a - b).norm() / b.norm()) < 1e-13
+    assert close(many(phi), seven(phi))
+    assert close(many.diagonal, seven.diagonal)
     assert all(close(a, b) for a, b in zip(many.current_density(phi), seven.current_density(phi)))
     points = PointSource(torch.tensor([[0.0075, 0.0035, 0.0101], [0.0121, 0.0042, 0.02]], dtype=torch.float64), torch.tensor([1e-3, 2e-3], dtype=torch.float64))
     if ends.kind == "pair":
         points = dataclasses.replace(points, returns=points.point.flip(0))
     a, b = Subtraction.of(Conductor(sigma, spacing, ends), many, points), Subtraction.of(Conductor(sigma[:, :3], spacing, ends), seven, points)
-    assert all(close(x, y) for x, y in zip(a.known, b.known)) and close(a.rhs, b.rhs) and close(a.phi_inf, b.phi_inf)
+    assert all(close(x, y) for x, y in zip(a.known, b.known))
+    assert close(a.rhs, b.rhs)
+    assert close(a.phi_inf, b.phi_inf)
 
 
 @pytest.mark.parametrize("ends", KINDS[:3], ids=lambda e: e.kind)
@@ -133,9 +136,11 @@ def test_truth_conserves_charge_and_losses_vanish_on_it(ends):
     for loss in (PDELoss(exclude_radius=1.0), ChargeLoss(3)):
         assert float(loss(phi, batch, physics)) ** 0.5 <= 1e-9
         value = loss(off, batch, physics)
-        assert float(value.detach()) > 1e-6 and float(torch.autograd.grad(value, off)[0].abs().sum()) > 0
+        assert float(value.detach()) > 1e-6
+        assert float(torch.autograd.grad(value, off)[0].abs().sum()) > 0
     row = Metrics(1.0, ends=ends)(phi, batch)[0]
-    assert row["pde_residual"] < 1e-9 and row["charge_defect"] < 1e-9
+    assert row["pde_residual"] < 1e-9
+    assert row["charge_defect"] < 1e-9
 
 
 def test_homogeneous_oblique_medium_tends_to_the_closed_form():
@@ -186,4 +191,5 @@ def test_volumes_and_elements_close_in_on_each_other():
         volumes, elements = solve(conductor, point, 1e-10).phi, solve_elements(conductor, point, 1e-10).phi
         away = sum(o**2 for o in offsets_from(point.point, shape, conductor.spacing)).sqrt() > 0.012
         apart.append(float((volumes - elements)[away].norm() / elements[away].norm()))
-    assert apart[1] < 0.01 and 2.6 < apart[0] / apart[1] < 5.5
+    assert apart[1] < 0.01
+    assert 2.6 < apart[0] / apart[1] < 5.5

@@ -8,7 +8,13 @@ import torch
 
 from physics_hybrid.potential.conductor import Conductor, outside_sphere
 from physics_hybrid.potential.exact import layered_box
-from physics_hybrid.potential.multigrid import Multigrid, SolverError, Stencil, conjugate_gradients, solve
+from physics_hybrid.potential.multigrid import (
+    Multigrid,
+    SolverError,
+    Stencil,
+    conjugate_gradients,
+    solve,
+)
 from physics_hybrid.potential.operator import FluxOperator, Subtraction, nodal_source
 from physics_hybrid.potential.point_source import PointSource, face_current_density, potential
 
@@ -33,7 +39,7 @@ def random_body(shape=(13, 10, 9), components=3, seed=0):
     return Conductor(sigma, torch.tensor([[0.004, 0.002, 0.003]], dtype=torch.float64))
 
 
-BOX = dict(lengths=(0.096, 0.048, 0.048), interfaces=[0.012, 0.036], source=(0.0445, 0.0225, 0.0205))
+BOX = {"lengths": (0.096, 0.048, 0.048), "interfaces": [0.012, 0.036], "source": (0.0445, 0.0225, 0.0205)}
 ISOTROPIC = np.array([[0.04] * 3, [0.2455] * 3, [0.02] * 3])
 FIBRES = np.array([[0.04] * 3, MUSCLE, [0.02] * 3])
 
@@ -51,7 +57,7 @@ def box_error(h: float, layers: np.ndarray, singularity="subtraction") -> float:
     return float(np.linalg.norm(phi[:, far] - exact) / np.linalg.norm(exact))
 
 
-@pytest.mark.parametrize("layers, at_2_mm", [(ISOTROPIC, 5e-4), (FIBRES, 2.5e-3)], ids=["isotropic", "5:1 fibres"])
+@pytest.mark.parametrize(("layers", "at_2_mm"), [(ISOTROPIC, 5e-4), (FIBRES, 2.5e-3)], ids=["isotropic", "5:1 fibres"])
 def test_layered_box_second_order_and_small(layers, at_2_mm):
     """5:1 fibres next to an isotropic layer cost a factor of 3 to 5: d^2 phi/dn^2 jumps at the interface, which no two-point flux sees."""
     steps = [0.004, 0.002, 0.001]
@@ -199,7 +205,8 @@ def test_face_currents_of_a_point_source_are_exact():
     # and far away the mean over a face is -sigma dphi/dx at its centre
     eps = 1e-7
     centre = [(2 + 0.5) * 0.004 - 0.0171, (1 + 0.5) * 0.002 - 0.0083, 1 * 0.003 - 0.0102]
-    at = lambda dw: potential([torch.tensor(c, dtype=torch.float64) for c in (*centre[:2], centre[2] + dw)], point.current, sigma)
+    def at(dw):
+        return potential([torch.tensor(c, dtype=torch.float64) for c in (*centre[:2], centre[2] + dw)], point.current, sigma)
     slope = float((at(eps) - at(-eps)).squeeze() / (2 * eps))
     assert float(J[2][0, 2, 1, 1]) == pytest.approx(-sigma[0, 2].item() * slope, rel=0.03)
 
@@ -257,19 +264,19 @@ def test_closed_forms_agree_where_they_meet():
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
-        (dict(sigma=-torch.ones(1, 1, 4, 4, 4)), "sigma must be >= 0"),
-        (dict(sigma=torch.full((1, 1, 4, 4, 4), float("nan"))), "finite"),
-        (dict(sigma=torch.ones(1, 2, 4, 4, 4)), "shape"),
-        (dict(sigma=torch.tensor([0.0, 1.0, 1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 4, 4, 4)), "conduct along D"),
-        (dict(spacing=torch.tensor([[0.0, 1, 1]])), "spacing must be positive"),
-        (dict(spacing=torch.ones(2, 3)), "spacing must have shape"),
-        (dict(ends="zero_flux"), "has no way out.* Choose: grounded: .*robin: .*sink: .*pair: "),
+        ({"sigma": -torch.ones(1, 1, 4, 4, 4)}, "sigma must be >= 0"),
+        ({"sigma": torch.full((1, 1, 4, 4, 4), float("nan"))}, "finite"),
+        ({"sigma": torch.ones(1, 2, 4, 4, 4)}, "shape"),
+        ({"sigma": torch.tensor([0.0, 1.0, 1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 4, 4, 4)}, "conduct along D"),
+        ({"spacing": torch.tensor([[0.0, 1, 1]])}, "spacing must be positive"),
+        ({"spacing": torch.ones(2, 3)}, "spacing must have shape"),
+        ({"ends": "zero_flux"}, "has no way out.* Choose: grounded: .*robin: .*sink: .*pair: "),
     ],
 )
 def test_conductor_refuses(change, message):
-    good = dict(sigma=torch.ones(1, 1, 4, 4, 4), spacing=torch.ones(1, 3))
+    good = {"sigma": torch.ones(1, 1, 4, 4, 4), "spacing": torch.ones(1, 3)}
     with pytest.raises(ValueError, match=message):
         Conductor(**{**good, **change})
 
@@ -293,7 +300,8 @@ def test_the_solution_is_differentiable():
     body.sigma[:, :, 4, 3, 2] = 0.4
     weights = torch.randn(1, 8, 7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * body.tissue
     density = torch.rand(1, 8, 7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * body.tissue
-    measured = lambda sigma, f: (weights * solve(dataclasses.replace(body, sigma=sigma), f, 1e-11).phi).sum()
+    def measured(sigma, f):
+        return (weights * solve(dataclasses.replace(body, sigma=sigma), f, 1e-11).phi).sum()
     density.requires_grad_(), (sigma := body.sigma.clone()).requires_grad_()
     by_sigma, by_density = torch.autograd.grad(measured(sigma, density), (sigma, density))
     adjoint = solve(body, weights, 1e-11).phi

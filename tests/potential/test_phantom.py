@@ -11,7 +11,16 @@ import torch
 
 from physics_hybrid.models.hybrid import source_moments
 from physics_hybrid.potential.generate import dataset_path, generate
-from physics_hybrid.potential.phantom import AIR, BONE, FAT, MUSCLE, SKIN, deposit, distinct, fibre_tensor
+from physics_hybrid.potential.phantom import (
+    AIR,
+    BONE,
+    FAT,
+    MUSCLE,
+    SKIN,
+    deposit,
+    distinct,
+    fibre_tensor,
+)
 from physics_hybrid.potential.samples import find
 from physics_hybrid.potential.stream import LimbStream, Solver
 from tests.conftest import LIMBS, ROOT, limb_distribution
@@ -76,17 +85,20 @@ def test_pennate_fibres_keep_their_conductivities_and_turn_muscle_only(limbs):
     directions = []
     for number in range(30):
         plain, limb = limbs.draw(0, 0, number), pennate.draw(0, 0, number)
-        assert limb.electrodes == plain.electrodes and limb.bones == plain.bones
+        assert limb.electrodes == plain.electrodes
+        assert limb.bones == plain.bones
         values, vectors = np.linalg.eigh(as_matrix(limb.sigma[MUSCLE]))
         assert values == pytest.approx(np.sort(plain.sigma[MUSCLE]), rel=1e-12)
         fibre = vectors[:, 2] * np.sign(vectors[0, 2])
         assert 10 <= np.degrees(np.arccos(fibre[0])) <= 25
         directions.append(np.degrees(np.arctan2(fibre[2], fibre[1])) % 360)
         others = [AIR, SKIN, FAT, BONE]
-        assert np.array_equal(limb.sigma[others, :3], plain.sigma[others]) and not limb.sigma[others, 3:].any()
+        assert np.array_equal(limb.sigma[others, :3], plain.sigma[others])
+        assert not limb.sigma[others, 3:].any()
     assert set(np.array(directions) // 90) == {0, 1, 2, 3}  # to every side
     voxels = limb.voxelise((24, 12, 12))
-    assert voxels.sigma.shape == (6, 24, 12, 12) and np.array_equal(voxels.labels, plain.voxelise((24, 12, 12)).labels)
+    assert voxels.sigma.shape == (6, 24, 12, 12)
+    assert np.array_equal(voxels.labels, plain.voxelise((24, 12, 12)).labels)
 
 
 def test_oblique_limbs_need_six_components(stream):
@@ -162,14 +174,17 @@ def test_generation_is_bit_for_bit_and_resumes(tmp_path, stream):
 
     again = Counting(*(getattr(stream, f) for f in stream.__dataclass_fields__))
     assert generate(tmp_path / "c.h5", again, 9, progress=False).read_bytes() == first.read_bytes()
-    assert solved == [4, 5, 6, 7, 8] and not parts.exists() and stamp
+    assert solved == [4, 5, 6, 7, 8]
+    assert not parts.exists()
+    assert stamp
 
 
 def test_generated_files_pass_the_checks_that_users_files_must(tmp_path, stream):
     path = generate(tmp_path / "a.h5", stream, 3, progress=False)
     batch = stream.batch([2])
     sample = find(path)[2].read()
-    assert np.array_equal(sample.u, batch.u[0].numpy()) and np.array_equal(sample.labels, batch.labels[0].numpy())
+    assert np.array_equal(sample.u, batch.u[0].numpy())
+    assert np.array_equal(sample.labels, batch.labels[0].numpy())
     assert sample.current == pytest.approx(1e-3, rel=1e-5)
     assert sample.phantom == "limb-0-train-2"
 
@@ -182,7 +197,8 @@ def test_generation_killed_in_the_middle_goes_on(tmp_path):
         "s = LimbStream(limb_distribution(), (24, 12, 12), 0, 'train', Solver(), torch.device('cpu'))\n"
         "generate(Path(sys.argv[1]), s, 120, progress=False)\n"
     )
-    run = lambda name: subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    def run(name):
+        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT, stdout=subprocess.DEVNULL)
     whole, cut = run("whole.h5"), run("cut.h5")
     parts = tmp_path / "cut.h5.parts"
     while not list(parts.glob("0*.h5")) and cut.poll() is None:
@@ -190,7 +206,8 @@ def test_generation_killed_in_the_middle_goes_on(tmp_path):
     cut.send_signal(signal.SIGKILL)
     cut.wait()
     assert whole.wait() == 0
-    assert not (tmp_path / "cut.h5").exists() and list(parts.glob("0*.h5"))
+    assert not (tmp_path / "cut.h5").exists()
+    assert list(parts.glob("0*.h5"))
     assert run("cut.h5").wait() == 0
     assert (tmp_path / "cut.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
@@ -202,17 +219,17 @@ def test_other_settings_other_file(stream, limbs):
     assert dataset_path("data", stream, 4) != dataset_path("data", other, 4)
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(sigma={"skin": (1, 1, 1)}), "lacks fat, muscle, bone"),
-    (dict(sigma={**LIMBS["sigma"], "fat": (0.05, -1, 0.05)}), "positive values"),
-    (dict(radius=(0.9, 0.5)), "must not exceed"),
-    (dict(sigma_jitter=1.5), "sigma_jitter"),
-    (dict(pennation=(20, 10)), "pennation"),
-    (dict(pennation=(0, 90)), "pennation"),
-    (dict(fat=(0.002,)), "fat must be two values"),
-    (dict(extent=(0.2, 0.1)), "extent"),
-    (dict(current=0.0), "phantom.current"),
-    (dict(current=float("nan")), "phantom.current"),
+@pytest.mark.parametrize(("change", "message"), [
+    ({"sigma": {"skin": (1, 1, 1)}}, "lacks fat, muscle, bone"),
+    ({"sigma": {**LIMBS["sigma"], "fat": (0.05, -1, 0.05)}}, "positive values"),
+    ({"radius": (0.9, 0.5)}, "must not exceed"),
+    ({"sigma_jitter": 1.5}, "sigma_jitter"),
+    ({"pennation": (20, 10)}, "pennation"),
+    ({"pennation": (0, 90)}, "pennation"),
+    ({"fat": (0.002,)}, "fat must be two values"),
+    ({"extent": (0.2, 0.1)}, "extent"),
+    ({"current": 0.0}, "phantom.current"),
+    ({"current": float("nan")}, "phantom.current"),
 ])
 def test_limb_distribution_refuses(change, message):
     with pytest.raises(ValueError, match=message):

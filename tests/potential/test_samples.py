@@ -8,7 +8,14 @@ import torch
 from physics_hybrid.potential.batch import collate, components
 from physics_hybrid.potential.conductor import Ends
 from physics_hybrid.potential.generate import _datasets
-from physics_hybrid.potential.samples import Address, Conventions, SampleError, check, find, split_by_phantom
+from physics_hybrid.potential.samples import (
+    Address,
+    Conventions,
+    SampleError,
+    check,
+    find,
+    split_by_phantom,
+)
 from physics_hybrid.potential.stream import LimbStream, Solver
 from tests.conftest import LIMBS, limb_distribution
 
@@ -41,8 +48,11 @@ def test_all_formats_give_the_same_sample(tmp_path, sample_arrays):
         find(write_npy(tmp_path / "c", sample_arrays))[0].read(),
     ]
     for s in samples:
-        assert s.shape == (8, 6, 6) and s.current == pytest.approx(1e-3) and s.phantom == samples[0].phantom
-        assert np.array_equal(s.u, samples[0].u) and np.array_equal(s.sigma, samples[0].sigma)
+        assert s.shape == (8, 6, 6)
+        assert s.current == pytest.approx(1e-3)
+        assert s.phantom == samples[0].phantom
+        assert np.array_equal(s.u, samples[0].u)
+        assert np.array_equal(s.sigma, samples[0].sigma)
         assert (s.u[~s.mask] == 0).all()
 
 
@@ -50,7 +60,8 @@ def test_what_may_be_missing_is_derived(sample_arrays):
     for key in ("mask", "source_point"):
         del sample_arrays[key]
     s = check(sample_arrays, "x")
-    assert s.source_point == pytest.approx([4.5 * 0.004, 3.5 * 0.004, 3.5 * 0.004]) and s.mask.sum() == 8 * 6 * 5
+    assert s.source_point == pytest.approx([4.5 * 0.004, 3.5 * 0.004, 3.5 * 0.004])
+    assert s.mask.sum() == 8 * 6 * 5
     del sample_arrays["spacing"]
     assert check(sample_arrays, "x").spacing == pytest.approx([1 / 7, 1 / 5, 1 / 5])
 
@@ -59,7 +70,8 @@ def test_conventions_of_other_programs(sample_arrays):
     sample_arrays["source"] = sample_arrays["source"] * 0.004**3
     sample_arrays["source_point"] = np.array([4, 3, 3])
     s = check(sample_arrays, "x", Conventions("current", "index"))
-    assert s.current == pytest.approx(1e-3) and s.source_point == pytest.approx([0.018, 0.014, 0.014])
+    assert s.current == pytest.approx(1e-3)
+    assert s.source_point == pytest.approx([0.018, 0.014, 0.014])
 
 
 def test_nan_in_air_is_nobodys_business(sample_arrays):
@@ -128,7 +140,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("key, value, named", [
+@pytest.mark.parametrize(("key", "value", "named"), [
     ("ends", ["sink", "pair"], "ends"), ("beta", [1.0, 2.0], "ends"), ("beta", "five", "ends"), ("singularity", ["nodal", "nodal"], "singularity"),
 ], ids=range(4))
 def test_attributes_that_are_not_one_word_or_number_are_named(sample_arrays, key, value, named):
@@ -147,7 +159,8 @@ def test_broken_samples_are_named(tmp_path, sample_arrays, case, write):
         for address in find(write(tmp_path, sample_arrays)):
             address.read()
     message = str(caught.value)
-    assert str(tmp_path) in message and f"'{key}'" in message
+    assert str(tmp_path) in message
+    assert f"'{key}'" in message
     import re
 
     # an .h5 file whose key has lost its sample axis is refused as a whole, in its own words
@@ -195,7 +208,7 @@ def test_h5_files_are_checked_as_a_whole(tmp_path, sample_arrays):
         find(path)
 
 
-@pytest.mark.parametrize("make, message", [
+@pytest.mark.parametrize(("make", "message"), [
     (lambda p: p / "nowhere", "does not exist"), (lambda p: p, "holds no samples"),
     (lambda p: (p / "a.csv").write_text("1") and p / "a.csv", "not a format"),
 ])
@@ -206,18 +219,21 @@ def test_places_without_samples(tmp_path, make, message):
 
 def test_splits_keep_phantoms_together():
     phantoms = [f"p{i % 10}" for i in range(50)]
-    parts = split_by_phantom(phantoms, dict(train=0.6, validation=0.2, test=0.2), 0)
+    parts = split_by_phantom(phantoms, {"train": 0.6, "validation": 0.2, "test": 0.2}, 0)
     sets = [{phantoms[i] for i in rows} for rows in parts.values()]
-    assert [len(s) for s in sets] == [6, 2, 2] and not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+    assert [len(s) for s in sets] == [6, 2, 2]
+    assert not (sets[0] & sets[1])
+    assert not (sets[0] & sets[2])
+    assert not (sets[1] & sets[2])
     assert sorted(i for rows in parts.values() for i in rows) == list(range(50))
-    assert parts == split_by_phantom(phantoms, dict(train=0.6, validation=0.2, test=0.2), 0)
-    assert parts != split_by_phantom(phantoms, dict(train=0.6, validation=0.2, test=0.2), 1)
+    assert parts == split_by_phantom(phantoms, {"train": 0.6, "validation": 0.2, "test": 0.2}, 0)
+    assert parts != split_by_phantom(phantoms, {"train": 0.6, "validation": 0.2, "test": 0.2}, 1)
 
 
 def test_too_few_phantoms_to_split():
     with pytest.raises(ValueError, match="cannot be split"):
-        split_by_phantom(["a", "a", "b"], dict(train=0.8, validation=0.1, test=0.1), 0)
-    assert split_by_phantom(["a"] * 3, dict(train=0.0, validation=0.0, test=1.0), 0)["test"] == [0, 1, 2]
+        split_by_phantom(["a", "a", "b"], {"train": 0.8, "validation": 0.1, "test": 0.1}, 0)
+    assert split_by_phantom(["a"] * 3, {"train": 0.0, "validation": 0.0, "test": 1.0}, 0)["test"] == [0, 1, 2]
 
 
 def test_same_sigma_is_the_same_phantom(tmp_path, sample_arrays):
@@ -230,7 +246,8 @@ def test_same_sigma_is_the_same_phantom(tmp_path, sample_arrays):
 
 def test_components_expand_and_refuse():
     scalar = np.full((1, 2, 2, 2), 0.3)
-    assert components(scalar, 3, "x").shape[0] == 3 and components(scalar, 6, "x")[3:].any() == 0
+    assert components(scalar, 3, "x").shape[0] == 3
+    assert components(scalar, 6, "x")[3:].any() == 0
     diagonal = np.array([1.0, 0.2, 0.2]).reshape(3, 1, 1, 1) * np.ones((3, 2, 2, 2))
     with pytest.raises(ValueError, match="data.sigma_components=3"):
         components(diagonal, 1, "x")
@@ -295,7 +312,8 @@ def test_node_values_are_held_to_the_centres(ends):
     solver = Solver("finite_element", ends=Ends(ends))
     batch = LimbStream(limb_distribution(), (16, 12, 12), 1, "train", solver, torch.device("cpu")).batch(range(2))
     one, other = ({key: values[i] for key, values in _datasets(batch).items()} | {"ends": ends} for i in range(2))
-    read = lambda **change: check(one | change, "a.npz", Conventions(ends=Ends(ends)))
+    def read(**change):
+        return check(one | change, "a.npz", Conventions(ends=Ends(ends)))
     assert read().nodes.shape == (17, 13, 13)
     if ends == "sink":
         assert read(u=one["u"] + 7.0).nodes is not None  # a constant means nothing
@@ -329,7 +347,8 @@ def test_what_readers_send_between_processes_survives_pickling(sample_arrays):
 
     sample = check(sample_arrays, "x")
     batch = pickle.loads(pickle.dumps(collate([sample], 3)))
-    assert batch.names == ("x",) and batch.labels is None
+    assert batch.names == ("x",)
+    assert batch.labels is None
     error = pickle.loads(pickle.dumps(SampleError("file", "u", "is wrong")))
     assert str(error) == str(SampleError("file", "u", "is wrong"))
     from physics_hybrid.potential.data import _Batches

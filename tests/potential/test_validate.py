@@ -13,7 +13,18 @@ import torch
 from physics_hybrid import validate as program
 from physics_hybrid.measure import bench
 from physics_hybrid.potential.conductor import Conductor
-from physics_hybrid.potential.exact_cases import BONE, FE, FV, MUSCLE, Demand, cases, half_spaces, near_box, near_interfaces, relative_l2
+from physics_hybrid.potential.exact_cases import (
+    BONE,
+    FE,
+    FV,
+    MUSCLE,
+    Demand,
+    cases,
+    half_spaces,
+    near_box,
+    near_interfaces,
+    relative_l2,
+)
 from physics_hybrid.potential.finite_elements import solve_elements
 from physics_hybrid.potential.multigrid import SolverError, solve
 from physics_hybrid.readme import fill, truth
@@ -43,13 +54,19 @@ def test_both_solvers_meet_every_quick_demand(quick):
 def test_files_agree_and_fill_the_readme(quick, tmp_path):
     result, folder = quick
     stored = json.loads((folder / "validate.json").read_text())
-    assert stored == json.loads(json.dumps(result)) and {"commit", "hardware", "torch", "date", "seconds"} <= set(stored)
+    assert stored == json.loads(json.dumps(result))
+    assert {"commit", "hardware", "torch", "date", "seconds"} <= set(stored)
     report = (folder / "validate.md").read_text()
     rows = [line for line in report.splitlines() if line.startswith("| box")]
-    assert len(rows) == 8 and all(line.count("|") == rows[0].count("|") for line in rows) and all(line.endswith("| yes |") for line in rows)
+    assert len(rows) == 8
+    assert all(line.count("|") == rows[0].count("|") for line in rows)
+    assert all(line.endswith("| yes |") for line in rows)
     text = fill("<!-- validation -->\nold\n<!-- /validation -->\n", "validation", truth(folder / "validate.json", tmp_path))
-    assert "| box, isotropic layers, grounded | 4, 2 |" in text and "All demands met" in text and "old" not in text
-    assert (tmp_path / "docs" / "convergence.png").stat().st_size > 20_000 and (tmp_path / "docs" / "how_right_is_the_truth.md").read_text() == report
+    assert "| box, isotropic layers, grounded | 4, 2 |" in text
+    assert "All demands met" in text
+    assert "old" not in text
+    assert (tmp_path / "docs" / "convergence.png").stat().st_size > 20_000
+    assert (tmp_path / "docs" / "how_right_is_the_truth.md").read_text() == report
 
 
 WRONG = {
@@ -63,9 +80,12 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_solver_does_not_pass(name, tmp_path):
     result = validate(tmp_path, {FV: WRONG[name]}, [GROUNDED], quick=True, interfaces=False)
-    assert not result["passed"] and result["cases"][0]["rows"][0]["missed"]
+    assert not result["passed"]
+    assert result["cases"][0]["rows"][0]["missed"]
     report = (tmp_path / "validate.md").read_text()
-    assert "**no**, finite volumes" in report and "NOT all demands are met" in report and "0.036% is demanded" in report
+    assert "**no**, finite volumes" in report
+    assert "NOT all demands are met" in report
+    assert "0.036% is demanded" in report
 
 
 def test_a_solver_that_gives_up_fails_and_is_quoted(tmp_path):
@@ -73,7 +93,8 @@ def test_a_solver_that_gives_up_fails_and_is_quoted(tmp_path):
         raise SolverError("did not reach a relative residual")
 
     result = validate(tmp_path, {FV: gives_up, FE: SOLVERS[FV]}, [GROUNDED], quick=True, interfaces=False)
-    assert not result["passed"] and "did not reach" in (tmp_path / "validate.md").read_text()
+    assert not result["passed"]
+    assert "did not reach" in (tmp_path / "validate.md").read_text()
     assert not result["cases"][0]["rows"][1]["failed"]
 
 
@@ -85,7 +106,8 @@ def test_a_network_is_listed_beside_the_solvers_and_held_to_nothing(monkeypatch,
     result = validate(tmp_path, {FV: SOLVERS[FV]}, chosen, quick=True, interfaces=False, checkpoint=Path("runs/x"))
     assert [(row["case"], row["spacing_mm"]) for row in result["network"]] == [(chosen[1].name, 4.0), (chosen[1].name, 2.0)]
     assert all(row["relative_l2"] == pytest.approx(row["baseline_relative_l2"], rel=1e-4) and row["relative_l2"] > 0.1 for row in result["network"])
-    assert result["passed"] and f"| {chosen[1].name} | 2 | " in (tmp_path / "validate.md").read_text().split("## Network")[1]
+    assert result["passed"]
+    assert f"| {chosen[1].name} | 2 | " in (tmp_path / "validate.md").read_text().split("## Network")[1]
 
 
 def test_the_exit_status_says_whether_all_demands_are_met(monkeypatch, tmp_path, capsys):
@@ -105,12 +127,14 @@ def test_demands_bind_by_solver_spacing_and_order():
     assert len(program.verdicts(demand, [0.004, 0.002], [0.012, 0.009])) == 1  # the order
     assert len(program.verdicts(demand, [0.004, 0.002], [0.036, math.nan])) == 2  # what is missing meets nothing
     held = {d.solvers: d for d in GROUNDED.demands}
-    assert held[(FV,)].at == {0.002: 0.00036, 0.001: 0.00009} and held[(FE,)].at == {0.002: 0.00245, 0.001: 0.00044}  # EXACT.md
+    assert held[(FV,)].at == {0.002: 0.00036, 0.001: 0.00009}
+    assert held[(FE,)].at == {0.002: 0.00245, 0.001: 0.00044}
 
 
 def test_a_floating_potential_is_compared_up_to_a_constant():
     exact, where = np.array([1.0, 2.0, 3.0, 9.0]), np.array([True, True, True, False])
-    assert relative_l2(exact + 7, exact, where, True) == pytest.approx(0.0, abs=1e-12) and relative_l2(exact + 7, exact, where, False) > 1
+    assert relative_l2(exact + 7, exact, where, True) == pytest.approx(0.0, abs=1e-12)
+    assert relative_l2(exact + 7, exact, where, False) > 1
     assert math.isnan(relative_l2(exact, exact, ~where & where, False))
 
 
@@ -121,7 +145,8 @@ def test_outer_faces_are_taken_out_of_the_half_spaces():
     small = half_spaces((0.2455, 0.2455), (0.05, 0.05), [0.0093], 0.002, edge=0.048)
     same = small.errors(solve(small.conductor, small.source, 1e-9).phi.numpy())["beyond 10 mm"][0]
     here = posed.errors(phi)["beyond 10 mm"][0]
-    assert here < 0.002 and same < 0.003
+    assert here < 0.002
+    assert same < 0.003
     from physics_hybrid.potential.exact import two_half_spaces
 
     place = np.meshgrid(*[(np.arange(32) + 0.5) * 0.002] * 3, indexing="ij")
@@ -134,16 +159,18 @@ def test_sources_near_interfaces_stay_within_a_few_per_cent(kind):
     distances, pose = near_interfaces()[kind]
     posed = pose(0.004)
     volumes, elements = (posed.errors(solver(posed.conductor, posed.source, 1e-9).phi.numpy())["beyond 3 voxels"] for solver in (solve, solve_elements))
-    assert len(volumes) == len(distances) and max(elements) < 0.05  # at twice the coarsest spacing of the report
+    assert len(volumes) == len(distances)
+    assert max(elements) < 0.05
     assert max(e for e, d in zip(volumes, distances) if d >= 0.5) < 0.05
 
 
-@pytest.mark.parametrize("depth, bound", [(0.1, 0.012), (0.25, 0.016), (0.5, 0.03)])
+@pytest.mark.parametrize(("depth", "bound"), [(0.1, 0.012), (0.25, 0.016), (0.5, 0.03)])
 def test_just_inside_a_poor_conductor_elements_hold_and_volumes_warn(depth, bound):
     """Bone beside 5:1 muscle: by the closed form of bone itself elements were wrong by 6 and 4 %, and volumes are by up to 27 %."""
     plane, h = 0.024, 0.002
     posed = near_box([MUSCLE, BONE], [plane], [plane + depth * h], h)
-    error = lambda phi: posed.errors(phi.numpy())["beyond 3 voxels"][0]
+    def error(phi):
+        return posed.errors(phi.numpy())["beyond 3 voxels"][0]
     assert error(solve_elements(posed.conductor, posed.source, 1e-9).phi) < bound
     if depth < 0.4:
         with pytest.warns(UserWarning, match="electrode of sample 0 lies within 0.4 voxels of tissue that conducts .* times better"):
@@ -160,7 +187,8 @@ def limbs():
 
 
 def test_solvers_that_differ_on_limbs_are_found_out(limbs):
-    assert len(limbs) == 4 and all(len(row["rdm"]) == 2 and 0 < row["rdm"][1] < 0.1 for row in limbs)
+    assert len(limbs) == 4
+    assert all(len(row["rdm"]) == 2 and 0 < row["rdm"][1] < 0.1 for row in limbs)
     fair = [{**row, "fibres": "along D", "source_from_interface_voxels": 4.0, "rdm": [0.02, 0.008], "mag": [1.02, 0.995]} for row in limbs]
     assert program.agreement_demands(fair) == []
     assert len(program.agreement_demands([{**row, "rdm": [0.02, 0.03]} for row in fair])) == 1
@@ -172,7 +200,9 @@ def test_split_voxels_are_the_same_conductor():
     sigma = torch.tensor([0.2, 0.5, 0.1, 0.4]).double().view(1, 1, 4, 1, 1).expand(1, 3, 4, 3, 5)
     body = Conductor(sigma, torch.tensor([[0.004, 0.003, 0.002]]).double())
     finer = program.split(body, 3)
-    assert finer.shape == (12, 9, 15) and torch.equal(finer.spacing, body.spacing / 3) and finer.ends == body.ends
+    assert finer.shape == (12, 9, 15)
+    assert torch.equal(finer.spacing, body.spacing / 3)
+    assert finer.ends == body.ends
     for offset in range(3):
         assert torch.equal(finer.sigma[:, :, offset::3, offset::3, offset::3], body.sigma)
 
@@ -180,26 +210,32 @@ def test_split_voxels_are_the_same_conductor():
 def test_the_mean_of_both_solvers_is_nearest_to_the_converged_solution(limbs):
     """The two err with opposite signs. Where voxels were split wrongly, or averaged back wrongly, no mean would be near."""
     measured = [grid for row in limbs for grid in row.get("from_converged", ())]
-    assert len(measured) == 4 and not any("from_converged" in row for row in limbs if row["fibres"] != "along D")
+    assert len(measured) == 4
+    assert not any("from_converged" in row for row in limbs if row["fibres"] != "along D")
     for grid in measured:
         fv, fe, mean = (grid[name] for name in (FV, FE, program.MEAN))
-        assert mean["rdm"] < 0.5 * min(fv["rdm"], fe["rdm"]) and max(fv["rdm"], fe["rdm"]) < 0.1
-        assert fe["mag"] < 1 < fv["mag"] and abs(mean["mag"] - 1) < max(abs(fv["mag"] - 1), abs(fe["mag"] - 1))
+        assert mean["rdm"] < 0.5 * min(fv["rdm"], fe["rdm"])
+        assert max(fv["rdm"], fe["rdm"]) < 0.1
+        assert fe["mag"] < 1 < fv["mag"]
+        assert abs(mean["mag"] - 1) < max(abs(fv["mag"] - 1), abs(fe["mag"] - 1))
         assert 0 < grid[program.DOUBT]["rdm"] < max(fv["rdm"], fe["rdm"])
 
 
 def test_a_wrong_scale_of_one_solver_shows_in_both_and_as_doubt():
     """The reference is made of both: a scale of one solver shows as half of it in both, with opposite signs, and as doubt about the reference."""
     posed = GROUNDED.pose(0.008)
-    one = lambda body, source: solve(body, source, 1e-9).phi[:1]
+    def one(body, source):
+        return solve(body, source, 1e-9).phi[:1]
     pair = {FV: one, FE: lambda body, source: 1.1 * one(body, source)}
     source = type(posed.source)(posed.source.point[:1], posed.source.current[:1])
     found = program.from_converged(pair, [s(posed.conductor, source) for s in pair.values()], posed.conductor, source, posed.conductor.tissue, 2)
-    assert found[FE]["mag"] / found[FV]["mag"] == pytest.approx(1.1) and found[program.DOUBT]["mag"] == pytest.approx((1 + 1 / 1.1) / 2)
+    assert found[FE]["mag"] / found[FV]["mag"] == pytest.approx(1.1)
+    assert found[program.DOUBT]["mag"] == pytest.approx((1 + 1 / 1.1) / 2)
 
 
 def test_the_table_prints_what_was_measured_with_its_sign():
-    one = lambda rdm, mag: {FV: {"rdm": rdm, "mag": mag}, program.MEAN: {"rdm": rdm / 10, "mag": 1.0001}}
+    def one(rdm, mag):
+        return {FV: {"rdm": rdm, "mag": mag}, program.MEAN: {"rdm": rdm / 10, "mag": 1.0001}}
     rows = [{"grid": ["24x12x12"], "from_converged": [one(rdm, mag)]} for rdm, mag in ((0.01, 1.02), (0.03, 0.95), (0.02, 0.99))]
     table = program.converged_table({"limbs": [*rows, {"grid": ["24x12x12"]}]}).splitlines()
     assert table[2:] == [f"| 24x12x12 | {FV} | 3 | 0.0200 (0.0300) | -0.0100 (-0.0500) |", f"| 24x12x12 | {program.MEAN} | 3 | 0.0020 (0.0030) | +0.0001 (+0.0001) |"]

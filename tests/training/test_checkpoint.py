@@ -10,7 +10,14 @@ import pytest
 import torch
 
 from physics_hybrid.training import checkpoint
-from physics_hybrid.training.checkpoint import CheckpointError, load_latest, load_model, load_state, save_model, save_state
+from physics_hybrid.training.checkpoint import (
+    CheckpointError,
+    load_latest,
+    load_model,
+    load_state,
+    save_model,
+    save_state,
+)
 from tests.conftest import ROOT
 
 
@@ -72,7 +79,9 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
         "save_state(Path(sys.argv[1]), {'progress': {'epoch': 9, 'step': 9}, 'weights': torch.zeros(1_000_000)})\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode != 0 and "could not write" in done.stderr and "is intact" in done.stderr
+    assert done.returncode != 0
+    assert "could not write" in done.stderr
+    assert "is intact" in done.stderr
     assert load_latest(tmp_path)["progress"]["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == [checkpoint.LATEST]
 
@@ -80,7 +89,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
 def test_random_states_come_back():
     torch.manual_seed(1), np.random.seed(2), random.seed(3)
     kept = checkpoint.rng_state()
-    draw = lambda: (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())
+    def draw():
+        return (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())
     first = draw()
     checkpoint.set_rng_state(kept)
     assert draw() == first
@@ -147,7 +157,8 @@ def test_models_are_saved_without_git_and_inside_a_repository_without_a_commit(t
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     save_model(tmp_path / "best", model, 2, {})
-    assert [p.name for p in (tmp_path / "best").glob("*.mdlus")] == ["ResidualFNO.0.2.mdlus"] and not list(scratch.iterdir())
+    assert [p.name for p in (tmp_path / "best").glob("*.mdlus")] == ["ResidualFNO.0.2.mdlus"]
+    assert not list(scratch.iterdir())
 
 
 def test_the_only_copy_of_a_model_is_put_back(tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from physics_hybrid.launch import Machine, initialize
 from physics_hybrid.training import checkpoint
-from physics_hybrid.training.tracker import TensorBoardTracker, Tracker, WandbTracker
 from physics_hybrid.training.signals import Requeue, Signals
+from physics_hybrid.training.tracker import TensorBoardTracker, Tracker, WandbTracker
 from physics_hybrid.training.trainer import Trainer, TrainingSettings, TrainingStopped
 
 
@@ -66,10 +66,10 @@ class Fit:
 
 
 def settings(**change):
-    return TrainingSettings(**{**dict(
-        epochs=3, learning_rate=0.05, weight_decay=0.0, betas=(0.9, 0.99), warmup_steps=2, final_learning_rate=1e-4, accumulate=1, precision="float32",
-        clipping_mode="norm", clipping_threshold=1.0, clipping_eps=1e-3, ema=0.0, checkpoint_every=2, validate_every=1, figures_every=10, log_every=1, max_bad_steps=3,
-        requeue_exit_code=85), **change})
+    return TrainingSettings(**{**{
+        "epochs": 3, "learning_rate": 0.05, "weight_decay": 0.0, "betas": (0.9, 0.99), "warmup_steps": 2, "final_learning_rate": 1e-4, "accumulate": 1, "precision": "float32",
+        "clipping_mode": "norm", "clipping_threshold": 1.0, "clipping_eps": 1e-3, "ema": 0.0, "checkpoint_every": 2, "validate_every": 1, "figures_every": 10, "log_every": 1, "max_bad_steps": 3,
+        "requeue_exit_code": 85}, **change})
 
 
 def trainer(folder, problem=None, tracker=None, **change):
@@ -87,9 +87,13 @@ def test_it_learns_and_keeps_the_best(tmp_path):
     t = trainer(tmp_path, epochs=20)
     t.fit()
     assert t.best["score"] < 0.5 * Fit().validate(trainer(tmp_path / "fresh").model)["error"]
-    assert (tmp_path / "best").is_dir() and (tmp_path / "final").is_dir()
+    assert (tmp_path / "best").is_dir()
+    assert (tmp_path / "final").is_dir()
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert len(lines) == 20 and "train/mse" in lines[0] and "train/gradient_norm" in lines[0] and "train/parameter_norm" in lines[0]
+    assert len(lines) == 20
+    assert "train/mse" in lines[0]
+    assert "train/gradient_norm" in lines[0]
+    assert "train/parameter_norm" in lines[0]
 
 
 @pytest.mark.parametrize("change", [{}, {"ema": 0.9}, {"accumulate": 2}, {"precision": "bf16"}], ids=["plain", "ema", "accumulate", "bf16"])
@@ -115,7 +119,8 @@ def test_stopped_after_any_step_and_resumed_gives_the_same_bits(tmp_path, change
         again.fit()
         assert torch.equal(weights(again), weights(whole))
         assert again.best["score"] == whole.best["score"]
-        strip = lambda f: [l for l in (f / "log.jsonl").read_text().splitlines()]
+        def strip(f):
+            return list((f / "log.jsonl").read_text().splitlines())
         assert len(strip(folder)) == len(strip(tmp_path / "whole")) == 3
 
 
@@ -131,11 +136,15 @@ def test_an_epoch_that_two_ranks_began_goes_on_with_what_they_left(tmp_path, acc
     t = trainer(tmp_path, problem, epochs=3, accumulate=accumulate)
     t.restore(state)
     total = 3 * t.updates_per_epoch
-    assert t.progress["step"] == 2 * t.updates_per_epoch - t.updates_per_epoch // 4 and t.progress["done"] == [[2, 3]]
+    assert t.progress["step"] == 2 * t.updates_per_epoch - t.updates_per_epoch // 4
+    assert t.progress["done"] == [[2, 3]]
     t._epoch(tqdm(disable=True))
-    assert problem.seen == [106, 107] and t.progress["step"] == 2 * t.updates_per_epoch
+    assert problem.seen == [106, 107]
+    assert t.progress["step"] == 2 * t.updates_per_epoch
     t.fit()
-    assert problem.seen[2:] == list(range(200, 208)) and t.progress["step"] == total and t.progress["done"] == []
+    assert problem.seen[2:] == list(range(200, 208))
+    assert t.progress["step"] == total
+    assert t.progress["done"] == []
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
@@ -154,7 +163,8 @@ def test_a_signal_saves_and_leaves_with_its_code(tmp_path, name):
 def test_non_finite_losses_are_skipped_counted_and_stop_at_three_in_a_row(tmp_path, capsys):
     t = trainer(tmp_path, Fit(poison=[1, 3]))
     t.fit()
-    assert t.progress["skipped"] == 2 and torch.isfinite(weights(t)).all()
+    assert t.progress["skipped"] == 2
+    assert torch.isfinite(weights(t)).all()
     assert "points-1" in capsys.readouterr().err
     t = trainer(tmp_path / "bad", Fit(poison=[101, 102, 103]))
     with pytest.raises(TrainingStopped, match="points-103.*latest_checkpoint.pt"):
@@ -178,8 +188,11 @@ def test_accumulated_batches_are_one_big_batch(tmp_path):
 def test_schedule_warms_up_then_falls_as_a_cosine(tmp_path):
     t = trainer(tmp_path, epochs=20)
     rates = [0.05 * t._schedule(s) for s in range(101)]
-    assert rates[0] == pytest.approx(0.025) and rates[2] == pytest.approx(0.05) and rates[100] == pytest.approx(1e-4)
-    assert rates[51] == pytest.approx((0.05 + 1e-4) / 2, rel=1e-3) and all(a >= b for a, b in zip(rates[2:], rates[3:]))
+    assert rates[0] == pytest.approx(0.025)
+    assert rates[2] == pytest.approx(0.05)
+    assert rates[100] == pytest.approx(1e-4)
+    assert rates[51] == pytest.approx((0.05 + 1e-4) / 2, rel=1e-3)
+    assert all(a >= b for a, b in zip(rates[2:], rates[3:]))
 
 
 def test_a_model_that_does_not_fit_the_checkpoint_is_named(tmp_path):
@@ -191,8 +204,8 @@ def test_a_model_that_does_not_fit_the_checkpoint_is_named(tmp_path):
         t.restore(state)
 
 
-@pytest.mark.parametrize("change, message", [
-    (dict(epochs=0), "training.epochs"), (dict(learning_rate=-1.0), "learning_rate"), (dict(precision="half"), "training.precision"), (dict(ema=1.5), "training.ema"),
+@pytest.mark.parametrize(("change", "message"), [
+    ({"epochs": 0}, "training.epochs"), ({"learning_rate": -1.0}, "learning_rate"), ({"precision": "half"}, "training.precision"), ({"ema": 1.5}, "training.ema"),
 ])
 def test_settings_refuse(change, message):
     with pytest.raises(ValueError, match=message):
@@ -208,7 +221,8 @@ def test_wandb_offline_writes_and_without_a_key_never_asks(tmp_path, monkeypatch
     tracker.log({"loss": 1.0}, 1)
     tracker.finish()
     assert "logging offline" in capsys.readouterr().err
-    assert list(tmp_path.glob("wandb/offline-run-*")) and tracker.run_id
+    assert list(tmp_path.glob("wandb/offline-run-*"))
+    assert tracker.run_id
     again = WandbTracker("p", "offline")
     again.start(tmp_path, {}, tracker.run_id)
     assert again.run_id == tracker.run_id
@@ -251,7 +265,8 @@ def test_signals_leave_at_once_or_wait_for_the_work_in_hand():
         signals.number = None
         with signals.deferred():
             os.kill(os.getpid(), signal.SIGINT)
-        assert signals.number == signal.SIGINT and signals.name == "SIGINT"
+        assert signals.number == signal.SIGINT
+        assert signals.name == "SIGINT"
     assert not signals.active
 
 
