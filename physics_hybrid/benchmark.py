@@ -38,15 +38,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from physics_hybrid import roofline
+from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.launch import Machine, initialize
 from physics_hybrid.measure import bench, configuration, seconds
 from physics_hybrid.potential.baseline import PointSourceBaseline
 from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.conductor import zero_mean
 from physics_hybrid.potential.data import Files, LimbData
-from physics_hybrid.potential.evaluation import Grid, name_of, surroundings
 from physics_hybrid.potential.losses import select
-from physics_hybrid.potential.metrics import aggregate, topography
+from physics_hybrid.potential.metrics import topography
 from physics_hybrid.potential.multigrid import SolverError, solve
 from physics_hybrid.potential.problem import (
     PotentialProblem,
@@ -55,7 +55,9 @@ from physics_hybrid.potential.problem import (
     model_inputs,
     predict,
 )
+from physics_hybrid.report.markdown import aggregate
 from physics_hybrid.resolution_matrix import grids_of
+from physics_hybrid.run.provenance import surroundings
 from physics_hybrid.run_folder import flat
 from physics_hybrid.session import load
 
@@ -112,7 +114,7 @@ def trained(names: list[str], grid: Grid, steps: int, overrides: list[str], prob
         b = bench([*fitting, f"model={name}", f"data.grid=[{','.join(map(str, grid))}]", "training.epochs=1", f"data.samples_per_epoch={steps * batch_size}"], statistics_samples=None)
         started = time.perf_counter()
         for batch in tqdm(b.problem.train_batches(0, 0), total=steps, desc=f"training {name}", disable=not sys.stderr.isatty()):
-            b.trainer._update([batch])
+            b.trainer.step([batch])
         out.append(network(f"{name}, {steps} steps", b.trainer.evaluated, problem, b.config, seed=b.config["seed"], training_seconds=time.perf_counter() - started, training_samples=steps * batch_size))
     return out
 
@@ -375,9 +377,9 @@ def tables(result: dict[str, Any]) -> str:
 
 def figure(result: dict[str, Any], path: Path) -> Path:
     """Left: error against seconds a sample, each at its best batch size; bars reach to the 95th percentile. Right: seconds against voxels at batch 1."""
-    from physics_hybrid.potential.figures import _plain_ticks, _pyplot
+    from physics_hybrid.report.plots import plain_ticks, pyplot, save
 
-    plt = _pyplot()
+    plt = pyplot()
     from matplotlib.ticker import LogLocator, NullFormatter
 
     figure_, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained", gridspec_kw={"width_ratios": [1.25, 1]})
@@ -418,7 +420,7 @@ def figure(result: dict[str, Any], path: Path) -> Path:
         right.minorticks_off()
         right.legend(fontsize=8, frameon=False, loc="upper left")
         right.grid(True, alpha=0.25)
-        _plain_ticks(right)
+        plain_ticks(right)
     for axis in (left.xaxis, left.yaxis):
         axis.set_major_locator(LogLocator())
         axis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -426,9 +428,7 @@ def figure(result: dict[str, Any], path: Path) -> Path:
     left.margins(x=0.12)
     left.grid(True, which="both", alpha=0.2)
     figure_.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9)
-    figure_.savefig(path, dpi=130)
-    plt.close(figure_)
-    return path
+    return save(figure_, path)
 
 
 def write(result: dict[str, Any], folder: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import h5py
 
+from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.measure import bench, seconds
 from physics_hybrid.potential.data import Entry, Files
 from physics_hybrid.potential.generate import generate
@@ -29,17 +30,17 @@ from physics_hybrid.potential.samples import Conventions, find
 LONG_ENOUGH = 5.0
 
 
-def measure(grid: tuple[int, int, int], samples: int, overrides: list[str]) -> dict:
+def measure(grid: Grid, samples: int, overrides: list[str]) -> dict:
     """Rates in samples a second."""
     b = bench([f"data.grid=[{','.join(map(str, grid))}]", *overrides])
     data = b.problem.data
     stream = data.stream("train", grid)
     at_once = max(data.batch_size, data._solved_at_once(grid))
-    result = {"grid": "x".join(map(str, grid)), "batch": data.batch_size, "solved_at_once": at_once, "device": str(b.machine), "samples": samples}
+    result = {"grid": name_of(grid), "batch": data.batch_size, "solved_at_once": at_once, "device": str(b.machine), "samples": samples}
     result["finite_volume"] = _rate(lambda k: stream.batch(range(k * at_once, (k + 1) * at_once)), at_once, b.machine)
     elements = dataclasses.replace(stream, solver=dataclasses.replace(stream.solver, kind="finite_element"))
     result["finite_element"] = _rate(lambda k: elements.batch([k]), 1, b.machine)
-    steps = [seconds(lambda: b.trainer._update([b.batch]), b.machine) for _ in range(6)][1:]
+    steps = [seconds(lambda: b.trainer.step([b.batch]), b.machine) for _ in range(6)][1:]
     result["training"] = data.batch_size / statistics.median(steps)
     with tempfile.TemporaryDirectory() as folder:
         files = _many(Path(folder), stream, samples, data)

@@ -12,7 +12,7 @@ from physics_hybrid.launch import Machine
 
 @dataclass
 class Bench:
-    """config: resolved; trainer: ready for `_update([batch])`; solve_s: seconds to draw and solve the batch."""
+    """config: resolved; trainer: ready for `step([batch])`; solve_s: seconds to draw and solve the batch."""
 
     config: dict[str, Any]
     machine: Machine

@@ -14,8 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from physics_hybrid.grid import name_of
 from physics_hybrid.measure import bench, seconds
-from physics_hybrid.potential.evaluation import peak_memory
+from physics_hybrid.run.provenance import peak_memory
 
 CASES = tuple(
     (model, precision, checkpointing)
@@ -26,8 +27,8 @@ CASES = tuple(
 def one_step(overrides: list[str]) -> dict:
     """Two optimiser steps in this process; seconds of the second, and the peak."""
     b = bench(overrides)
-    b.trainer._update([b.batch])
-    step = seconds(lambda: b.trainer._update([b.batch]), b.machine)
+    b.trainer.step([b.batch])
+    step = seconds(lambda: b.trainer.step([b.batch]), b.machine)
     parameters = sum(p.numel() for p in b.trainer.model.parameters())
     return {"peak_GB": peak_memory(b.machine.device) / 1e3, "step_s": step, "device": str(b.machine), "parameters": parameters}
 
@@ -46,7 +47,7 @@ def main() -> None:
     rows = []
     print("| model | precision | activation checkpointing | peak, GB | step, s |\n|---|---|---|---|---|", flush=True)
     for model, precision, checkpointing in CASES:
-        grid = "x".join(map(str, arguments.grid))
+        grid = name_of(arguments.grid)
         overrides = [
             f"model={model}", f"data.grid=[{','.join(map(str, arguments.grid))}]", f"data.batch_size={arguments.batch}", f"training.precision={precision}",
             f"model.backbone.activation_checkpointing={str(checkpointing).lower()}", *arguments.overrides,

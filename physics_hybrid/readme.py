@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from physics_hybrid import benchmark, data_rates, resolution_matrix, scaling, validate
+from physics_hybrid.grid import name_of
 from physics_hybrid.potential.evaluation import markdown_table
 from physics_hybrid.potential.predictor import FOLDER, NAME
 from physics_hybrid.ship import seeds_table
@@ -116,7 +117,7 @@ def main() -> None:
     if arguments.overhead:
         o = json.loads(arguments.overhead.read_text())
         text = fill(text, "overhead", (
-            f"ratio {o['ratio']:.3f} ({o['whole_step_s'] * 1e3:.0f} ms against {o['bare_step_s'] * 1e3:.0f} ms; batch {'x'.join(map(str, o['batch']))}, "
+            f"ratio {o['ratio']:.3f} ({o['whole_step_s'] * 1e3:.0f} ms against {o['bare_step_s'] * 1e3:.0f} ms; batch {name_of(o['batch'])}, "
             f"{o['device']}); solving the streamed batch takes another {o['solve_batch_s'] * 1e3:.0f} ms."
         ))
     if arguments.memory:

@@ -33,15 +33,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.launch import initialize
 from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.conductor import Ends, zero_mean
-from physics_hybrid.potential.evaluation import Grid, name_of, surroundings
 from physics_hybrid.potential.losses import select
 from physics_hybrid.potential.metrics import Metrics
 from physics_hybrid.potential.problem import PotentialProblem, build_data, build_problem
 from physics_hybrid.potential.resample import cosine, upsample
 from physics_hybrid.potential.wavelengths import by_wavelength, wavelength_names
+from physics_hybrid.run.provenance import surroundings
 from physics_hybrid.run_folder import FREE, flat
 from physics_hybrid.session import load
 
@@ -227,9 +228,9 @@ def _parts(result: dict[str, Any], kind: str) -> list[str]:
 
 def figure(result: dict[str, Any], path: Path) -> Path:
     """Error on every grid; on the finest by wavelength and by distance. A colour for each row of the matrix; full: direct, dashed: its best interpolation."""
-    from physics_hybrid.potential.figures import _plain_ticks, _pyplot
+    from physics_hybrid.report.plots import plain_ticks, pyplot, save
 
-    plt = _pyplot()
+    plt = pyplot()
     from matplotlib.lines import Line2D
 
     cells, trained = index(result), list(dict.fromkeys(c["trained"] for c in result["cells"]))
@@ -266,7 +267,7 @@ def figure(result: dict[str, Any], path: Path) -> Path:
     axes[2].set_ylabel("relative L2 error in the shell (%)")
     for axis in axes:
         axis.set_yscale("log")
-        _plain_ticks(axis)
+        plain_ticks(axis)
         axis.grid(True, which="both", alpha=0.25)
     marks = [Line2D([], [], color=colors[row], linewidth=2.5, label=f"trained on {row}") for row in trained]
     marks += [Line2D([], [], color="black", marker="o", markersize=5, label="direct")]
@@ -274,9 +275,7 @@ def figure(result: dict[str, Any], path: Path) -> Path:
         marks += [Line2D([], [], color="black", marker="s", linestyle="--", markerfacecolor="white", markersize=5, label="best of 4 interpolations")]
     marks += [Line2D([], [], color="0.45", marker="^", linestyle=":", markersize=5, label="baseline alone")]
     figure_.legend(handles=marks, loc="outside upper center", ncols=min(len(marks), 4), frameon=False)
-    figure_.savefig(path, dpi=130)
-    plt.close(figure_)
-    return path
+    return save(figure_, path)
 
 
 def write(result: dict[str, Any], folder: Path) -> None:

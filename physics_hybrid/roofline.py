@@ -26,11 +26,12 @@ import math
 import torch
 from torch import nn
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.launch import Machine
 from physics_hybrid.measure import seconds
 
 
-def count(backbone: nn.Module, channels_in: int, batch: int, grid: tuple[int, int, int]) -> tuple[float, float] | None:
+def count(backbone: nn.Module, channels_in: int, batch: int, grid: Grid) -> tuple[float, float] | None:
     """(bytes, operations) of one forward pass to one channel; None for a network without PhysicsNeMo's SpectralConv3d."""
     from physicsnemo.nn import SpectralConv3d
 

@@ -28,6 +28,8 @@ from pathlib import Path
 
 import numpy as np
 
+from physics_hybrid.grid import name_of
+
 SIZES = tuple(4**k * 1024 for k in range(2, 8))  # 16 KiB to 16 MiB
 
 
@@ -79,7 +81,7 @@ def worker(overrides: list[str], repeats: int, output: str) -> None:
         trainer.optimizer.zero_grad(set_to_none=True)
 
     result = {
-        "ranks": machine.world_size, "threads": torch.get_num_threads(), "compute_s": median(without_exchange), "step_s": median(lambda: trainer._update([b.batch])),
+        "ranks": machine.world_size, "threads": torch.get_num_threads(), "compute_s": median(without_exchange), "step_s": median(lambda: trainer.step([b.batch])),
         "gradient_bytes": sum(p.numel() * p.element_size() for p in trainer.model.parameters()), "batch": list(b.batch.u.shape),
         "device": str(machine.device) if machine.device.type != "cuda" else torch.cuda.get_device_name(machine.device), "cores": os.cpu_count(),
     }
@@ -150,7 +152,7 @@ def main() -> None:
 def tables(result: dict) -> str:
     """What was measured, the model fitted to it, and what is predicted, as Markdown."""
     measured = result["measured"]
-    batch = "x".join(map(str, measured[0]["batch"]))
+    batch = name_of(measured[0]["batch"])
     load = f"; others kept it busy, load average {result['load_before']:.1f} before the start" if (result["load_before"] or 0) > 0.5 else ""
     lines = [f"Measured on one machine ({measured[0]['device']}, {measured[0]['cores']} cores; batch {batch} a rank: perfect scaling is a constant step{load})", ""]
     lines += ["| ranks | threads a rank | compute, ms | step with exchange, ms | efficiency |", "|---|---|---|---|---|"]

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from physics_hybrid import run_folder
+from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.heartbeat import LOST_RANK_EXIT_CODE, Heartbeat
 from physics_hybrid.launch import Machine, agreed, finalize, initialize
 from physics_hybrid.potential.data import FileData, LimbData
@@ -24,10 +25,8 @@ from physics_hybrid.potential.evaluation import (
     evaluate,
     log_to,
     markdown_table,
-    provenance,
     write,
 )
-from physics_hybrid.potential.figures import training_curve
 from physics_hybrid.potential.problem import (
     PotentialProblem,
     build_data,
@@ -35,6 +34,8 @@ from physics_hybrid.potential.problem import (
     build_problem,
     sigma_statistics,
 )
+from physics_hybrid.report.curve import training_curve
+from physics_hybrid.run.provenance import provenance
 from physics_hybrid.staging import staged
 from physics_hybrid.training import checkpoint
 from physics_hybrid.training.signals import Signals
@@ -177,7 +178,7 @@ def settings_of(training: dict[str, Any]) -> TrainingSettings:
     )
 
 
-def grids_of(evaluation: dict[str, Any], data: LimbData | FileData) -> list[tuple[int, int, int]]:
+def grids_of(evaluation: dict[str, Any], data: LimbData | FileData) -> list[Grid]:
     """The grids to evaluate on. Raises ValueError for anything but a list of three sizes, and for a number of samples below 1."""
     wanted = evaluation["resolutions"]
     if wanted is not None:
@@ -192,7 +193,7 @@ def grids_of(evaluation: dict[str, Any], data: LimbData | FileData) -> list[tupl
         raise ValueError("data.splits leaves no sample for the test split")
     missing = [g for g in grids if isinstance(data, FileData) and g not in data.test_grids()]
     if missing:
-        raise ValueError(f"no test sample has the grid {'x'.join(map(str, missing[0]))} (evaluation.resolutions); the test split has {', '.join('x'.join(map(str, g)) for g in data.test_grids())}")
+        raise ValueError(f"no test sample has the grid {name_of(missing[0])} (evaluation.resolutions); the test split has {', '.join(name_of(g) for g in data.test_grids())}")
     return grids
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.measure import configuration
 from physics_hybrid.potential.conductor import Ends
 from physics_hybrid.potential.evaluation import COLUMNS, markdown_table
@@ -73,7 +74,7 @@ def overrides(config: dict[str, Any]) -> list[str]:
     return [f"{k}={word(v)}" for k, v in own.items() if not skip(k) and v != recipe.get(k)] + [f"~{k}" for k in recipe if k not in own and not skip(k) and recipe[k] is not None]
 
 
-def ship(runs: list[Path], folder: Path = FOLDER, samples: int = 3, grid: tuple[int, int, int] | None = None) -> Predictor:
+def ship(runs: list[Path], folder: Path = FOLDER, samples: int = 3, grid: Grid | None = None) -> Predictor:
     """Write the three files into `folder`; the model as it is read back.
 
     Raises
@@ -141,7 +142,7 @@ def card(about: dict[str, Any], config: dict[str, Any]) -> str:
     data, phantom, training = config["data"], config["data"]["phantom"], config["training"]
     grids = data.get("grids") or [data["grid"]]
     def name(grid):
-        return "x".join(map(str, grid))
+        return name_of(grid)
     def millimetres(pair):
         return " to ".join(f"{1e3 * v:g}" for v in pair)
     steps = training["epochs"] * -(-(data["train_samples"] or data["samples_per_epoch"]) // data["batch_size"])

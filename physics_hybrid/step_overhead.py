@@ -35,7 +35,7 @@ def measure(overrides: list[str], repeats: int) -> dict:
 
     times: dict[str, list[float]] = {"bare": [], "whole": []}
     for i in range(repeats + 2):  # the first two warm up
-        for name, step in (("bare", bare_step), ("whole", lambda: b.trainer._update([b.batch]))):
+        for name, step in (("bare", bare_step), ("whole", lambda: b.trainer.step([b.batch]))):
             times[name].append(seconds(step, b.machine))
     medians = {name: statistics.median(values[2:]) for name, values in times.items()}
     return {

@@ -236,7 +236,7 @@ def draw(summary: list[dict], study: Study, path: Path) -> Path:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
-    from physics_hybrid.potential.figures import _plain_ticks
+    from physics_hybrid.report.plots import plain_ticks
 
     grids = list(summary[0]["grids"])
     sizes = {e["samples"]: e["distinct_samples"] for e in summary}
@@ -255,7 +255,7 @@ def draw(summary: list[dict], study: Study, path: Path) -> Path:
                 )
             axis.set_xscale("log")
             axis.set_yscale("log")
-            _plain_ticks(axis)
+            plain_ticks(axis)
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
             axis.xaxis.set_major_locator(FixedLocator(list(sizes.values())))
             axis.xaxis.set_minor_locator(NullLocator())

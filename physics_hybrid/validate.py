@@ -25,13 +25,14 @@ import numpy as np
 import torch
 
 from physics_hybrid.command_line import readable_errors
+from physics_hybrid.grid import name_of
 from physics_hybrid.potential.conductor import Conductor
-from physics_hybrid.potential.evaluation import surroundings
 from physics_hybrid.potential.exact_cases import FE, FV, Case, Demand, Posed, cases, near_interfaces
 from physics_hybrid.potential.finite_elements import solve_elements
 from physics_hybrid.potential.metrics import topography
 from physics_hybrid.potential.multigrid import SolverError, nodal_source, solve
 from physics_hybrid.potential.point_source import PointSource
+from physics_hybrid.run.provenance import surroundings
 
 Solver = Callable[[Conductor, PointSource], torch.Tensor]
 SOLVERS: dict[str, Solver] = {FV: lambda body, source: solve(body, source, 1e-9).phi, FE: lambda body, source: solve_elements(body, source, 1e-8).phi}
@@ -123,7 +124,7 @@ def agreement(solvers: dict[str, Solver], quick: bool) -> list[dict]:
     for fibres, pennation, count in (("along D", [0.0, 0.0], 16), ("pennate, 10 to 25 degrees", [10.0, 25.0], 8)):
         limbs = LimbDistribution.of({**phantom, "pennation": pennation})
         for number in range(2 if quick else count):
-            row: dict[str, Any] = {"fibres": fibres, "limb": number, "grid": ["x".join(map(str, g)) for g in grids], "rdm": [], "mag": []}
+            row: dict[str, Any] = {"fibres": fibres, "limb": number, "grid": [name_of(g) for g in grids], "rdm": [], "mag": []}
             for grid in grids:
                 body = limbs.draw(0, 0, number).voxelise(grid)
                 def tensor(values):
@@ -354,9 +355,9 @@ def summary(result: dict) -> str:
 
 def figure(result: dict, path: Path) -> Path:
     """Error against spacing, a panel for each group; full lines and dots one solver, dashed lines and squares the other; fitted orders in the legend."""
-    from physics_hybrid.potential.figures import _pyplot
+    from physics_hybrid.report.plots import pyplot, save
 
-    plt = _pyplot()
+    plt = pyplot()
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
@@ -400,9 +401,7 @@ def figure(result: dict, path: Path) -> Path:
     axes[0][0].set_ylabel("relative L2 error (%)")
     marks = [Line2D([], [], color="black", marker=m, linestyle=l, markersize=4, linewidth=1.2, label=name) for name, (m, l) in styles.items()]
     figure_.legend(handles=marks, loc="outside upper center", ncols=len(marks), frameon=False)
-    figure_.savefig(path, dpi=130)
-    plt.close(figure_)
-    return path
+    return save(figure_, path)
 
 
 def validate(output: Path, solvers: dict[str, Solver] | None = None, chosen: list[Case] | None = None, quick: bool = False, interfaces: bool = True, checkpoint: Path | None = None) -> dict[str, Any]:

@@ -22,9 +22,9 @@ def test_bench_trains_the_configured_model():
     b = bench([*SMALL, "model.composition=direct", "training.learning_rate=0.02"])
     assert b.trainer.model.composition == "direct"
     assert b.trainer.settings.learning_rate == 0.02
-    first = b.trainer._update([b.batch])["loss"]
+    first = b.trainer.step([b.batch])["loss"]
     for _ in range(60):
-        last = b.trainer._update([b.batch])["loss"]
+        last = b.trainer.step([b.batch])["loss"]
     assert last < 0.7 * first  # the step that is measured is one that learns
 
 

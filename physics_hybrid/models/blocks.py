@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from physicsnemo.nn import SpectralConv3d
 from torch import Tensor, nn
 
+from physics_hybrid.grid import Grid
+
 
 class PrunedSpectralConv3d(SpectralConv3d):
     """PhysicsNeMo's spectral convolution with the same weights and result, but only the kept modes are computed.
@@ -65,7 +67,7 @@ def checked_modes(modes: list[int]) -> list[int]:
     return list(modes)
 
 
-def check_modes(modes: list[int], grid: tuple[int, int, int], padding: float = 0.0) -> None:
+def check_modes(modes: list[int], grid: Grid, padding: float = 0.0) -> None:
     """Raise ValueError where Fourier modes exceed what a grid holds once it is padded.
 
     The first two axes keep m positive and m negative frequencies: m <= N / 2; the last is a half spectrum:
@@ -95,7 +97,7 @@ def proportional_padding(x: Tensor, fraction: float) -> Tensor:
     return F.pad(x, widths)
 
 
-def crop(x: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def crop(x: Tensor, grid: Grid) -> Tensor:
     return x[..., : grid[0], : grid[1], : grid[2]]
 
 

@@ -8,6 +8,7 @@ from physicsnemo.models.fno import FNO as PhysicsNeMoFNO
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.models.blocks import (
     PrunedSpectralConv3d,
     check_modes,
@@ -57,7 +58,7 @@ class PlainFNO(Module):
         for i in range(len(layers)):
             layers[i] = PrunedSpectralConv3d(width, width, *self.modes)
 
-    def check_grid(self, grid: tuple[int, int, int]) -> None:
+    def check_grid(self, grid: Grid) -> None:
         check_modes(self.modes, grid, self.padding)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,7 +108,7 @@ class ResidualFNO(Module):
         self.blocks = nn.ModuleList(SpectralBlock(width, self.modes) for _ in range(depth))
         self.head = nn.Sequential(nn.Conv3d(width, width, 1), nn.GELU(), zero_(nn.Conv3d(width, out_channels, 1)))
 
-    def check_grid(self, grid: tuple[int, int, int]) -> None:
+    def check_grid(self, grid: Grid) -> None:
         check_modes(self.modes, grid, self.padding)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from physicsnemo.core.module import Module
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.models.geometry import SpacingModulation
 
 COMPOSITIONS = ("multiplicative", "additive", "direct")
@@ -104,7 +105,7 @@ class HybridWrapper(Module):
         features, phi_a, tissue = self.prepare(x, spacing)
         return self.compose(self.backbone(self.modulation(features, spacing)).float(), phi_a, tissue)
 
-    def check_grid(self, grid: tuple[int, int, int]) -> None:
+    def check_grid(self, grid: Grid) -> None:
         """Raise ValueError where the backbone or the baseline cannot take a grid."""
         for part in (self.backbone, self.baseline):
             part.check_grid(grid)

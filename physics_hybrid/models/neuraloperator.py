@@ -6,6 +6,7 @@ import torch
 from physicsnemo.core.module import Module
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.models.blocks import check_modes, checked_modes
 
 
@@ -32,7 +33,7 @@ class NeuralOperatorFNO(Module):
         m1, m2, m3 = self.modes
         self.net = FNO((2 * m1, 2 * m2, 2 * (m3 - 1)), in_channels, out_channels, width, n_layers=depth, positional_embedding=None)
 
-    def check_grid(self, grid: tuple[int, int, int]) -> None:
+    def check_grid(self, grid: Grid) -> None:
         check_modes(self.modes, grid)
 
     def forward(self, x: Tensor) -> Tensor:

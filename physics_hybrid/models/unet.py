@@ -8,6 +8,7 @@ from physicsnemo.core.module import Module
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.models.blocks import zero_
 
 
@@ -32,7 +33,7 @@ def _groups(wanted: int, channels: int) -> int:
     return wanted
 
 
-def _resize(x: Tensor, size: tuple[int, int, int]) -> Tensor:
+def _resize(x: Tensor, size: Grid) -> Tensor:
     """Trilinear to `size`; twice the grid by scale_factor: bitwise the same, and the only form that PhysicsNeMo's ShardTensor knows (2.2.2)."""
     to = {"scale_factor": 2} if all(new == 2 * old for new, old in zip(size, x.shape[-3:])) else {"size": size}
     return F.interpolate(x, **to, mode="trilinear", align_corners=False)
@@ -85,7 +86,7 @@ class UNet3D(Module):
             return checkpoint(stage, x, use_reentrant=False)
         return stage(x)
 
-    def check_grid(self, grid: tuple[int, int, int]) -> None:
+    def check_grid(self, grid: Grid) -> None:
         if min(grid) <= 2**self.levels:
             raise ValueError(
                 f"grid {tuple(grid)} is too small to be halved {self.levels} times (each side needs more than {2**self.levels} voxels): "

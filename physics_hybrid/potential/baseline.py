@@ -11,6 +11,7 @@ import torch
 from physicsnemo.core.module import Module
 from torch import Tensor
 
+from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.potential.conductor import Conductor, Ends, offsets_from
 from physics_hybrid.potential.multigrid import solve
 from physics_hybrid.potential.point_source import PointSource, potential
@@ -52,7 +53,7 @@ class PointSourceBaseline(Module):
         eps = self.softening * spacing.min(dim=1).values
         return potential(offsets_from(point, tuple(sigma.shape[2:]), spacing), current, reference, softening=eps)[:, None]
 
-    def check_grid(self, grid: tuple[int, int, int]) -> None:
+    def check_grid(self, grid: Grid) -> None:
         """Any grid will do."""
 
     def reference(self, sigma: Tensor, point: Tensor, spacing: Tensor) -> Tensor:
@@ -116,15 +117,15 @@ class CoarseSolveBaseline(Module):
         self.ends = Ends("sink") if ends == "pair" else Ends(ends, beta)
         self.pole = PointSourceBaseline(sigma_ref=1.0, softening=softening)
 
-    def coarse(self, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+    def coarse(self, grid: Grid) -> Grid:
         return tuple(-(-n // self.coarsen) for n in self.home or grid)
 
-    def check_grid(self, grid: tuple[int, int, int]) -> None:
+    def check_grid(self, grid: Grid) -> None:
         """Raise ValueError where the coarse grid has too few voxels to hold a body."""
         coarse = self.coarse(grid)
         if min(coarse) < self.SMALLEST:
             raise ValueError(
-                f"model.baseline.coarsen={self.coarsen} makes {'x'.join(map(str, coarse))} voxels of the grid {'x'.join(map(str, self.home or grid))}, and coarse_solve needs at "
+                f"model.baseline.coarsen={self.coarsen} makes {name_of(coarse)} voxels of the grid {name_of(self.home or grid)}, and coarse_solve needs at "
                 f"least {self.SMALLEST} along every axis: use a smaller model.baseline.coarsen, a finer grid, or model.baseline.kind=isotropic"
             )
 

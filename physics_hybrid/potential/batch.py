@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.potential.conductor import Conductor, Ends, distance_from, outside_sphere
 from physics_hybrid.potential.point_source import PointSource
 from physics_hybrid.potential.samples import Sample
@@ -42,7 +43,7 @@ class Batch:
         return len(self.names)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Grid:
         return tuple(self.u.shape[1:])
 
     @property

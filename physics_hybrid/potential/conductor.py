@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
+
 ENDS = {
     "grounded": "phi = 0 on the two cut faces of the limb",
     "robin": "d phi / dn = -beta phi on the two cut faces: the limb goes on",
@@ -120,7 +122,7 @@ class Conductor:
             raise ValueError(f"spacing must be positive and finite (m); got {self.spacing.tolist()}")
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Grid:
         """Grid (D, H, W)."""
         return tuple(self.sigma.shape[-3:])
 
@@ -258,12 +260,12 @@ def centre_positions(size: int, spacing: Tensor) -> Tensor:
     return (torch.arange(size, device=spacing.device, dtype=spacing.dtype) + 0.5) * spacing[:, None]
 
 
-def distance_from(point: Tensor, shape: tuple[int, int, int], spacing: Tensor) -> Tensor:
+def distance_from(point: Tensor, shape: Grid, spacing: Tensor) -> Tensor:
     """Distance |r - point| in metres of every voxel centre. point, spacing (B, 3) -> (B, D, H, W)."""
     return sum(offset**2 for offset in offsets_from(point, shape, spacing)).sqrt()
 
 
-def offsets_from(point: Tensor, shape: tuple[int, int, int], spacing: Tensor) -> list[Tensor]:
+def offsets_from(point: Tensor, shape: Grid, spacing: Tensor) -> list[Tensor]:
     """Components of r - point in metres at voxel centres, each broadcastable to (B, D, H, W)."""
     out = []
     for axis in range(3):
@@ -274,7 +276,7 @@ def offsets_from(point: Tensor, shape: tuple[int, int, int], spacing: Tensor) ->
     return out
 
 
-def outside_sphere(point: Tensor, shape: tuple[int, int, int], spacing: Tensor, radius: float) -> Tensor:
+def outside_sphere(point: Tensor, shape: Grid, spacing: Tensor, radius: float) -> Tensor:
     """True where a voxel is farther than `radius` *voxels* from the source. (B, D, H, W)
 
     The distance is counted in voxels along each axis: sqrt(sum_a ((r - r_s)_a / h_a)^2) > radius.

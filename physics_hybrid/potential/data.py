@@ -24,6 +24,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.potential.batch import Batch, collate, components
 from physics_hybrid.potential.generate import dataset_path, generate
 from physics_hybrid.potential.phantom import TISSUES
@@ -39,8 +40,6 @@ from physics_hybrid.potential.samples import (
 )
 from physics_hybrid.potential.stream import Bodies, LimbStream, Solver
 from physics_hybrid.training.signals import quiet_worker
-
-Grid = tuple[int, int, int]
 
 #: What a GPU solves at once unless data.solve_together says otherwise may take this share of its memory, at so many bytes for each voxel (measured: 310 to
 #: 330 in float64). A solve of a few limbs is bound by some 8000 kernel launches; 24 GB hold 20 limbs of 96x48x48 in that share, 140 GB hold 120.

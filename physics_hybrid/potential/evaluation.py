@@ -7,13 +7,10 @@ one is given (`reference_`).
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
 import json
 import math
-import platform
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -24,18 +21,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.data import FileData, Files, LimbData
 from physics_hybrid.potential.figures import errors_by_distance, slices
-from physics_hybrid.potential.metrics import aggregate
 from physics_hybrid.potential.problem import PotentialProblem
 from physics_hybrid.potential.resample import upsample
-
-Grid = tuple[int, int, int]
-
-
-def name_of(grid: Grid) -> str:
-    return "x".join(map(str, grid))
+from physics_hybrid.report.markdown import aggregate
+from physics_hybrid.run.provenance import peak_memory
 
 
 @dataclass
@@ -112,7 +105,7 @@ def _picture(problem: PotentialProblem, model: nn.Module, files: Files, index: i
 
 
 def _timed(problem: PotentialProblem, model: nn.Module, batch: Batch, device: torch.device) -> tuple[Tensor, float, float]:
-    """Prediction, seconds, and peak memory in MB (see `peak_memory`)."""
+    """Prediction, seconds, and peak memory in MB."""
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.synchronize(device)
@@ -123,33 +116,6 @@ def _timed(problem: PotentialProblem, model: nn.Module, batch: Batch, device: to
         torch.cuda.synchronize(device)
     seconds = time.perf_counter() - started
     return phi, seconds, peak_memory(device)
-
-
-def peak_memory(device: torch.device) -> float:
-    """Peak memory in MB: what the GPU's allocator held, else the resident size of this process since its start; NaN where the system cannot tell."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return float("nan")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
-def surroundings(device: torch.device) -> dict[str, Any]:
-    """Where a number was made: commit, hardware, torch, date."""
-    root = Path(__file__).resolve().parents[2]
-    commit = "unknown"
-    if (root / ".git").exists():
-        with contextlib.suppress(OSError):  # git need not be installed
-            commit = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() or commit
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    return {"commit": commit, "hardware": hardware, "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
-
-
-def provenance(checkpoint: str, seed: int, device: torch.device, model: nn.Module) -> dict[str, Any]:
-    """What a number needs beside it: checkpoint, seed, size of the model, and its surroundings."""
-    return {"checkpoint": checkpoint, "seed": seed, "parameters": sum(p.numel() for p in model.parameters()), **surroundings(device)}
 
 
 COLUMNS = (("relative_l2", "relative L2"), ("rdm", "RDM"), ("mag", "MAG"), ("field_error", "field E"), ("charge_defect", "charge defect"))

@@ -8,16 +8,7 @@ import numpy as np
 import torch
 
 from physics_hybrid.potential.batch import Batch
-
-
-def _pyplot():
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
+from physics_hybrid.report.plots import plain_ticks, pyplot, save
 
 #: (axis that is cut, axes of the picture, name)
 SECTIONS = ((0, (1, 2), "axial"), (2, (0, 1), "sagittal"))
@@ -31,7 +22,7 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
     out. A potential of both signs (zero mean) has a symmetric scale, linear below 1 % of its top, and the correction is then drawn as a
     difference in mV.
     """
-    plt = _pyplot()
+    plt = pyplot()
     from matplotlib.colors import LogNorm, SymLogNorm
 
     def array(t):
@@ -91,20 +82,7 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
                     bar.set_ticks([-top, -top / 10, 0, top / 10, top], labels=[f"{v:.2g}" for v in (-top, -top / 10, 0, top / 10, top)])
                     bar.minorticks_off()
     figure.suptitle(title)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
-
-
-def _plain_ticks(axis) -> None:
-    """Logarithmic axis with numbers as people write them."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    return save(figure, path, dpi=110)
 
 
 def errors_by_distance(tables: dict[str, dict], path: Path) -> Path:
@@ -112,7 +90,7 @@ def errors_by_distance(tables: dict[str, dict], path: Path) -> Path:
 
     tables : grid -> aggregated metrics (`metrics.aggregate`), keys `relative_l2_<a>-<b>mm`.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
     labels = list(dict.fromkeys(k.removeprefix("relative_l2_") for t in tables.values() for k in t if k.startswith("relative_l2_") and k.endswith(("mm", "mm+"))))
     labels.sort(key=lambda label: float(label.split("-")[0].rstrip("m+")))
@@ -124,41 +102,9 @@ def errors_by_distance(tables: dict[str, dict], path: Path) -> Path:
             axis.errorbar([labels.index(k) for k in shells], middle, yerr=[np.zeros(len(high)), high], marker=marker, linestyle=line, color=color, capsize=3, label=f"{who}, {grid}")
     axis.set_xticks(range(len(labels)), [l.removesuffix("mm").removesuffix("mm+") + ("+" if l.endswith("+") else "") for l in labels])
     axis.set_yscale("log")
-    _plain_ticks(axis)
+    plain_ticks(axis)
     axis.set_xlabel("distance from the source (mm)")
     axis.set_ylabel("relative L2 error (%), median to 95th percentile")
     axis.grid(True, which="both", alpha=0.3)
     figure.legend(*axis.get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside upper center")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
-
-
-def training_curve(records: list[dict], monitor: str, path: Path) -> Path | None:
-    """Loss terms and the validation metric over optimiser steps, from log.jsonl; None where there is nothing to draw."""
-    if not records:
-        return None
-    plt = _pyplot()
-    figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    skip = {"train/gradient_norm", "train/parameter_norm", "train/learning_rate"}
-    names = [k for k in records[-1] if k.startswith("train/") and k not in skip]
-    for name in names:
-        points = [(r["step"], r[name]) for r in records if r.get(name, 0) > 0]
-        if points:
-            axis.plot(*zip(*points), marker=".", label=f"training {name.removeprefix('train/')}")
-    points = [(r["step"], r[f"validation/{monitor}"]) for r in records if f"validation/{monitor}" in r]
-    if points:
-        axis.plot(*zip(*points), marker="o", color="black", label=f"validation {monitor}")
-    axis.set_yscale("log")
-    _plain_ticks(axis)
-    axis.set_xlabel("optimiser step")
-    axis.set_ylabel("mean over the epoch (dimensionless)")
-    axis.grid(True, which="both", alpha=0.3)
-    axis.legend()
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
-    return path
+    return save(figure, path)

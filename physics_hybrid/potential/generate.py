@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from physics_hybrid.grid import name_of
 from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.phantom import TISSUES
 from physics_hybrid.potential.samples import AXES, SCHEMA_VERSION, UNITS
@@ -39,7 +40,7 @@ def settings(stream: LimbStream) -> dict:
 def dataset_path(folder: str | Path, stream: LimbStream, count: int) -> Path:
     """data/limbs_test_96x48x48_32_1f0c.h5: other settings, other file."""
     digest = hashlib.sha256(json.dumps(settings(stream), sort_keys=True).encode()).hexdigest()[:8]
-    return Path(folder) / f"limbs_{stream.split}_{'x'.join(map(str, stream.grid))}_{count}_{digest}.h5"
+    return Path(folder) / f"limbs_{stream.split}_{name_of(stream.grid)}_{count}_{digest}.h5"
 
 
 def generate(path: Path, stream: LimbStream, count: int, progress: bool = True) -> Path:

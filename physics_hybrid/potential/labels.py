@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.potential.phantom import TISSUES, VoxelLimb, apart, held, inject, nearest_centre
 from physics_hybrid.potential.samples import SampleError, split_by_phantom
 
@@ -219,7 +220,7 @@ class Body:
         return self.spacing * self.index.shape
 
     @functools.lru_cache(maxsize=128)
-    def on(self, grid: tuple[int, int, int]) -> np.ndarray:
+    def on(self, grid: Grid) -> np.ndarray:
         """`index` on another grid over the same box, by volume: tissue where it fills at least half of a voxel, and the one that fills most.
 
         Crumbs that resampling cuts off become air.
@@ -232,9 +233,9 @@ class Body:
         out = _resample(self.index, grid)
         pieces, sizes = _pieces(out)
         if not sizes.size or sizes.max() < 0.99 * sizes.sum():
-            raise SampleError(self.name, "labels", f"falls into {sizes.size} pieces on the grid {'x'.join(map(str, grid))}: use a finer one (data.grid)")
+            raise SampleError(self.name, "labels", f"falls into {sizes.size} pieces on the grid {name_of(grid)}: use a finer one (data.grid)")
         out[pieces != sizes.argmax() + 1] = 0
-        _reaches_ends(out, self.ends, f"{self.name} on the grid {'x'.join(map(str, grid))}")
+        _reaches_ends(out, self.ends, f"{self.name} on the grid {name_of(grid)}")
         return out
 
     def row_at(self, point: np.ndarray) -> int:
@@ -244,7 +245,7 @@ class Body:
         return int(self.index[tuple(voxel)]) if inside else 0
 
 
-def _resample(index: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
+def _resample(index: np.ndarray, grid: Grid) -> np.ndarray:
     """Tissue where at least half of a voxel's volume is tissue: the one that fills most of it. Air elsewhere."""
     d, h, w = (_overlap(n, g) for n, g in zip(index.shape, grid))
     def share(row):
@@ -422,11 +423,11 @@ class Segmentations:
         """The tissues that metrics and masks can name: those of the table that `phantom.TISSUES` knows."""
         return tuple(t.name for t in self.table[1:] if t.name in TISSUES)
 
-    def native_grid(self) -> tuple[int, int, int]:
+    def native_grid(self) -> Grid:
         """The grid of the file. Raises ValueError where files differ."""
         grids = {b.index.shape for b in self.bodies}
         if len(grids) > 1:
-            raise ValueError(f"data.grid=null takes the grid of the files, and theirs differ ({', '.join(sorted('x'.join(map(str, g)) for g in grids))} after cropping): give data.grid=[D,H,W]")
+            raise ValueError(f"data.grid=null takes the grid of the files, and theirs differ ({', '.join(sorted(name_of(g) for g in grids))} after cropping): give data.grid=[D,H,W]")
         return grids.pop()
 
     def settings(self) -> dict:
@@ -495,7 +496,7 @@ class Segmented:
     body: Body
     points: np.ndarray
 
-    def voxelise(self, grid: tuple[int, int, int]) -> VoxelLimb:
+    def voxelise(self, grid: Grid) -> VoxelLimb:
         """Labels (those of `phantom.TISSUES`; 0 for a tissue it does not know), conductivity and source on a grid (D, H, W).
 
         An electrode stays where the 8 voxels round it carry its tissue; else it moves to the nearest voxel centre of its tissue, or of any

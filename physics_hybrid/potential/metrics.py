@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,8 +21,6 @@ from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.conductor import Ends, zero_mean
 from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics, field_squares, select
 from physics_hybrid.potential.phantom import TISSUES
-
-STATISTICS = ("mean", "std", "median", "p95", "max")
 
 
 @dataclass(frozen=True)
@@ -94,13 +91,3 @@ def topography(phi: Tensor, truth: Tensor, where: Tensor) -> dict[str, Tensor]:
     phi, truth = (torch.where(where, field, 0.0) for field in (phi, truth))
     own, size = (field.flatten(1).norm(dim=1) for field in (phi, truth))
     return {"rdm": (phi / own.view(-1, 1, 1, 1) - truth / size.view(-1, 1, 1, 1)).flatten(1).norm(dim=1), "mag": own / size}
-
-
-def aggregate(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """mean, std, median, p95 and max of every metric over samples that have it."""
-    names = list(dict.fromkeys(k for row in rows for k, v in row.items() if isinstance(v, float)))
-    out = {}
-    for name in names:
-        v = np.array([row[name] for row in rows if name in row])
-        out[name] = dict(zip(STATISTICS, (float(f) for f in (v.mean(), v.std(), np.median(v), np.percentile(v, 95), v.max()))))
-    return out

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.potential.conductor import Conductor, zero_mean
 from physics_hybrid.potential.multipoint import MultipointOperator, operator_of
 from physics_hybrid.potential.operator import FluxOperator, Subtraction, nodal_source
@@ -87,7 +88,7 @@ def _restrict(residual: Tensor) -> Tensor:
     return residual / 8
 
 
-def _interpolate(coarse: Tensor, n: tuple[int, int, int]) -> Tensor:
+def _interpolate(coarse: Tensor, n: Grid) -> Tensor:
     for axis in range(3):
         coarse = coarse.repeat_interleave(2, dim=axis + 1).narrow(axis + 1, 0, n[axis])
     return coarse

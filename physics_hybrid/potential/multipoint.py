@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.potential.conductor import Conductor
 from physics_hybrid.potential.operator import FluxOperator, require_way_out
 from physics_hybrid.potential.point_source import matrix
@@ -38,7 +39,7 @@ from physics_hybrid.potential.point_source import matrix
 OCTANTS = tuple(itertools.product((0, 1), repeat=3))
 
 
-def _quarter(axis: int, octant: tuple[int, int, int]) -> int:
+def _quarter(axis: int, octant: Grid) -> int:
     """Number of the quarter face normal to `axis` that an octant has at its corner."""
     u, v = (octant[a] for a in range(3) if a != axis)
     return 4 * axis + 2 * u + v
@@ -72,7 +73,7 @@ class MultipointOperator:
     kind: Tensor
     table: Corners
     spacing: Tensor
-    shape: tuple[int, int, int]
+    shape: Grid
 
     #: How far a voxel's equation sees, in voxels.
     REACH: ClassVar[float] = math.sqrt(3)

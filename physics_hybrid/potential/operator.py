@@ -38,6 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.potential.conductor import ON_FACE, Conductor, face_positions, offsets_from
 from physics_hybrid.potential.point_source import (
     PointSource,
@@ -109,7 +110,7 @@ class FluxOperator:
         return cls(tuple(k / _column(spacing[:, a]) ** 2 for a, k in enumerate(faces)), spacing)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Grid:
         d, h, w = self.conductance[0].shape[1:]
         return (d - 1, h, w)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.potential.bones import Placed, place
 
 TISSUES = ("air", "skin", "fat", "muscle", "bone")
@@ -262,7 +263,7 @@ class Limb:
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return (d, y * cos - x * sin + self.extent[1] / 2, y * sin + x * cos + self.extent[2] / 2)
 
-    def voxelise(self, grid: tuple[int, int, int]) -> VoxelLimb:
+    def voxelise(self, grid: Grid) -> VoxelLimb:
         """Labels, conductivity and electrodes on a grid (D, H, W).
 
         Raises
@@ -341,7 +342,7 @@ def inject(points: list[np.ndarray], index: np.ndarray, table: np.ndarray, names
         Where the electrodes of a pair are less than 3 voxels apart along every axis.
     """
     if len(points) == 2 and not distinct(points[0], points[1], spacing):
-        grid = "x".join(map(str, index.shape))
+        grid = name_of(index.shape)
         raise ValueError(f"the grid {grid} has the two electrodes of a pair less than 3 voxels apart; raise pair_distance or refine the grid")
     if len(points) == 2 and current < 0:
         points, current = points[::-1], -current

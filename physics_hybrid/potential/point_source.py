@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.potential.conductor import ON_FACE, face_positions, offsets_from
 
 
@@ -105,7 +106,7 @@ def potential(offsets: list[Tensor], current: Tensor, sigma: Tensor, softening: 
     return column(current) / (4 * math.pi * column(mean) * length)
 
 
-def face_current_density(shape: tuple[int, int, int], spacing: Tensor, source: PointSource, sigma: Tensor) -> list[Tensor]:
+def face_current_density(shape: Grid, spacing: Tensor, source: PointSource, sigma: Tensor) -> list[Tensor]:
     """Mean normal current density J_a = -sigma_a d phi_inf / d a over every voxel face, exact. [A/m^2]
 
     A point in the plane of a face (within `ON_FACE`) belongs to the voxel above it, as in `Conductor.voxel_of`.
@@ -175,7 +176,7 @@ def _triangle(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return 2 * torch.atan2(dot(a, torch.linalg.cross(b, c)), la * lb * lc + dot(a, b) * lc + dot(a, c) * lb + dot(b, c) * la)
 
 
-def infinite_medium(shape: tuple[int, int, int], spacing: Tensor, source: PointSource, sigma: Tensor, clamp: float = 0.1) -> Tensor:
+def infinite_medium(shape: Grid, spacing: Tensor, source: PointSource, sigma: Tensor, clamp: float = 0.1) -> Tensor:
     """Potential (B, D, H, W) of the source at voxel centres; within `clamp` voxels of the source it is the value there.
 
     The infinite value at the electrode itself is thereby the potential on a small sphere, radius 0.1 voxel.

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.conductor import Ends, zero_mean
 from physics_hybrid.potential.data import Done, FileData, LimbData
@@ -23,7 +24,7 @@ from physics_hybrid.potential.losses import PotentialLoss
 from physics_hybrid.potential.metrics import Metrics
 
 
-def coordinates(grid: tuple[int, int, int], kind: str, device: torch.device) -> Tensor:
+def coordinates(grid: Grid, kind: str, device: torch.device) -> Tensor:
     """X, Y, Z in [-1, 1] on a grid, (3, D, H, W), indexing 'ij'.
 
     cell : centres at (2 i + 1) / N - 1, which line grids of different resolution up; node : linspace(-1, 1, N).

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
 
-def tissue_mean(sigma: Tensor, grid: tuple[int, int, int]) -> Tensor:
+
+def tissue_mean(sigma: Tensor, grid: Grid) -> Tensor:
     """Mean of sigma over the tissue in every voxel of a coarser grid, by volume; 0 where there is none. (B, C, D, H, W) -> (B, C, *grid), S/m.
 
     A coarse voxel that holds any tissue is tissue: the body stays in one piece, reaches its ends and holds its source.
@@ -35,7 +37,7 @@ def tissue_mean(sigma: Tensor, grid: tuple[int, int, int]) -> Tensor:
     return torch.where(share > 0, total / share, 0.0)
 
 
-def upsample(field: Tensor, tissue: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def upsample(field: Tensor, tissue: Tensor, grid: Grid) -> Tensor:
     """Trilinear interpolation of (B, D, H, W) to a finer grid; what it holds in air does not count."""
     def resize(f):
         return F.interpolate(f[:, None].float(), size=grid, mode="trilinear", align_corners=False)[:, 0]
@@ -43,7 +45,7 @@ def upsample(field: Tensor, tissue: Tensor, grid: tuple[int, int, int]) -> Tenso
     return resize(torch.where(tissue, field, 0.0)) / weight.clamp_min(1e-6)
 
 
-def cosine(field: Tensor, tissue: Tensor, grid: tuple[int, int, int]) -> Tensor:
+def cosine(field: Tensor, tissue: Tensor, grid: Grid) -> Tensor:
     """Fourier interpolation of a field (B, D, H, W) continued by its mirror image; voxels in air take the value of the nearest tissue."""
     field = into_air(field, tissue)
     for axis, size in enumerate(grid):

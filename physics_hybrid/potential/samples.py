@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.potential.conductor import ON_FACE, Conductor, Ends, outside_sphere
 from physics_hybrid.potential.element_operator import bending, corners
 from physics_hybrid.potential.phantom import TISSUES
@@ -77,7 +78,7 @@ class Sample:
     singularity: str = "subtraction"
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Grid:
         return self.source.shape
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.potential.batch import Batch, components
 from physics_hybrid.potential.conductor import Conductor, Ends
 from physics_hybrid.potential.multigrid import solve
@@ -50,7 +51,7 @@ class Solver:
 class Drawn(Protocol):
     """One body with its electrodes, in metres."""
 
-    def voxelise(self, grid: tuple[int, int, int]) -> VoxelLimb: ...
+    def voxelise(self, grid: Grid) -> VoxelLimb: ...
 
 
 class Bodies(Protocol):
@@ -70,7 +71,7 @@ class LimbStream:
     """Solved limbs of one split on one grid (D, H, W)."""
 
     limbs: Bodies
-    grid: tuple[int, int, int]
+    grid: Grid
     seed: int
     split: str
     solver: Solver

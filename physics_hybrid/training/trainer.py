@@ -271,7 +271,7 @@ class Trainer:
                     raise
                 self.leaving = self.signals.number  # it has ended the processes that read data, too
                 self._leave(bar)
-            values = self._update(taken)
+            values = self.step(taken)
             progress["position"] += share
             progress["step"] += 1
             progress["seconds"] += time.perf_counter() - started
@@ -288,7 +288,7 @@ class Trainer:
             if progress["step"] % s.checkpoint_every == 0 and progress["position"] < length:
                 self.save()
 
-    def _update(self, batches: list) -> dict[str, float]:
+    def step(self, batches: list) -> dict[str, float]:
         """One optimiser step on the mean loss of some batches. A non-finite loss or gradient leaves the weights alone."""
         progress = self.progress
         self.optimizer.zero_grad(set_to_none=True)

@@ -6,7 +6,8 @@ import matplotlib.image
 import pytest
 import torch
 
-from physics_hybrid.potential.figures import errors_by_distance, slices, training_curve
+from physics_hybrid.potential.figures import errors_by_distance, slices
+from physics_hybrid.report.curve import training_curve
 from tests.conftest import limb_distribution
 
 

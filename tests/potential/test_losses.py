@@ -15,7 +15,8 @@ from physics_hybrid.potential.losses import (
     outflow,
     select,
 )
-from physics_hybrid.potential.metrics import Metrics, aggregate
+from physics_hybrid.potential.metrics import Metrics
+from physics_hybrid.report.markdown import aggregate
 
 
 @pytest.fixture(scope="module")

@@ -176,7 +176,7 @@ def test_accumulated_batches_are_one_big_batch(tmp_path):
     """Gradients of 2 batches of 8 summed with their weights are the gradient of one batch of 16."""
     t = trainer(tmp_path, clipping_mode="none", accumulate=2)
     both = [Points(0), Points(1)]
-    t._update(both)
+    t.step(both)
     ours = [p.grad.clone() for p in t.model.parameters()]
     x, y = torch.cat([b.x for b in both]), torch.cat([b.y for b in both])
     model = trainer(tmp_path / "b").model

@@ -1,0 +1,32 @@
+"""The curve of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from physics_hybrid.report.plots import plain_ticks, pyplot, save
+
+#: Values of a record that are no part of the loss.
+NO_LOSS = {"train/gradient_norm", "train/parameter_norm", "train/learning_rate"}
+
+
+def training_curve(records: list[dict], monitor: str, path: Path) -> Path | None:
+    """Loss terms and the validation metric over optimiser steps, from log.jsonl; None where there is nothing to draw."""
+    if not records:
+        return None
+    figure, axis = pyplot().subplots(figsize=(6.4, 4.2), layout="constrained")
+    names = [k for k in records[-1] if k.startswith("train/") and k not in NO_LOSS]
+    for name in names:
+        points = [(r["step"], r[name]) for r in records if r.get(name, 0) > 0]
+        if points:
+            axis.plot(*zip(*points), marker=".", label=f"training {name.removeprefix('train/')}")
+    points = [(r["step"], r[f"validation/{monitor}"]) for r in records if f"validation/{monitor}" in r]
+    if points:
+        axis.plot(*zip(*points), marker="o", color="black", label=f"validation {monitor}")
+    axis.set_yscale("log")
+    plain_ticks(axis)
+    axis.set_xlabel("optimiser step")
+    axis.set_ylabel("mean over the epoch (dimensionless)")
+    axis.grid(True, which="both", alpha=0.3)
+    axis.legend()
+    return save(figure, path)

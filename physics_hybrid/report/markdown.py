@@ -1,0 +1,26 @@
+"""Tables in Markdown, and the statistics that stand in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+STATISTICS = ("mean", "std", "median", "p95", "max")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def aggregate(rows: Sequence[Mapping[str, object]]) -> dict[str, dict[str, float]]:
+    """mean, std, median, p95 and max of every number over the samples that have it."""
+    names = dict.fromkeys(k for row in rows for k, v in row.items() if isinstance(v, float))
+    out = {}
+    for name in names:
+        v = np.array([row[name] for row in rows if name in row])
+        values = (v.mean(), v.std(), np.median(v), np.percentile(v, 95), v.max())
+        out[name] = dict(zip(STATISTICS, map(float, values), strict=True))
+    return out
