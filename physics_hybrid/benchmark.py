@@ -43,11 +43,11 @@ from physics_hybrid.launch import Machine, initialize
 from physics_hybrid.measure import bench, configuration, seconds
 from physics_hybrid.potential.baseline import PointSourceBaseline
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.conductor import zero_mean
-from physics_hybrid.potential.data import Files, LimbData
+from physics_hybrid.potential.data.sources import Files, LimbData
 from physics_hybrid.potential.losses import select
 from physics_hybrid.potential.metrics import topography
-from physics_hybrid.potential.multigrid import SolverError, solve
+from physics_hybrid.potential.physics.conductor import zero_mean
+from physics_hybrid.potential.physics.multigrid import SolverError, solve
 from physics_hybrid.potential.problem import (
     PotentialProblem,
     build_data,
@@ -127,7 +127,7 @@ def multigrid(tolerance: float, dtype: torch.dtype, problem: PotentialProblem) -
 
 
 def elements(tolerance: float, problem: PotentialProblem) -> Contender:
-    from physics_hybrid.potential.finite_elements import solve_elements
+    from physics_hybrid.potential.physics.elements.solve import solve_elements
 
     def run(batch):
         return solve_elements(batch.conductor(problem.ends), batch.point_source(), tolerance).phi.to(batch.u)

@@ -19,7 +19,7 @@ from physics_hybrid import run_folder
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.heartbeat import LOST_RANK_EXIT_CODE, Heartbeat
 from physics_hybrid.launch import Machine, agreed, finalize, initialize
-from physics_hybrid.potential.data import FileData, LimbData
+from physics_hybrid.potential.data.sources import FileData, LimbData
 from physics_hybrid.potential.evaluation import (
     default_grids,
     evaluate,

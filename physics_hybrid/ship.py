@@ -20,12 +20,12 @@ import torch
 
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.measure import configuration
-from physics_hybrid.potential.conductor import Ends
+from physics_hybrid.potential.bodies.limb import LimbDistribution
+from physics_hybrid.potential.data.stream import LimbStream, Solver
 from physics_hybrid.potential.evaluation import COLUMNS, markdown_table
 from physics_hybrid.potential.metrics import Metrics
-from physics_hybrid.potential.phantom import LimbDistribution
+from physics_hybrid.potential.physics.conductor import Ends
 from physics_hybrid.potential.predictor import FOLDER, NAME, Predictor
-from physics_hybrid.potential.stream import LimbStream, Solver
 from physics_hybrid.run_folder import flat
 from physics_hybrid.session import load
 from physics_hybrid.training.checkpoint import CheckpointError, export_model

@@ -26,12 +26,20 @@ import torch
 
 from physics_hybrid.command_line import readable_errors
 from physics_hybrid.grid import name_of
-from physics_hybrid.potential.conductor import Conductor
-from physics_hybrid.potential.exact_cases import FE, FV, Case, Demand, Posed, cases, near_interfaces
-from physics_hybrid.potential.finite_elements import solve_elements
+from physics_hybrid.potential.exact.cases import (
+    FE,
+    FV,
+    Case,
+    Demand,
+    Posed,
+    cases,
+    near_interfaces,
+)
 from physics_hybrid.potential.metrics import topography
-from physics_hybrid.potential.multigrid import SolverError, nodal_source, solve
-from physics_hybrid.potential.point_source import PointSource
+from physics_hybrid.potential.physics.conductor import Conductor
+from physics_hybrid.potential.physics.elements.solve import solve_elements
+from physics_hybrid.potential.physics.multigrid import SolverError, nodal_source, solve
+from physics_hybrid.potential.physics.point_source import PointSource
 from physics_hybrid.run.provenance import surroundings
 
 Solver = Callable[[Conductor, PointSource], torch.Tensor]
@@ -115,7 +123,7 @@ def agreement(solvers: dict[str, Solver], quick: bool) -> list[dict]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from physics_hybrid.potential.phantom import LimbDistribution
+    from physics_hybrid.potential.bodies.limb import LimbDistribution
 
     with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).resolve().parents[1] / "conf")):
         phantom = OmegaConf.to_container(compose("config").data.phantom, resolve=True)

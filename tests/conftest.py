@@ -21,7 +21,7 @@ LIMBS = {**yaml.safe_load((ROOT / "conf/data/stream.yaml").read_text())["phantom
 
 
 def limb_distribution(**change):
-    from physics_hybrid.potential.phantom import LimbDistribution
+    from physics_hybrid.potential.bodies.limb import LimbDistribution
 
     return LimbDistribution.of({**LIMBS, **change})
 
@@ -34,7 +34,7 @@ def limbs():
 @pytest.fixture(scope="session")
 def stream(limbs):
     """Solved limbs on a small grid, to 1e-7."""
-    from physics_hybrid.potential.stream import LimbStream, Solver
+    from physics_hybrid.potential.data.stream import LimbStream, Solver
 
     return LimbStream(limbs, (24, 12, 12), 0, "train", Solver(), torch.device("cpu"))
 
@@ -49,8 +49,8 @@ def exact_batch(limbs):
     """Two limbs in float64, solved to rounding: what losses must vanish on."""
     import dataclasses
 
-    from physics_hybrid.potential.multigrid import solve
-    from physics_hybrid.potential.stream import LimbStream, Solver
+    from physics_hybrid.potential.data.stream import LimbStream, Solver
+    from physics_hybrid.potential.physics.multigrid import solve
 
     batch = LimbStream(limbs, (24, 14, 13), 3, "train", Solver(), torch.device("cpu")).batch(range(2))
     def double(t):

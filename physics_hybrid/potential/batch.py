@@ -12,9 +12,14 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.conductor import Conductor, Ends, distance_from, outside_sphere
-from physics_hybrid.potential.point_source import PointSource
-from physics_hybrid.potential.samples import Sample
+from physics_hybrid.potential.data.sample import Sample
+from physics_hybrid.potential.physics.conductor import (
+    Conductor,
+    Ends,
+    distance_from,
+    outside_sphere,
+)
+from physics_hybrid.potential.physics.point_source import PointSource
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.data import FileData, Files, LimbData
+from physics_hybrid.potential.data.sources import FileData, Files, LimbData
 from physics_hybrid.potential.figures import errors_by_distance, slices
 from physics_hybrid.potential.problem import PotentialProblem
 from physics_hybrid.potential.resample import upsample

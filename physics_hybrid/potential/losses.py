@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.conductor import Ends, zero_mean
-from physics_hybrid.potential.element_physics import ElementPhysics
-from physics_hybrid.potential.multipoint import MultipointOperator, operator_of
-from physics_hybrid.potential.operator import FluxOperator, Subtraction, nodal_source
-from physics_hybrid.potential.phantom import TISSUES
+from physics_hybrid.potential.bodies.limb import TISSUES
+from physics_hybrid.potential.physics.conductor import Ends, zero_mean
+from physics_hybrid.potential.physics.elements.physics import ElementPhysics
+from physics_hybrid.potential.physics.multipoint import MultipointOperator, operator_of
+from physics_hybrid.potential.physics.operator import FluxOperator, Subtraction, nodal_source
 
 NORMALISATIONS = ("relative", "absolute")
 

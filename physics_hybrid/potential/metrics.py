@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.conductor import Ends, zero_mean
+from physics_hybrid.potential.bodies.limb import TISSUES
 from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics, field_squares, select
-from physics_hybrid.potential.phantom import TISSUES
+from physics_hybrid.potential.physics.conductor import Ends, zero_mean
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from physics_hybrid.potential.batch import Batch, components
-from physics_hybrid.potential.conductor import Conductor, Ends
-from physics_hybrid.potential.phantom import deposit, held
+from physics_hybrid.potential.bodies.limb import deposit, held
+from physics_hybrid.potential.physics.conductor import Conductor, Ends
 from physics_hybrid.potential.problem import predict
 
 #: Where the shipped model lies: limb.mdlus, limb.json (ends, metrics, pinned numbers), limb.md (model card).

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from physics_hybrid.grid import Grid
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.conductor import Ends, zero_mean
-from physics_hybrid.potential.data import Done, FileData, LimbData
+from physics_hybrid.potential.data.sources import Done, FileData, LimbData
 from physics_hybrid.potential.losses import PotentialLoss
 from physics_hybrid.potential.metrics import Metrics
+from physics_hybrid.potential.physics.conductor import Ends, zero_mean
 
 
 def coordinates(grid: Grid, kind: str, device: torch.device) -> Tensor:
@@ -151,9 +151,9 @@ def build_ends(config: Any) -> Ends:
 
 def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int = 1) -> LimbData | FileData:
     """The data of `config` (the whole resolved configuration, a plain dict), or one rank's share of it."""
-    from physics_hybrid.potential.phantom import LimbDistribution
-    from physics_hybrid.potential.samples import Conventions
-    from physics_hybrid.potential.stream import Solver
+    from physics_hybrid.potential.bodies.limb import LimbDistribution
+    from physics_hybrid.potential.data.sample import Conventions
+    from physics_hybrid.potential.data.stream import Solver
 
     data = dict(config["data"])
     kind = data.pop("kind")
@@ -177,7 +177,7 @@ def build_data(config: Any, device: torch.device, rank: int = 0, world_size: int
 
 def _segmentations(data: dict, config: Any, report: bool):
     """The label volumes of conf/data/labels.yaml; what a user should know about them goes to standard error."""
-    from physics_hybrid.potential.labels import Segmentations, read_table, volumes
+    from physics_hybrid.potential.bodies.segmentation import Segmentations, read_table, volumes
 
     if not data["path"]:
         raise ValueError("data=labels needs data.path=FILE_OR_FOLDER: label volumes .nii, .nii.gz or .npy (see README)")

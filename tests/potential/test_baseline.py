@@ -15,11 +15,11 @@ from physics_hybrid.potential.baseline import (
     PointSourceBaseline,
     build_baseline,
 )
-from physics_hybrid.potential.conductor import Ends
+from physics_hybrid.potential.data.stream import LimbStream, Solver
 from physics_hybrid.potential.metrics import Metrics
+from physics_hybrid.potential.physics.conductor import Ends
 from physics_hybrid.potential.problem import PotentialProblem, model_inputs
 from physics_hybrid.potential.resample import tissue_mean
-from physics_hybrid.potential.stream import LimbStream, Solver
 from tests.conftest import limb_distribution
 
 CPU = torch.device("cpu")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from physics_hybrid.potential.bones import FIBULA, MAP, TIBIA, shank
-from physics_hybrid.potential.phantom import AIR, BONE, FAT, MUSCLE, SKIN
+from physics_hybrid.potential.bodies.bones import FIBULA, MAP, TIBIA, shank
+from physics_hybrid.potential.bodies.limb import AIR, BONE, FAT, MUSCLE, SKIN
 from tests.conftest import ROOT, limb_distribution
 
 
@@ -37,7 +37,7 @@ def test_the_map_is_small_licensed_and_installed():
     note = (MAP.parent / "README.md").read_text()
     assert "Mozilla Public License" in note
     assert "gias2" in note
-    assert "python -m physics_hybrid.potential.bones" in note
+    assert "python -m physics_hybrid.potential.bodies.bones" in note
     packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["physics_hybrid.potential"]
     assert MAP in {path for pattern in packaged for path in (ROOT / "physics_hybrid/potential").glob(pattern)}
 

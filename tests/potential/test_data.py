@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from physics_hybrid.potential.data import Entry, FileData, Files, LimbData
-from physics_hybrid.potential.generate import generate
+from physics_hybrid.potential.data.generated import generate
+from physics_hybrid.potential.data.sample import Address
+from physics_hybrid.potential.data.sources import Entry, FileData, Files, LimbData
+from physics_hybrid.potential.data.stream import LimbStream, Solver
 from physics_hybrid.potential.losses import PotentialLoss
-from physics_hybrid.potential.samples import Address
-from physics_hybrid.potential.stream import LimbStream, Solver
 from tests.conftest import ROOT, limb_distribution
 
 KEY = (0, 3)
@@ -171,7 +171,7 @@ FINDS = """
 import sys, torch
 from dataclasses import replace
 from physics_hybrid.launch import initialize
-from physics_hybrid.potential.data import FileData
+from physics_hybrid.potential.data.sources import FileData
 machine = initialize("cpu")
 data = FileData(sys.argv[1], 1, 0, torch.device("cpu"), {"train": 0.5, "validation": 0.25, "test": 0.25}, on_error="skip", rank=machine.rank, world_size=2)
 data.check_ranks()

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from physics_hybrid.potential.conductor import Conductor, Ends
-from physics_hybrid.potential.exact import (
+from physics_hybrid.potential.exact.solutions import (
     along_limb,
     layered_box,
     layered_cylinder,
@@ -13,8 +12,9 @@ from physics_hybrid.potential.exact import (
     sphere_with_uniform_sink,
     two_half_spaces,
 )
-from physics_hybrid.potential.multigrid import solve
-from physics_hybrid.potential.point_source import PointSource
+from physics_hybrid.potential.physics.conductor import Conductor, Ends
+from physics_hybrid.potential.physics.multigrid import solve
+from physics_hybrid.potential.physics.point_source import PointSource
 
 
 def divergence(phi, at, sigma, h):

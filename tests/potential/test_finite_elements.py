@@ -8,22 +8,24 @@ import torch
 from scipy.sparse import coo_matrix
 from skfem import Basis, BilinearForm, ElementHex1, FacetBasis, LinearForm, MeshHex1
 
-from physics_hybrid.potential import element_operator
-from physics_hybrid.potential.conductor import Conductor, Ends, outside_sphere, zero_mean
-from physics_hybrid.potential.element_operator import (
+from physics_hybrid.potential.exact.solutions import layered_box, sphere_with_uniform_sink
+from physics_hybrid.potential.losses import ChargeLoss
+from physics_hybrid.potential.physics.conductor import Conductor, Ends, outside_sphere, zero_mean
+from physics_hybrid.potential.physics.elements import operator as element_operator
+from physics_hybrid.potential.physics.elements.operator import (
     AXES,
     ElementOperator,
     ElementSource,
     element_matrices,
 )
-from physics_hybrid.potential.element_physics import ElementPhysics
-from physics_hybrid.potential.exact import layered_box, sphere_with_uniform_sink
-from physics_hybrid.potential.finite_elements import assemble, solve_elements
-from physics_hybrid.potential.finite_elements import element_matrices as integrated_by_scikit_fem
-from physics_hybrid.potential.losses import ChargeLoss
-from physics_hybrid.potential.multigrid import SolverError, solve
-from physics_hybrid.potential.operator import FluxOperator
-from physics_hybrid.potential.point_source import PointSource, infinite_medium, matrix
+from physics_hybrid.potential.physics.elements.physics import ElementPhysics
+from physics_hybrid.potential.physics.elements.solve import assemble, solve_elements
+from physics_hybrid.potential.physics.elements.solve import (
+    element_matrices as integrated_by_scikit_fem,
+)
+from physics_hybrid.potential.physics.multigrid import SolverError, solve
+from physics_hybrid.potential.physics.operator import FluxOperator
+from physics_hybrid.potential.physics.point_source import PointSource, infinite_medium, matrix
 from tests.potential.test_operator import BOX, FIBRES, ISOTROPIC, block, source
 
 OBLIQUE = [0.9, 0.5, 0.35, 0.25, -0.1, 0.05]

@@ -11,12 +11,18 @@ import pytest
 import torch
 import yaml
 
-from physics_hybrid.potential.data import LimbData
-from physics_hybrid.potential.generate import dataset_path
-from physics_hybrid.potential.labels import Segmentations, fit, read_labels, read_table, volumes
-from physics_hybrid.potential.phantom import BONE, FAT, MUSCLE
-from physics_hybrid.potential.samples import SampleError
-from physics_hybrid.potential.stream import LimbStream, Solver
+from physics_hybrid.potential.bodies.limb import BONE, FAT, MUSCLE
+from physics_hybrid.potential.bodies.segmentation import (
+    Segmentations,
+    fit,
+    read_labels,
+    read_table,
+    volumes,
+)
+from physics_hybrid.potential.data.generated import dataset_path
+from physics_hybrid.potential.data.sample import SampleError
+from physics_hybrid.potential.data.sources import LimbData
+from physics_hybrid.potential.data.stream import LimbStream, Solver
 from tests.conftest import ROOT
 
 OPTIONS = yaml.safe_load((ROOT / "conf/data/labels.yaml").read_text())
@@ -42,7 +48,7 @@ def save(path, labels, spacing=SPACING, unit="mm", affine=None):
 
 
 def segmentations(labels=None, table=TABLE, copies=1, splits=OPTIONS["splits"], **options):
-    from physics_hybrid.potential.labels import LabelVolume
+    from physics_hybrid.potential.bodies.segmentation import LabelVolume
 
     def make(i):
         return LabelVolume(limb(i) if labels is None else labels, np.array(SPACING), f"{i}.npy", f"{i}")
@@ -189,7 +195,7 @@ def test_cropping_keeps_the_tissue_and_its_place():
 
 
 def segmentations_volume(labels):
-    from physics_hybrid.potential.labels import LabelVolume
+    from physics_hybrid.potential.bodies.segmentation import LabelVolume
 
     return LabelVolume(labels, np.array(SPACING), "v", "")
 
@@ -220,7 +226,7 @@ def test_a_limb_as_labels_is_solved_like_the_limb(limbs):
     drawn = limbs.draw(0, 0, 3)
     voxels = drawn.voxelise((24, 16, 16))
     table = {**TABLE, **{t: {"label": i, "sigma": drawn.sigma[i].tolist()} for i, t in enumerate(("skin", "fat", "muscle", "bone"), 1)}}
-    from physics_hybrid.potential.labels import LabelVolume
+    from physics_hybrid.potential.bodies.segmentation import LabelVolume
 
     volume = LabelVolume(voxels.labels, voxels.spacing, "limb", "")
     bodies = Segmentations([volume], read_table(table), 0, {"train": 1.0}, sources=[voxels.source_point.tolist()])

@@ -6,13 +6,17 @@ import math
 import pytest
 import torch
 
-from physics_hybrid.potential.conductor import Conductor, Ends, offsets_from
 from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics
 from physics_hybrid.potential.metrics import Metrics
-from physics_hybrid.potential.multigrid import solve
-from physics_hybrid.potential.multipoint import MultipointOperator
-from physics_hybrid.potential.operator import FluxOperator, Subtraction
-from physics_hybrid.potential.point_source import PointSource, face_current_density, potential
+from physics_hybrid.potential.physics.conductor import Conductor, Ends, offsets_from
+from physics_hybrid.potential.physics.multigrid import solve
+from physics_hybrid.potential.physics.multipoint import MultipointOperator
+from physics_hybrid.potential.physics.operator import FluxOperator, Subtraction
+from physics_hybrid.potential.physics.point_source import (
+    PointSource,
+    face_current_density,
+    potential,
+)
 
 KINDS = [Ends(), Ends("robin", 50.0), Ends("sink"), Ends("pair")]
 
@@ -179,7 +183,7 @@ def test_tensors_that_are_not_positive_are_refused():
 
 def test_volumes_and_elements_close_in_on_each_other():
     """Two oblique layers with a flat interface, the same source: what the two discretisations differ by falls with an order of about 1.5 (elements: 2; volumes lose some at oblique walls)."""
-    from physics_hybrid.potential.finite_elements import solve_elements
+    from physics_hybrid.potential.physics.elements.solve import solve_elements
 
     apart = []
     for n in (1, 2):

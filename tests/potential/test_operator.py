@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from physics_hybrid.potential.conductor import Conductor, outside_sphere
-from physics_hybrid.potential.exact import layered_box
-from physics_hybrid.potential.multigrid import (
+from physics_hybrid.potential.exact.solutions import layered_box
+from physics_hybrid.potential.physics.conductor import Conductor, outside_sphere
+from physics_hybrid.potential.physics.multigrid import (
     Multigrid,
     SolverError,
     Stencil,
     conjugate_gradients,
     solve,
 )
-from physics_hybrid.potential.operator import FluxOperator, Subtraction, nodal_source
-from physics_hybrid.potential.point_source import PointSource, face_current_density, potential
+from physics_hybrid.potential.physics.operator import FluxOperator, Subtraction, nodal_source
+from physics_hybrid.potential.physics.point_source import (
+    PointSource,
+    face_current_density,
+    potential,
+)
 
 MUSCLE = [1.2275, 0.2455, 0.2455]
 
@@ -169,7 +173,7 @@ def test_independent_solver_agrees():
     if not folder.exists():
         pytest.skip("the independent samples are not beside this checkout")
     from physics_hybrid.potential.batch import collate
-    from physics_hybrid.potential.samples import find
+    from physics_hybrid.potential.data.sample import find
 
     for address in find(folder):
         batch = collate([address.read()], 3)

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from physics_hybrid.models.hybrid import source_moments
-from physics_hybrid.potential.generate import dataset_path, generate
-from physics_hybrid.potential.phantom import (
+from physics_hybrid.potential.bodies.limb import (
     AIR,
     BONE,
     FAT,
@@ -21,8 +20,9 @@ from physics_hybrid.potential.phantom import (
     distinct,
     fibre_tensor,
 )
-from physics_hybrid.potential.samples import find
-from physics_hybrid.potential.stream import LimbStream, Solver
+from physics_hybrid.potential.data.generated import dataset_path, generate
+from physics_hybrid.potential.data.sample import find
+from physics_hybrid.potential.data.stream import LimbStream, Solver
 from tests.conftest import LIMBS, ROOT, limb_distribution
 
 
@@ -104,7 +104,7 @@ def test_pennate_fibres_keep_their_conductivities_and_turn_muscle_only(limbs):
 def test_oblique_limbs_need_six_components(stream):
     import dataclasses
 
-    from physics_hybrid.potential.data import LimbData
+    from physics_hybrid.potential.data.sources import LimbData
 
     pennate = limb_distribution(pennation=(10.0, 25.0))
     with pytest.raises(ValueError, match="train with data.sigma_components=6"):
@@ -191,8 +191,8 @@ def test_generated_files_pass_the_checks_that_users_files_must(tmp_path, stream)
 
 def test_generation_killed_in_the_middle_goes_on(tmp_path):
     code = (
-        "import sys, torch\nfrom tests.conftest import limb_distribution\nfrom physics_hybrid.potential.generate import generate\n"
-        "from physics_hybrid.potential.stream import LimbStream, Solver\n"
+        "import sys, torch\nfrom tests.conftest import limb_distribution\nfrom physics_hybrid.potential.data.generated import generate\n"
+        "from physics_hybrid.potential.data.stream import LimbStream, Solver\n"
         "from pathlib import Path\ntorch.set_num_threads(1)\n"
         "s = LimbStream(limb_distribution(), (24, 12, 12), 0, 'train', Solver(), torch.device('cpu'))\n"
         "generate(Path(sys.argv[1]), s, 120, progress=False)\n"

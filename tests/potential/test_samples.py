@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from physics_hybrid.potential.batch import collate, components
-from physics_hybrid.potential.conductor import Ends
-from physics_hybrid.potential.generate import _datasets
-from physics_hybrid.potential.samples import (
+from physics_hybrid.potential.data.generated import _datasets
+from physics_hybrid.potential.data.sample import (
     Address,
     Conventions,
     SampleError,
@@ -16,7 +15,8 @@ from physics_hybrid.potential.samples import (
     find,
     split_by_phantom,
 )
-from physics_hybrid.potential.stream import LimbStream, Solver
+from physics_hybrid.potential.data.stream import LimbStream, Solver
+from physics_hybrid.potential.physics.conductor import Ends
 from tests.conftest import LIMBS, limb_distribution
 
 
@@ -290,7 +290,7 @@ def test_an_electrode_on_the_skin_is_in_tissue(sample_arrays):
 
 
 def test_skipping_covers_whole_files_too(tmp_path, sample_arrays, capsys):
-    from physics_hybrid.potential.data import scan
+    from physics_hybrid.potential.data.sources import scan
 
     write_h5(tmp_path, sample_arrays, n=2, name="good.h5")
     (tmp_path / "cut.h5").write_bytes((tmp_path / "good.h5").read_bytes()[:1000])
@@ -351,6 +351,6 @@ def test_what_readers_send_between_processes_survives_pickling(sample_arrays):
     assert batch.labels is None
     error = pickle.loads(pickle.dumps(SampleError("file", "u", "is wrong")))
     assert str(error) == str(SampleError("file", "u", "is wrong"))
-    from physics_hybrid.potential.data import _Batches
+    from physics_hybrid.potential.data.sources import _Batches
 
     assert len(pickle.loads(pickle.dumps(_Batches([[Address("a")]], Conventions(), 3)))) == 1

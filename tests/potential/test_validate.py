@@ -12,8 +12,7 @@ import torch
 
 from physics_hybrid import validate as program
 from physics_hybrid.measure import bench
-from physics_hybrid.potential.conductor import Conductor
-from physics_hybrid.potential.exact_cases import (
+from physics_hybrid.potential.exact.cases import (
     BONE,
     FE,
     FV,
@@ -25,8 +24,9 @@ from physics_hybrid.potential.exact_cases import (
     near_interfaces,
     relative_l2,
 )
-from physics_hybrid.potential.finite_elements import solve_elements
-from physics_hybrid.potential.multigrid import SolverError, solve
+from physics_hybrid.potential.physics.conductor import Conductor
+from physics_hybrid.potential.physics.elements.solve import solve_elements
+from physics_hybrid.potential.physics.multigrid import SolverError, solve
 from physics_hybrid.readme import fill, truth
 from physics_hybrid.validate import SOLVERS, validate
 
@@ -147,7 +147,7 @@ def test_outer_faces_are_taken_out_of_the_half_spaces():
     here = posed.errors(phi)["beyond 10 mm"][0]
     assert here < 0.002
     assert same < 0.003
-    from physics_hybrid.potential.exact import two_half_spaces
+    from physics_hybrid.potential.exact.solutions import two_half_spaces
 
     place = np.meshgrid(*[(np.arange(32) + 0.5) * 0.002] * 3, indexing="ij")
     images = two_half_spaces(place[1] - 0.0333, place[2] - 0.0299, place[0] - 0.032, depth=0.0093, first=(0.2455, 0.2455), second=(0.05, 0.05))

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from physics_hybrid.grid import Grid, name_of
-from physics_hybrid.potential.bones import Placed, place
+from physics_hybrid.potential.bodies.bones import Placed, place
 
 TISSUES = ("air", "skin", "fat", "muscle", "bone")
 AIR, SKIN, FAT, MUSCLE, BONE = range(5)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from physics_hybrid.grid import Grid
 from physics_hybrid.potential.batch import Batch, components
-from physics_hybrid.potential.conductor import Conductor, Ends
-from physics_hybrid.potential.multigrid import solve
-from physics_hybrid.potential.phantom import VoxelLimb
-from physics_hybrid.potential.point_source import PointSource
+from physics_hybrid.potential.bodies.limb import VoxelLimb
+from physics_hybrid.potential.physics.conductor import Conductor, Ends
+from physics_hybrid.potential.physics.multigrid import solve
+from physics_hybrid.potential.physics.point_source import PointSource
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
@@ -108,7 +108,7 @@ class LimbStream:
         source = PointSource(tensor([b.source_point for b in bodies]), tensor([np.asarray(b.current) for b in bodies]), returns)
         conductor = Conductor(sigma, spacing, how.ends)
         if how.kind == "finite_element":
-            from physics_hybrid.potential.finite_elements import solve_elements
+            from physics_hybrid.potential.physics.elements.solve import solve_elements
 
             solution = solve_elements(conductor, source, how.tolerance, how.singularity, how.max_iterations)
         else:

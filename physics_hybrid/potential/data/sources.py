@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from physics_hybrid.grid import Grid
 from physics_hybrid.potential.batch import Batch, collate, components
-from physics_hybrid.potential.generate import dataset_path, generate
-from physics_hybrid.potential.phantom import TISSUES
-from physics_hybrid.potential.samples import (
+from physics_hybrid.potential.bodies.limb import TISSUES
+from physics_hybrid.potential.data.generated import dataset_path, generate
+from physics_hybrid.potential.data.sample import (
     Address,
     Conventions,
     Sample,
@@ -38,7 +38,7 @@ from physics_hybrid.potential.samples import (
     places,
     split_by_phantom,
 )
-from physics_hybrid.potential.stream import Bodies, LimbStream, Solver
+from physics_hybrid.potential.data.stream import Bodies, LimbStream, Solver
 from physics_hybrid.training.signals import quiet_worker
 
 #: What a GPU solves at once unless data.solve_together says otherwise may take this share of its memory, at so many bytes for each voxel (measured: 310 to

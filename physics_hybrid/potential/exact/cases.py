@@ -24,15 +24,15 @@ from functools import partial
 import numpy as np
 import torch
 
-from physics_hybrid.potential.conductor import Conductor, Ends
-from physics_hybrid.potential.exact import (
+from physics_hybrid.potential.exact.solutions import (
     layered_box,
     layered_cylinder,
     sphere_with_uniform_sink,
     two_half_spaces,
 )
-from physics_hybrid.potential.multigrid import solve
-from physics_hybrid.potential.point_source import PointSource
+from physics_hybrid.potential.physics.conductor import Conductor, Ends
+from physics_hybrid.potential.physics.multigrid import solve
+from physics_hybrid.potential.physics.point_source import PointSource
 
 MUSCLE, FAT, SKIN, BONE = (1.2275, 0.2455, 0.2455), (0.05,) * 3, (0.017,) * 3, (0.02,) * 3
 

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from physics_hybrid.grid import name_of
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.phantom import TISSUES
-from physics_hybrid.potential.samples import AXES, SCHEMA_VERSION, UNITS
-from physics_hybrid.potential.stream import LimbStream
+from physics_hybrid.potential.bodies.limb import TISSUES
+from physics_hybrid.potential.data.sample import AXES, SCHEMA_VERSION, UNITS
+from physics_hybrid.potential.data.stream import LimbStream
 
 #: Samples solved and written together. Part of the format: runs that go on from each other's parts must agree on it.
 PART = 4

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.conductor import ON_FACE, face_positions, offsets_from
+from physics_hybrid.potential.physics.conductor import ON_FACE, face_positions, offsets_from
 
 
 @dataclass(frozen=True)

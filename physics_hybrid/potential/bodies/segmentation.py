@@ -22,8 +22,15 @@ import numpy as np
 from scipy import ndimage
 
 from physics_hybrid.grid import Grid, name_of
-from physics_hybrid.potential.phantom import TISSUES, VoxelLimb, apart, held, inject, nearest_centre
-from physics_hybrid.potential.samples import SampleError, split_by_phantom
+from physics_hybrid.potential.bodies.limb import (
+    TISSUES,
+    VoxelLimb,
+    apart,
+    held,
+    inject,
+    nearest_centre,
+)
+from physics_hybrid.potential.data.sample import SampleError, split_by_phantom
 
 #: A file's axis is its long one where it is so nearly inferior-superior; where none is, the user says.
 UPRIGHT_DEGREES = 30.0

@@ -3,7 +3,7 @@ r"""Real bones: the tibia and fibula of a real leg, at any place, size and side 
 The package carries a label map of both bones (`anatomy/tibia_fibula.npz`, 1 mm, from the surfaces in gias2; see `anatomy/README.md`
 for licence and origin). Limbs take the zero level of its signed distance, interpolated in metres: the same on every grid.
 
-    python -m physics_hybrid.potential.bones gias2-0.7.14-py3-none-any.whl      makes the map anew (needs trimesh, rtree)
+    python -m physics_hybrid.potential.bodies.bones gias2-0.7.14-py3-none-any.whl      makes the map anew (needs trimesh, rtree)
 
 Axes of the map: D from ankle to knee along the principal axis of the tibia, H to the back, W to the outer side of the leg.
 """
@@ -177,7 +177,7 @@ def voxelise(wheel: str | Path, spacing: float = 1e-3) -> np.ndarray:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m physics_hybrid.potential.bones gias2-0.7.14-py3-none-any.whl (pip download gias2 --no-deps)")
+        sys.exit("usage: python -m physics_hybrid.potential.bodies.bones gias2-0.7.14-py3-none-any.whl (pip download gias2 --no-deps)")
     MAP.parent.mkdir(exist_ok=True)
     np.savez_compressed(MAP, labels=voxelise(sys.argv[1]), spacing=np.float64(1e-3))
     print(f"{MAP}: {MAP.stat().st_size / 1e3:.0f} kB")

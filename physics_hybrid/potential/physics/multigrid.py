@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.conductor import Conductor, zero_mean
-from physics_hybrid.potential.multipoint import MultipointOperator, operator_of
-from physics_hybrid.potential.operator import FluxOperator, Subtraction, nodal_source
-from physics_hybrid.potential.point_source import PointSource
+from physics_hybrid.potential.physics.conductor import Conductor, zero_mean
+from physics_hybrid.potential.physics.multipoint import MultipointOperator, operator_of
+from physics_hybrid.potential.physics.operator import FluxOperator, Subtraction, nodal_source
+from physics_hybrid.potential.physics.point_source import PointSource
 
 #: An electrode so many voxels from tissue that conducts so much better than its own earns a warning.
 BESIDE_VOXELS, BETTER = 0.4, 2.0

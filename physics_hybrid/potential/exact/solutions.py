@@ -44,7 +44,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import ive, kve
 
-from physics_hybrid.potential.conductor import Ends
+from physics_hybrid.potential.physics.conductor import Ends
 
 
 def along_limb(ends: Ends, length: float, modes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

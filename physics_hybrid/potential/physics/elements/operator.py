@@ -31,9 +31,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from physics_hybrid.potential.conductor import Conductor, Ends, face_positions
-from physics_hybrid.potential.operator import nodal_source, require_way_out, with_image
-from physics_hybrid.potential.point_source import PointSource, infinite_medium, matrix, potential
+from physics_hybrid.potential.physics.conductor import Conductor, Ends, face_positions
+from physics_hybrid.potential.physics.operator import nodal_source, require_way_out, with_image
+from physics_hybrid.potential.physics.point_source import (
+    PointSource,
+    infinite_medium,
+    matrix,
+    potential,
+)
 
 #: The corners of a voxel, in the order of all 8 x 8 matrices here.
 CORNERS = tuple(product((0, 1), repeat=3))

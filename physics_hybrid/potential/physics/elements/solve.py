@@ -21,10 +21,15 @@ from scipy.sparse import csr_matrix
 from skfem import Basis, BilinearForm, ElementHex1, ElementQuad1, MeshHex1, MeshQuad1
 from torch import Tensor
 
-from physics_hybrid.potential.conductor import Conductor, zero_mean
-from physics_hybrid.potential.element_operator import AXES, CORNERS, ElementOperator, ElementSource
-from physics_hybrid.potential.multigrid import SolverError
-from physics_hybrid.potential.point_source import PointSource, matrix
+from physics_hybrid.potential.physics.conductor import Conductor, zero_mean
+from physics_hybrid.potential.physics.elements.operator import (
+    AXES,
+    CORNERS,
+    ElementOperator,
+    ElementSource,
+)
+from physics_hybrid.potential.physics.multigrid import SolverError
+from physics_hybrid.potential.physics.point_source import PointSource, matrix
 
 #: Eigenvalues of the coarsest matrix below this share of the finest diagonal are its null space: of a floating body the constants, to rounding only.
 COARSE_NULL_SPACE = 1e-10

@@ -39,8 +39,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.conductor import ON_FACE, Conductor, face_positions, offsets_from
-from physics_hybrid.potential.point_source import (
+from physics_hybrid.potential.physics.conductor import (
+    ON_FACE,
+    Conductor,
+    face_positions,
+    offsets_from,
+)
+from physics_hybrid.potential.physics.point_source import (
     PointSource,
     face_current_density,
     infinite_medium,

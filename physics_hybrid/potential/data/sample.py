@@ -23,10 +23,10 @@ import torch
 from scipy import ndimage
 
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.conductor import ON_FACE, Conductor, Ends, outside_sphere
-from physics_hybrid.potential.element_operator import bending, corners
-from physics_hybrid.potential.phantom import TISSUES
-from physics_hybrid.potential.point_source import PointSource
+from physics_hybrid.potential.bodies.limb import TISSUES
+from physics_hybrid.potential.physics.conductor import ON_FACE, Conductor, Ends, outside_sphere
+from physics_hybrid.potential.physics.elements.operator import bending, corners
+from physics_hybrid.potential.physics.point_source import PointSource
 
 SCHEMA_VERSION = 1
 REQUIRED = ("sigma", "source", "u")

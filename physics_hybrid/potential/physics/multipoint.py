@@ -32,9 +32,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.conductor import Conductor
-from physics_hybrid.potential.operator import FluxOperator, require_way_out
-from physics_hybrid.potential.point_source import matrix
+from physics_hybrid.potential.physics.conductor import Conductor
+from physics_hybrid.potential.physics.operator import FluxOperator, require_way_out
+from physics_hybrid.potential.physics.point_source import matrix
 
 OCTANTS = tuple(itertools.product((0, 1), repeat=3))
 

@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.potential.batch import Batch
-from physics_hybrid.potential.conductor import Conductor, Ends, outside_sphere
-from physics_hybrid.potential.element_operator import (
+from physics_hybrid.potential.physics.conductor import Conductor, Ends, outside_sphere
+from physics_hybrid.potential.physics.elements.operator import (
     ElementOperator,
     ElementSource,
     lift,
     voxels_round_nodes,
 )
-from physics_hybrid.potential.point_source import PointSource
+from physics_hybrid.potential.physics.point_source import PointSource
 
 #: A node's residual sees voxel centres up to one and a half voxels away along each axis.
 REACH = 1.5 * math.sqrt(3)
