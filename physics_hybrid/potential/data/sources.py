@@ -3,9 +3,7 @@
 All three give the same things: training batches as a function of (seed, epoch, position), a validation split, a
 test split on any of their grids, and the statistics of sigma over the training split.
 
-With several ranks a step takes `batch_size` samples on each: rank r has the r-th part of the global batch that one process with
-world_size times the batch size would have. An epoch is one order of samples, whatever the number of ranks; one that began with other numbers of
-ranks (`done`: for each, how many ranks and how many of their batches) goes on with the samples that are left.
+Order and share of the ranks: `training/order.py`.
 """
 
 from __future__ import annotations
@@ -14,8 +12,7 @@ import dataclasses
 import hashlib
 import math
 import sys
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,13 +36,12 @@ from physics_hybrid.potential.data.sample import (
     split_by_phantom,
 )
 from physics_hybrid.potential.data.stream import Bodies, LimbStream, Solver
+from physics_hybrid.training.order import Done, Endless, Stored
 from physics_hybrid.training.signals import quiet_worker
 
 #: What a GPU solves at once unless data.solve_together says otherwise may take this share of its memory, at so many bytes for each voxel (measured: 310 to
 #: 330 in float64). A solve of a few limbs is bound by some 8000 kernel launches; 24 GB hold 20 limbs of 96x48x48 in that share, 140 GB hold 120.
 GPU_SHARE, SOLVE_BYTES = 1 / 16, 340
-#: What was done of an epoch with other numbers of ranks: (ranks, batches) for each.
-Done = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -135,32 +131,10 @@ class Files:
     world_size: int = 1
 
     def rows(self, shuffle_key: tuple[int, ...] | None = None, done: Done = ()) -> list[list[Address]]:
-        """This rank's batches as lists of addresses; shuffled by a key, or kind by kind in file order. A batch never mixes kinds.
-
-        Where ranks would get unequal shares, samples are repeated from the start of their kind, as torch's DistributedSampler does.
-        """
-        if shuffle_key is not None:
-            order = np.random.default_rng(list(shuffle_key)).permutation(len(self.entries)).tolist()
-        else:
-            order = sorted(range(len(self.entries)), key=lambda i: self.entries[i].kind)
-        for ranks, count in done:
-            seen = {i for batch in self._global_batches(order, ranks)[:count] for i in batch}
-            order = [i for i in order if i not in seen]
-        def share(batch):
-            return batch[self.rank * len(batch) // self.world_size : (self.rank + 1) * len(batch) // self.world_size]
-        return [[self.entries[i].address for i in share(batch)] for batch in self._global_batches(order, self.world_size)]
-
-    def _global_batches(self, order: list[int], ranks: int) -> list[list[int]]:
-        """Batches of all ranks, of one kind each: a kind keeps the order, and a batch comes when the first of its samples would."""
-        groups: dict[tuple, list[int]] = defaultdict(list)
-        for i in order:
-            groups[self.entries[i].kind].append(i)
-        size, batches = self.batch_size * ranks, []
-        for group in groups.values():
-            group += [group[i % len(group)] for i in range(-len(group) % ranks)]
-            batches += [group[k : k + size] for k in range(0, len(group), size)]
-        place = {i: k for k, i in enumerate(order)}
-        return sorted(batches, key=lambda batch: place[batch[0]])
+        """This rank's batches as lists of addresses; shuffled by a key, or kind by kind in file order (`order.Stored.batches`)."""
+        kinds = [entry.kind for entry in self.entries]
+        order = Stored(len(self.entries), self.batch_size, self.rank, self.world_size, kinds)
+        return [[self.entries[i].address for i in batch] for batch in order.batches(shuffle_key, done)]
 
     def batches(self, shuffle_key: tuple[int, ...] | None = None, start: int = 0, stride: int = 1, done: Done = ()) -> Iterator[Batch]:
         """Batches start, start + stride, ... of `rows`, on the device."""
@@ -246,38 +220,37 @@ class LimbData:
         return self._cache[key]
 
     @property
+    def _order(self) -> Endless:
+        return Endless(self.train_samples or self.samples_per_epoch, self.batch_size, self.rank, self.world_size)
+
+    @property
     def steps_per_epoch(self) -> int:
-        return self.steps_left(0, ())
+        return self._order.steps()
 
     def steps_left(self, epoch: int, done: Done) -> int:
         """Batches of an epoch that are left after `done`."""
-        return -(-((self.train_samples or self.samples_per_epoch) - self._seen(done)) // (self.batch_size * self.world_size))
-
-    def _seen(self, done: Done) -> int:
-        return min(self.train_samples or self.samples_per_epoch, self.batch_size * sum(ranks * count for ranks, count in done))
+        return self._order.steps(done)
 
     def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[Batch]:
         if self.train_samples:
             files = self.files("train", self.grid, self.train_samples)
             yield from dataclasses.replace(files, rank=self.rank, world_size=self.world_size).batches((self.seed, epoch), start, done=done)
             return
-        # limbs are endless: the last batch of an epoch is a full one, too, with the first limbs of the next
-        begin, last, turn = epoch * self.samples_per_epoch + self._seen(done), self.steps_left(epoch, done), epoch * self.steps_per_epoch
-        count = len(self.grids)
-        batches = [self._solved(grid, begin, range((i - turn) % count, last, count), start) for i, grid in enumerate(self.grids)]
+        last, turn, count = self.steps_left(epoch, done), epoch * self.steps_per_epoch, len(self.grids)
+        batches = [self._solved(grid, epoch, done, range((i - turn) % count, last, count), start) for i, grid in enumerate(self.grids)]
         for step in range(start, last):
             yield next(batches[(turn + step) % count])
 
-    def _solved(self, grid: Grid, begin: int, steps: range, start: int) -> Iterator[Batch]:
-        """The batches of some steps on one grid, from step `start` on; `begin` is the first limb of step 0."""
-        stream, together = self.stream("train", grid), self.batch_size * self.world_size
+    def _solved(self, grid: Grid, epoch: int, done: Done, steps: range, start: int) -> Iterator[Batch]:
+        """The batches of some steps of an epoch on one grid, from step `start` on."""
+        stream, order = self.stream("train", grid), self._order
         at_once = max(1, self._solved_at_once(grid) // self.batch_size)
         for k in range(0, len(steps), at_once):
             group = steps[k : k + at_once]
             if group[-1] < start:
                 continue
-            firsts = [begin + step * together + self.rank * self.batch_size for step in group]  # a group is solved whole, wherever in it a run goes on
-            batches = stream.batch(n for first in firsts for n in range(first, first + self.batch_size)).split(self.batch_size)
+            numbers = [n for step in group for n in order.numbers(epoch, step, done)]  # a group is solved whole, wherever in it a run goes on
+            batches = stream.batch(numbers).split(self.batch_size)
             yield from (batch for step, batch in zip(group, batches) if step >= start)
 
     def _solved_at_once(self, grid: Grid) -> int:
