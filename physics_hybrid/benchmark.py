@@ -30,7 +30,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -42,7 +41,6 @@ from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.launch import Machine, initialize
 from physics_hybrid.measure import bench, configuration, seconds
 from physics_hybrid.potential.baseline import PointSourceBaseline
-from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.data.sources import Files, LimbData
 from physics_hybrid.potential.losses import select
 from physics_hybrid.potential.metrics import topography
@@ -52,9 +50,9 @@ from physics_hybrid.potential.problem import (
     PotentialProblem,
     build_data,
     build_problem,
-    model_inputs,
-    predict,
 )
+from physics_hybrid.potential.scene import Batch
+from physics_hybrid.potential.surrogate import Surrogate, baseline_potential, model_inputs
 from physics_hybrid.report.markdown import aggregate
 from physics_hybrid.resolution_matrix import grids_of
 from physics_hybrid.run.provenance import surroundings
@@ -84,7 +82,7 @@ def network(name: str, model: nn.Module, problem: PotentialProblem, config: dict
     kind = config["problem"]["coordinates"]
     model = model.to(problem.data.device).eval()
     facts = {"parameters": sum(p.numel() for p in model.parameters()), "backbone": type(model.backbone).__name__, "coordinates": kind, **about}
-    return Contender(name, "network", lambda batch: predict(model, batch, kind, problem.ends), facts, model)
+    return Contender(name, "network", lambda batch: Surrogate(model, problem.ends, kind)(batch), facts, model)
 
 
 def from_checkpoint(path: Path, problem: PotentialProblem, config: dict[str, Any]) -> Contender:
@@ -173,7 +171,7 @@ def cpu_cost(contender: Contender, problem: PotentialProblem, batch: Batch, thre
     torch.set_num_threads(threads)
     try:
         model = copy.deepcopy(contender.model).cpu()
-        there = Contender(contender.name, "network", lambda b: predict(model, b, contender.about["coordinates"], problem.ends), {}, model)
+        there = Contender(contender.name, "network", lambda b: Surrogate(model, problem.ends, contender.about["coordinates"])(b), {}, model)
         return cost(there, batch.to(torch.device("cpu")), Machine(0, 1, torch.device("cpu")), min(repeats, 3))["seconds"]
     finally:
         torch.set_num_threads(before)
@@ -304,8 +302,8 @@ def run_benchmark(
             def alone(batch, model=contender.model):
                 return problem.baseline(model, batch)
             measured(Contender(f"{contender.name}: its baseline alone", "baseline", alone, {}), files, batches, repeats)
-    closed_form = SimpleNamespace(baseline=PointSourceBaseline())
-    measured(Contender("analytical baseline", "analytical", lambda batch: problem.baseline(closed_form, batch), {}), files, batches, repeats)
+    closed_form = PointSourceBaseline()
+    measured(Contender("analytical baseline", "analytical", lambda batch: baseline_potential(closed_form, batch, problem.ends), {}), files, batches, repeats)
 
     rival = {s["multigrid"] for s in speeds(rows)}
     peak = roofline.peaks(machine)

@@ -35,12 +35,12 @@ from tqdm import tqdm
 
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.launch import initialize
-from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.losses import select
 from physics_hybrid.potential.metrics import Metrics
 from physics_hybrid.potential.physics.conductor import Ends, zero_mean
 from physics_hybrid.potential.problem import PotentialProblem, build_data, build_problem
 from physics_hybrid.potential.resample import cosine, upsample
+from physics_hybrid.potential.scene import Batch
 from physics_hybrid.potential.wavelengths import by_wavelength, wavelength_names
 from physics_hybrid.run.provenance import surroundings
 from physics_hybrid.run_folder import FREE, flat

@@ -226,15 +226,16 @@ def network(checkpoint: Path, chosen: list[Case], quick: bool) -> list[dict]:
     CheckpointError
         Nothing there that can be read.
     """
-    from physics_hybrid.potential.batch import Batch, components
-    from physics_hybrid.potential.problem import PotentialProblem, build_ends
+    from physics_hybrid.potential.batch import components
+    from physics_hybrid.potential.problem import build_ends
+    from physics_hybrid.potential.scene import Scene
+    from physics_hybrid.potential.surrogate import Surrogate
     from physics_hybrid.session import load
 
     model, config, _ = load(checkpoint)
     settings = (config or {}).get("problem", {"ends": "grounded", "coordinates": "cell"})
     trained = build_ends({"problem": settings})
-    problem = PotentialProblem(None, None, None, settings["coordinates"], trained)
-    model = model.eval()
+    surrogate = Surrogate(model.eval(), trained, settings["coordinates"])
     def single(tensor):
         return tensor.float().contiguous()
     rows = []
@@ -250,13 +251,15 @@ def network(checkpoint: Path, chosen: list[Case], quick: bool) -> list[dict]:
             except ValueError as error:
                 rows.append({**row, "skipped": str(error)})
                 continue
-            truth = torch.from_numpy(np.nan_to_num(posed.exact))
-            batch = Batch(*map(single, (sigma, nodal_source(body, source), truth, body.spacing, source.point, source.current)), labels=None, names=(case.name,))
+            scene = Scene(
+                sigma=single(sigma), source=single(nodal_source(body, source)), spacing=single(body.spacing),
+                source_point=single(source.point), current=single(source.current), names=(case.name,),
+            )
             everywhere = np.any([np.broadcast_to(region, posed.exact.shape) for region in posed.regions.values()], axis=0)
             whole = replace(posed, regions={"all": everywhere})
             with torch.no_grad():
-                for name, predict in (("relative_l2", problem.predict), ("baseline_relative_l2", problem.baseline)):
-                    row[name] = whole.errors(predict(model, batch).double().numpy())["all"][0]
+                for name, predict in (("relative_l2", surrogate), ("baseline_relative_l2", surrogate.baseline)):
+                    row[name] = whole.errors(predict(scene).double().numpy())["all"][0]
             rows.append(row)
     return rows
 

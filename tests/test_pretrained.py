@@ -36,10 +36,10 @@ def test_a_shipped_model_predicts_as_the_run_does(shipped, stream):
     folder, model = shipped
     again = physics_hybrid.load_pretrained(folder=folder)
     batch = stream.batch([0, 1])
-    from physics_hybrid.potential.problem import predict
+    from physics_hybrid.potential.surrogate import Surrogate
 
     with torch.no_grad():
-        expected = predict(model.network, batch)
+        expected = Surrogate(model.network)(batch)
     for i in range(2):
         phi = again.predict(batch.sigma[i].movedim(0, -1), batch.spacing[i], batch.source_point[i], batch.current[i])
         assert isinstance(phi, torch.Tensor)

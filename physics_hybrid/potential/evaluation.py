@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from physics_hybrid.grid import Grid, name_of
-from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.data.sources import FileData, Files, LimbData
 from physics_hybrid.potential.figures import errors_by_distance, slices
 from physics_hybrid.potential.problem import PotentialProblem
 from physics_hybrid.potential.resample import upsample
+from physics_hybrid.potential.scene import Batch
 from physics_hybrid.report.markdown import aggregate
 from physics_hybrid.run.provenance import peak_memory
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from physics_hybrid.potential.batch import Batch
+from physics_hybrid.potential.scene import Batch
 from physics_hybrid.report.plots import plain_ticks, pyplot, save
 
 #: (axis that is cut, axes of the picture, name)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.bodies.limb import TISSUES
 from physics_hybrid.potential.physics.conductor import Ends, zero_mean
 from physics_hybrid.potential.physics.elements.physics import ElementPhysics
 from physics_hybrid.potential.physics.multipoint import MultipointOperator, operator_of
 from physics_hybrid.potential.physics.operator import FluxOperator, Subtraction, nodal_source
+from physics_hybrid.potential.scene import Batch
 
 NORMALISATIONS = ("relative", "absolute")
 

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.potential.batch import Batch, components
+from physics_hybrid.potential.batch import components
 from physics_hybrid.potential.bodies.limb import deposit, held
 from physics_hybrid.potential.physics.conductor import Conductor, Ends
-from physics_hybrid.potential.problem import predict
+from physics_hybrid.potential.scene import Scene
+from physics_hybrid.potential.surrogate import Surrogate
 
 #: Where the shipped model lies: limb.mdlus, limb.json (ends, metrics, pinned numbers), limb.md (model card).
 FOLDER = Path(__file__).resolve().parents[1] / "pretrained"
@@ -150,11 +151,12 @@ class Predictor:
         source = torch.zeros(count, *body.shape, device=device)
         for f, (voxels, values) in zip(source, sources):
             f[tuple(torch.from_numpy(voxels.T).to(device))] = tensor(values)
-        batch = Batch(
-            tensor(body.sigma).expand(count, -1, -1, -1, -1), source, torch.zeros_like(source), tensor(body.spacing).expand(count, -1),
-            torch.zeros(count, 3, device=device), torch.ones(count, device=device), None, ("predict",) * count,  # a network finds the point in its density
+        scene = Scene(
+            sigma=tensor(body.sigma).expand(count, -1, -1, -1, -1), source=source, spacing=tensor(body.spacing).expand(count, -1),
+            source_point=torch.zeros(count, 3, device=device),  # a network finds the point in its density
+            current=torch.ones(count, device=device), names=("predict",) * count,
         )
-        return predict(self.network, batch, self.coordinates, self.ends).double().cpu().numpy()
+        return Surrogate(self.network, self.ends, self.coordinates)(scene).double().cpu().numpy()
 
 
 def _array(value: Array | float) -> np.ndarray:

@@ -16,54 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.grid import Grid
-from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.data.sources import Done, FileData, LimbData
 from physics_hybrid.potential.losses import PotentialLoss
 from physics_hybrid.potential.metrics import Metrics
-from physics_hybrid.potential.physics.conductor import Ends, zero_mean
-
-
-def coordinates(grid: Grid, kind: str, device: torch.device) -> Tensor:
-    """X, Y, Z in [-1, 1] on a grid, (3, D, H, W), indexing 'ij'.
-
-    cell : centres at (2 i + 1) / N - 1, which line grids of different resolution up; node : linspace(-1, 1, N).
-    """
-    if kind == "cell":
-        axes = [(2 * torch.arange(n, device=device) + 1) / n - 1 for n in grid]
-    elif kind == "node":
-        axes = [torch.linspace(-1, 1, n, device=device) for n in grid]
-    else:
-        raise ValueError(f"problem.coordinates must be cell or node; got {kind!r}")
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
-
-
-def model_inputs(batch: Batch, kind: str = "cell") -> Tensor:
-    """The channel stack (B, C + 4, D, H, W): sigma in S/m, source in A/m^3, X, Y, Z.
-
-    A pair gives 2 B rows of one electrode each, first those that bring the current in, then those that take it out, all with a positive
-    source: the sum of both potentials has a zero surface, where a multiplicative correction would have a pole.
-    """
-    grid = coordinates(batch.shape, kind, batch.sigma.device).expand(len(batch), -1, -1, -1, -1)
-    def stack(source):
-        return torch.cat([batch.sigma, source[:, None], grid], dim=1)
-    if batch.return_point is None:
-        return stack(batch.source)
-    return torch.cat([stack(batch.source.clamp_min(0)), stack((-batch.source).clamp_min(0))])
-
-
-def predict(model: nn.Module, batch: Batch, kind: str = "cell", ends: Ends = Ends()) -> Tensor:
-    """phi (B, D, H, W) in volts; of a pair, the difference of two predictions with one electrode each. Zero mean over tissue where no
-    current passes the ends. kind: see `coordinates`."""
-    inputs = model_inputs(batch, kind)
-    return superpose(model(inputs, batch.spacing.repeat(len(inputs) // len(batch), 1))[:, 0], batch, ends)
-
-
-def superpose(phi: Tensor, batch: Batch, ends: Ends) -> Tensor:
-    """One potential (B, D, H, W) a sample, of one a row of `model_inputs`."""
-    if batch.return_point is not None:
-        phi = phi[: len(batch)] - phi[len(batch) :]
-    return zero_mean(phi, batch.tissue) if ends.floating else phi
+from physics_hybrid.potential.physics.conductor import Ends
+from physics_hybrid.potential.scene import Batch
+from physics_hybrid.potential.surrogate import Surrogate
 
 
 @dataclass
@@ -87,13 +45,15 @@ class PotentialProblem:
     def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[Batch]:
         return self.data.train_batches(epoch, start, done)
 
+    def surrogate(self, model: nn.Module) -> Surrogate:
+        return Surrogate(model, self.ends, self.coordinates)
+
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
-        return predict(model, batch, self.coordinates, self.ends)
+        return self.surrogate(model)(batch)
 
     def baseline(self, model: nn.Module, batch: Batch) -> Tensor:
         """phi_a (B, D, H, W) in volts, 0 in air."""
-        phi = torch.cat([model.baseline(batch.sigma, point, batch.current, batch.spacing)[:, 0] * batch.tissue for point in batch.electrodes])
-        return superpose(phi, batch, self.ends)
+        return self.surrogate(model).baseline(batch)
 
     def loss(self, model: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         phi = self.predict(model, batch)

@@ -12,7 +12,7 @@ from physics_hybrid.models.hybrid import HybridWrapper, feature_channels
 from physics_hybrid.models.unet import UNet3D
 from physics_hybrid.potential.baseline import PointSourceBaseline
 from physics_hybrid.potential.physics.conductor import distance_from
-from physics_hybrid.potential.problem import coordinates, model_inputs
+from physics_hybrid.potential.surrogate import coordinates, model_inputs
 
 BACKBONES = {
     "fno": lambda c, **k: PlainFNO(c, width=8, depth=2, modes=[4, 3, 3], **k),

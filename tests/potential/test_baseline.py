@@ -1,7 +1,6 @@
 """The coarse solution as a baseline: how close it is alone, on any grid, with any ends, and inside the hybrid."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,8 +17,8 @@ from physics_hybrid.potential.baseline import (
 from physics_hybrid.potential.data.stream import LimbStream, Solver
 from physics_hybrid.potential.metrics import Metrics
 from physics_hybrid.potential.physics.conductor import Ends
-from physics_hybrid.potential.problem import PotentialProblem, model_inputs
 from physics_hybrid.potential.resample import tissue_mean
+from physics_hybrid.potential.surrogate import baseline_potential, model_inputs
 from tests.conftest import limb_distribution
 
 CPU = torch.device("cpu")
@@ -33,9 +32,8 @@ def solved(grid, ends="grounded", count=3, components=3, **limbs):
 
 def alone(baseline, batch, ends):
     """Mean relative L2 of a baseline by itself, and its values."""
-    problem = PotentialProblem(None, None, Metrics(ends=ends), ends=ends)
-    phi = problem.baseline(SimpleNamespace(baseline=baseline), batch)
-    rows = problem.metrics(phi, batch)
+    phi = baseline_potential(baseline, batch, ends)
+    rows = Metrics(ends=ends)(phi, batch)
     return sum(row["relative_l2"] for row in rows) / len(rows), phi
 
 

@@ -25,7 +25,7 @@ from physics_hybrid.potential.physics.multigrid import SolverError, solve
 from physics_hybrid.potential.physics.multipoint import operator_of
 from physics_hybrid.potential.physics.operator import FluxOperator, Subtraction, nodal_source
 from physics_hybrid.potential.physics.point_source import PointSource
-from physics_hybrid.potential.problem import PotentialProblem
+from physics_hybrid.potential.surrogate import Surrogate
 from tests.conftest import limb_distribution
 
 KINDS = {"grounded": Ends(), "robin": Ends("robin", 5.0), "sink": Ends("sink"), "pair": Ends("pair")}
@@ -426,8 +426,7 @@ class Linear(torch.nn.Module):
 
 def test_a_pair_is_predicted_one_electrode_at_a_time(solved):
     batch, ends = solved
-    problem = PotentialProblem(None, None, None, ends=ends)
-    phi = problem.predict(Linear(), batch)
+    phi = Surrogate(Linear(), ends)(batch)
     expected = batch.source.cumsum(dim=2)
     if ends.floating:
         expected = zero_mean(expected, batch.tissue)

@@ -128,13 +128,13 @@ def test_current_of_the_closed_form_through_faces():
 
 @pytest.mark.parametrize("ends", KINDS, ids=lambda e: e.kind)
 def test_truth_conserves_charge_and_losses_vanish_on_it(ends):
-    from physics_hybrid.potential.batch import Batch
+    from physics_hybrid.potential.scene import Batch
 
     conductor, point = mixed((16, 14, 15), ends), source(ends)
     phi = solve(conductor, point, 1e-12).phi
     density = torch.zeros_like(phi)
     density[0, 0, 8, 8] = 1.0  # only its extent matters to the losses
-    batch = Batch(conductor.sigma, density, phi, conductor.spacing, point.point, point.current, None, ("a",), point.returns)
+    batch = Batch(sigma=conductor.sigma, source=density, u=phi, spacing=conductor.spacing, source_point=point.point, current=point.current, names=("a",), return_point=point.returns)
     physics = Physics.of(batch, ends)
     off = (phi * (1 + 0.05 * torch.randn(phi.shape, generator=torch.Generator().manual_seed(2), dtype=phi.dtype))).requires_grad_()
     for loss in (PDELoss(exclude_radius=1.0), ChargeLoss(3)):

@@ -20,10 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from physics_hybrid.grid import name_of
-from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.bodies.limb import TISSUES
 from physics_hybrid.potential.data.sample import AXES, SCHEMA_VERSION, UNITS
 from physics_hybrid.potential.data.stream import LimbStream
+from physics_hybrid.potential.scene import Batch
 
 #: Samples solved and written together. Part of the format: runs that go on from each other's parts must agree on it.
 PART = 4

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.batch import Batch, collate, components
+from physics_hybrid.potential.batch import collate, components
 from physics_hybrid.potential.bodies.limb import TISSUES
 from physics_hybrid.potential.data.generated import dataset_path, generate
 from physics_hybrid.potential.data.sample import (
@@ -36,6 +36,7 @@ from physics_hybrid.potential.data.sample import (
     split_by_phantom,
 )
 from physics_hybrid.potential.data.stream import Bodies, LimbStream, Solver
+from physics_hybrid.potential.scene import Batch
 from physics_hybrid.training.order import Done, Endless, Stored
 from physics_hybrid.training.signals import quiet_worker
 

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.batch import Batch, components
+from physics_hybrid.potential.batch import components
 from physics_hybrid.potential.bodies.limb import VoxelLimb
 from physics_hybrid.potential.physics.conductor import Conductor, Ends
 from physics_hybrid.potential.physics.multigrid import solve
 from physics_hybrid.potential.physics.point_source import PointSource
+from physics_hybrid.potential.scene import Batch
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
@@ -114,13 +115,17 @@ class LimbStream:
         else:
             solution = solve(conductor, source, how.tolerance, dtype, how.singularity, how.max_iterations)
         return Batch(
-            sigma.float() if self.sigma_components == sigma.shape[1] else spread(given).float(),
-            self._source(bodies, device), solution.phi.float(), spacing.float(), source.point.float(), source.current.float(),
-            torch.from_numpy(np.stack([b.names for b in bodies])).to(device)[row],
-            tuple(self.phantom(n) for n in numbers),
-            returns.float() if paired else None,
-            solution.nodes.float() if how.kind == "finite_element" else None,
-            how.singularity,
+            sigma=sigma.float() if self.sigma_components == sigma.shape[1] else spread(given).float(),
+            source=self._source(bodies, device),
+            u=solution.phi.float(),
+            spacing=spacing.float(),
+            source_point=source.point.float(),
+            current=source.current.float(),
+            labels=torch.from_numpy(np.stack([b.names for b in bodies])).to(device)[row],
+            names=tuple(self.phantom(n) for n in numbers),
+            return_point=returns.float() if paired else None,
+            nodes=solution.nodes.float() if how.kind == "finite_element" else None,
+            singularity=how.singularity,
         ).to(self.device)
 
     def _voxelised(self, numbers: list[int], electrodes: int) -> list[VoxelLimb]:

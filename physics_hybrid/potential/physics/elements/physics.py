@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from physics_hybrid.potential.batch import Batch
 from physics_hybrid.potential.physics.conductor import Conductor, Ends, outside_sphere
 from physics_hybrid.potential.physics.elements.operator import (
     ElementOperator,
@@ -28,6 +27,7 @@ from physics_hybrid.potential.physics.elements.operator import (
     voxels_round_nodes,
 )
 from physics_hybrid.potential.physics.point_source import PointSource
+from physics_hybrid.potential.scene import Batch
 
 #: A node's residual sees voxel centres up to one and a half voxels away along each axis.
 REACH = 1.5 * math.sqrt(3)
