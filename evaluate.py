@@ -17,7 +17,7 @@ def main(config) -> None:
     with readable_errors():
         options = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         defaults = OmegaConf.to_container(hydra.compose("config"), resolve=True)
-        from physics_hybrid.session import evaluate_checkpoint
+        from physics_hybrid.run.evaluate import evaluate_checkpoint
 
         print(evaluate_checkpoint(options, defaults))
 

@@ -16,7 +16,7 @@ CONF = Path(__file__).resolve().parent / "conf"
 def main(config) -> None:
     with readable_errors():
         config = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        from physics_hybrid.session import train
+        from physics_hybrid.run.train import train
 
         folder = train(config)
         if folder is not None:

@@ -46,18 +46,15 @@ from physics_hybrid.potential.losses import select
 from physics_hybrid.potential.metrics import topography
 from physics_hybrid.potential.physics.conductor import zero_mean
 from physics_hybrid.potential.physics.multigrid import SolverError, solve
-from physics_hybrid.potential.problem import (
-    PotentialProblem,
-    build_data,
-    build_problem,
-)
+from physics_hybrid.potential.problem import Potential, PotentialRecipe
 from physics_hybrid.potential.scene import Batch
 from physics_hybrid.potential.surrogate import Surrogate, baseline_potential, model_inputs
+from physics_hybrid.problem import Place
 from physics_hybrid.report.markdown import aggregate
 from physics_hybrid.resolution_matrix import grids_of
+from physics_hybrid.run.folder import flat
+from physics_hybrid.run.load import load
 from physics_hybrid.run.provenance import surroundings
-from physics_hybrid.run_folder import flat
-from physics_hybrid.session import load
 
 MODELS = "fno,fno_residual,unet,fno_neuraloperator"
 BONES = "real bones"
@@ -77,7 +74,7 @@ class Contender:
 # --- contenders --------------------------------------------------------------------------------------------------------
 
 
-def network(name: str, model: nn.Module, problem: PotentialProblem, config: dict[str, Any], **about) -> Contender:
+def network(name: str, model: nn.Module, problem: Potential, config: dict[str, Any], **about) -> Contender:
     """A trained network, with its own coordinate channels."""
     kind = config["problem"]["coordinates"]
     model = model.to(problem.data.device).eval()
@@ -85,7 +82,7 @@ def network(name: str, model: nn.Module, problem: PotentialProblem, config: dict
     return Contender(name, "network", lambda batch: Surrogate(model, problem.ends, kind)(batch), facts, model)
 
 
-def from_checkpoint(path: Path, problem: PotentialProblem, config: dict[str, Any]) -> Contender:
+def from_checkpoint(path: Path, problem: Potential, config: dict[str, Any]) -> Contender:
     """Raises ValueError for a network that knows other ends; one of other limbs is measured, and its row says so."""
     model, own, _ = load(path)
     own = own or config
@@ -99,7 +96,7 @@ def from_checkpoint(path: Path, problem: PotentialProblem, config: dict[str, Any
     return network(path.name if path.is_dir() else path.stem, model, problem, own, checkpoint=str(path), seed=own["seed"], trained_on_other_limbs=other)
 
 
-def trained(names: list[str], grid: Grid, steps: int, overrides: list[str], problem: PotentialProblem) -> list[Contender]:
+def trained(names: list[str], grid: Grid, steps: int, overrides: list[str], problem: Potential) -> list[Contender]:
     """Networks trained here, each for `steps` optimiser steps on the same batches, with the schedule stretched over them."""
     out = []
     for name in names:
@@ -117,14 +114,14 @@ def trained(names: list[str], grid: Grid, steps: int, overrides: list[str], prob
     return out
 
 
-def multigrid(tolerance: float, dtype: torch.dtype, problem: PotentialProblem) -> Contender:
+def multigrid(tolerance: float, dtype: torch.dtype, problem: Potential) -> Contender:
     def run(batch: Batch) -> Tensor:
         return solve(batch.conductor(problem.ends), batch.point_source(), tolerance, dtype).phi.float()
 
     return Contender(f"multigrid {tolerance:g}", "multigrid", run, {"tolerance": tolerance, "dtype": str(dtype).removeprefix("torch.")})
 
 
-def elements(tolerance: float, problem: PotentialProblem) -> Contender:
+def elements(tolerance: float, problem: Potential) -> Contender:
     from physics_hybrid.potential.physics.elements.solve import solve_elements
 
     def run(batch):
@@ -136,7 +133,7 @@ def elements(tolerance: float, problem: PotentialProblem) -> Contender:
 
 
 @torch.no_grad()
-def accuracy(contender: Contender, problem: PotentialProblem, files: Files) -> dict[str, dict[str, float]]:
+def accuracy(contender: Contender, problem: Potential, files: Files) -> dict[str, dict[str, float]]:
     """Statistics over samples of relative L2, RDM and MAG, the latter two also at the skin."""
     rows = []
     for batch in files.batches():
@@ -165,7 +162,7 @@ def cost(contender: Contender, batch: Batch, machine: Machine, repeats: int) -> 
     return {"seconds": statistics.median(seconds(call, machine) for _ in range(repeats)) / len(batch), "MB": memory}
 
 
-def cpu_cost(contender: Contender, problem: PotentialProblem, batch: Batch, threads: int, repeats: int) -> float:
+def cpu_cost(contender: Contender, problem: Potential, batch: Batch, threads: int, repeats: int) -> float:
     """Seconds a sample of a network on the CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -251,10 +248,10 @@ def run_benchmark(
     machine = initialize(config["training"]["device"])
     if config["training"]["threads"]:
         torch.set_num_threads(config["training"]["threads"])
-    data = build_data(config, machine.device)
+    problem = PotentialRecipe(config).open(Place(machine.device))
+    data = problem.data
     if not isinstance(data, LimbData) or config["data"]["kind"] != "limbs":
         raise ValueError("the benchmark draws limbs (data=stream): it needs them on several grids")
-    problem = build_problem(config, data)
     networks = [from_checkpoint(path, problem, config) for path in checkpoints]
     for contender in networks:
         contender.model.check_grid(grid)

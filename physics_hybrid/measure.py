@@ -19,7 +19,7 @@ class Bench:
     problem: Any
     trainer: Any
     batch: Any
-    normalisation: dict[str, list[float]]
+    statistics: dict[str, Any]
     solve_s: float
 
 
@@ -34,29 +34,26 @@ def configuration(overrides: list[str]) -> dict[str, Any]:
 
 
 def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:
-    """Raises what train.py raises for the same overrides. statistics_samples: limbs that sigma is normalised over; None: as configured."""
+    """Raises what train.py raises for the same overrides. statistics_samples: of model.statistics_samples; None: as configured."""
     from physics_hybrid.launch import initialize
-    from physics_hybrid.potential.problem import (
-        build_data,
-        build_model,
-        build_problem,
-        sigma_statistics,
-    )
-    from physics_hybrid.session import settings_of
+    from physics_hybrid.problem import Place
+    from physics_hybrid.run.load import recipe_of
+    from physics_hybrid.run.train import settings_of
     from physics_hybrid.training.tracker import Tracker
     from physics_hybrid.training.trainer import Trainer
 
     config = configuration(["run=measure", *overrides])
+    if statistics_samples is not None:
+        config = {**config, "model": {**config["model"], "statistics_samples": statistics_samples}}
     machine = initialize(config["training"]["device"])
-    config["data"]["workers"] = 0
-    data = build_data(config, machine.device, machine.rank, machine.world_size)
-    problem = build_problem(config, data)
-    normalisation = sigma_statistics(data, config["model"]["sigma_input"], config["model"]["sigma_eps"], statistics_samples or config["model"]["statistics_samples"])
-    model = build_model(config, normalisation)
-    trainer = Trainer(model, problem, settings_of(config["training"]), machine, Path("."), Tracker(), config, normalisation)
+    recipe = recipe_of(config)
+    problem = recipe.open(Place(machine.device, machine.rank, machine.world_size))
+    statistics = problem.statistics()
+    model, settings = recipe.build_model(statistics), settings_of(config["training"])
+    trainer = Trainer(model, problem, settings, machine, Path("."), Tracker(), config, statistics)
     started = time.perf_counter()
-    batch = next(problem.train_batches(0, 0))
-    return Bench(config, machine, problem, trainer, batch, normalisation, time.perf_counter() - started)
+    batch = next(problem.train_batches(0, 0, ()))
+    return Bench(config, machine, problem, trainer, batch, statistics, time.perf_counter() - started)
 
 
 def seconds(step, machine: Machine) -> float:

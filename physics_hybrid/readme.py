@@ -18,7 +18,7 @@ from pathlib import Path
 
 from physics_hybrid import benchmark, data_rates, resolution_matrix, scaling, validate
 from physics_hybrid.grid import name_of
-from physics_hybrid.potential.evaluation import markdown_table
+from physics_hybrid.potential.metrics import main_table
 from physics_hybrid.potential.predictor import FOLDER, NAME
 from physics_hybrid.ship import seeds_table
 
@@ -41,7 +41,7 @@ def results(run: Path) -> str:
         f"{min(metrics['samples'].values())} unseen limbs a grid, seed {metrics['seed']}; trained for {seconds / 60:.1f} min on {metrics['hardware']}, "
         f"{metrics['parameters'] / 1e6:.2f} M parameters; commit {metrics['commit'][:10]}, torch {metrics['torch']}, {metrics['date']}."
     )
-    return f"{markdown_table(tables)}\n\n{about}"
+    return f"{main_table(tables)}\n\n{about}"
 
 
 def shipped(about: dict) -> str:

@@ -38,25 +38,26 @@ from physics_hybrid.launch import initialize
 from physics_hybrid.potential.losses import select
 from physics_hybrid.potential.metrics import Metrics
 from physics_hybrid.potential.physics.conductor import Ends, zero_mean
-from physics_hybrid.potential.problem import PotentialProblem, build_data, build_problem
+from physics_hybrid.potential.problem import Potential, PotentialRecipe
 from physics_hybrid.potential.resample import cosine, upsample
 from physics_hybrid.potential.scene import Batch
 from physics_hybrid.potential.wavelengths import by_wavelength, wavelength_names
+from physics_hybrid.problem import Place
+from physics_hybrid.run.folder import FREE, flat
+from physics_hybrid.run.load import load
 from physics_hybrid.run.provenance import surroundings
-from physics_hybrid.run_folder import FREE, flat
-from physics_hybrid.session import load
 
 DIRECT, BASELINE = "direct", "baseline"
 UPSAMPLED = ("potential, trilinear", "potential, Fourier", "correction, trilinear", "correction, Fourier")
 
 
-def contenders(problem: PotentialProblem, model: nn.Module, batch: Batch, coarse: Batch | None) -> dict[str, Tensor]:
+def contenders(problem: Potential, model: nn.Module, batch: Batch, coarse: Batch | None) -> dict[str, Tensor]:
     """phi (B, D, H, W) in volts of every contender on the grid of `batch`; `coarse` holds the same limbs on a training grid, or is None."""
     free = dataclasses.replace(problem, ends=Ends())  # no mean is taken off before the end: a ratio of potentials that pass zero has poles
     base = free.baseline(model, batch)
-    out = {DIRECT: free.predict(model, batch), BASELINE: base}
+    out = {DIRECT: free.surrogate(model)(batch), BASELINE: base}
     if coarse is not None:
-        phi, inside = free.predict(model, coarse), coarse.tissue
+        phi, inside = free.surrogate(model)(coarse), coarse.tissue
         ratio = torch.where(inside, phi / free.baseline(model, coarse).where(inside, 1.0), 0.0)
         out |= dict(zip(UPSAMPLED, (carry(field, inside, batch.shape) * factor for field, factor in ((phi, 1), (ratio, base)) for carry in (upsample, cosine))))
     return {who: zero_mean(phi, batch.tissue) if problem.ends.floating else torch.where(batch.tissue, phi, 0.0) for who, phi in out.items()}
@@ -127,8 +128,8 @@ def run_matrix(runs: list[Path], grids: list[Grid], samples: int, wavelengths: l
     sources: dict[tuple[str, str], str] = {}
     for run, model, own in loaded:
         config["data"]["sigma_components"] = model.sigma_components
-        data = build_data(config, machine.device)
-        problem = build_problem({**config, "problem": own["problem"]}, data)
+        problem = PotentialRecipe({**config, "problem": own["problem"]}).open(Place(machine.device))
+        data = problem.data
         trained = training_grids(own)
         label = " and ".join(map(name_of, trained)) + recipe_beside(first, own)
         for grid in grids:

@@ -22,12 +22,11 @@ from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.measure import configuration
 from physics_hybrid.potential.bodies.limb import LimbDistribution
 from physics_hybrid.potential.data.stream import LimbStream, Solver
-from physics_hybrid.potential.evaluation import COLUMNS, markdown_table
-from physics_hybrid.potential.metrics import Metrics
+from physics_hybrid.potential.metrics import COLUMNS, Metrics, main_table
 from physics_hybrid.potential.physics.conductor import Ends
 from physics_hybrid.potential.predictor import FOLDER, NAME, Predictor
-from physics_hybrid.run_folder import flat
-from physics_hybrid.session import load
+from physics_hybrid.run.folder import flat
+from physics_hybrid.run.load import load
 from physics_hybrid.training.checkpoint import CheckpointError, export_model
 
 #: The weights go with every copy of the source.
@@ -172,7 +171,7 @@ Limbs that no training saw; conductive voxels farther than {config['evaluation']
 
 The shipped seed ({about['seed']}; {', '.join(f'{n} limbs at {g}' for g, n in about['samples'].items())}):
 
-{markdown_table(about['metrics'][str(about['seed'])])}
+{main_table(about['metrics'][str(about['seed'])])}
 
 ## Data
 

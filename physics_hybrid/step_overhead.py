@@ -23,7 +23,7 @@ from physics_hybrid.potential.surrogate import model_inputs
 def measure(overrides: list[str], repeats: int) -> dict:
     """Medians in seconds and their ratio."""
     b = bench(overrides)
-    bare = build_model(b.config, b.normalisation).to(b.machine.device)
+    bare = build_model(b.config, b.statistics).to(b.machine.device)
     with torch.no_grad():
         features = bare.prepare(model_inputs(b.batch), b.batch.spacing)[0]
     target = torch.randn_like(features[:, :1])

@@ -230,7 +230,7 @@ def network(checkpoint: Path, chosen: list[Case], quick: bool) -> list[dict]:
     from physics_hybrid.potential.problem import build_ends
     from physics_hybrid.potential.scene import Scene
     from physics_hybrid.potential.surrogate import Surrogate
-    from physics_hybrid.session import load
+    from physics_hybrid.run.load import load
 
     model, config, _ = load(checkpoint)
     settings = (config or {}).get("problem", {"ends": "grounded", "coordinates": "cell"})

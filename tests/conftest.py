@@ -85,12 +85,12 @@ def trained(tmp_path_factory):
     def call(*overrides) -> Path:
         if overrides not in runs:
             from physics_hybrid.measure import configuration
-            from physics_hybrid.session import train
+            from physics_hybrid.run.train import train
 
-            quiet.setattr("physics_hybrid.potential.problem.PotentialProblem.draw", lambda *_: {})
+            quiet.setattr("physics_hybrid.potential.problem.Potential.draw", lambda *_: {})
             for name in ("slices", "errors_by_distance"):
-                quiet.setattr(f"physics_hybrid.potential.evaluation.{name}", lambda *_: Path("none.png"))
-            quiet.setattr("physics_hybrid.session.training_curve", lambda *_: None)
+                quiet.setattr(f"physics_hybrid.potential.figures.{name}", lambda *_: Path("none.png"))
+            quiet.setattr("physics_hybrid.run.train.training_curve", lambda *_: None)
             runs[overrides] = train(configuration([f"run={len(runs)}", *tiny_overrides(home, ("limbs", "fno"), overrides)]))
             quiet.undo()
         return runs[overrides]
@@ -113,18 +113,17 @@ def trained_here(tmp_path, monkeypatch):
     """The run folder of a training in this process: what train.py does, without the seconds it takes to start one and to draw its sections."""
     import matplotlib.image
 
-    from physics_hybrid.potential import evaluation, figures
+    from physics_hybrid.potential import figures
 
     def blank(batch, phi, phi_a, path, title):
         path.parent.mkdir(parents=True, exist_ok=True)
         matplotlib.image.imsave(path, np.zeros((2, 2, 3)))
         return path
 
-    for module in (figures, evaluation):
-        monkeypatch.setattr(module, "slices", blank)
+    monkeypatch.setattr(figures, "slices", blank)
 
     def call(overrides, tiny) -> Path:
-        from physics_hybrid.session import train
+        from physics_hybrid.run.train import train
 
         return train(composed(tmp_path, "here", overrides, tiny))
 
@@ -137,7 +136,7 @@ def refused(tmp_path, capsys):
 
     def call(overrides, tiny) -> str:
         from physics_hybrid.command_line import readable_errors
-        from physics_hybrid.session import train
+        from physics_hybrid.run.train import train
 
         config = composed(tmp_path, "refused", overrides, tiny)
         with pytest.raises(SystemExit) as left, readable_errors():

@@ -148,11 +148,11 @@ def main(overrides: list[str]) -> None:
         print(f"cannot pretend with torch {torch.__version__}")
         sys.exit(CANNOT_PRETEND)
 
-    from physics_hybrid import session
     from physics_hybrid.measure import configuration
+    from physics_hybrid.run.train import train
 
     with PretendCuda():
-        session.train(configuration(["training.device=cuda", *overrides]))
+        train(configuration(["training.device=cuda", *overrides]))
 
 
 if __name__ == "__main__":

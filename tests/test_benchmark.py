@@ -79,11 +79,12 @@ def test_matched_accuracy_takes_the_loosest_tolerance_that_is_good_enough():
 
 def test_other_limbs_are_named_and_other_ends_refused(trained, tmp_path):
     from physics_hybrid.measure import configuration
-    from physics_hybrid.potential.problem import build_data, build_problem
+    from physics_hybrid.potential.problem import PotentialRecipe
+    from physics_hybrid.problem import Place
 
     def built(*overrides):
         config = configuration(tiny_overrides(tmp_path, ("limbs", "fno"), overrides))
-        return build_problem(config, build_data(config, torch.device("cpu"))), config
+        return PotentialRecipe(config).open(Place(torch.device("cpu"))), config
 
     assert benchmark.from_checkpoint(trained(), *built("data.phantom.bone_shape=tibia_fibula")).about["trained_on_other_limbs"]
     with pytest.raises(ValueError, match="problem.ends=grounded, and this benchmark has sink"):

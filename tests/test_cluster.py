@@ -15,9 +15,9 @@ import psutil
 import pytest
 import torch
 
-from physics_hybrid import staging
 from physics_hybrid.heartbeat import LOST_RANK_EXIT_CODE
 from physics_hybrid.launch import Machine
+from physics_hybrid.run import staging
 from physics_hybrid.scaling import fit, predict, ring, tables
 from physics_hybrid.training import checkpoint
 from tests.conftest import ROOT, TINY
@@ -295,7 +295,7 @@ def test_what_a_killed_run_left_on_the_scratch_is_removed_when_it_comes_back_and
 
 
 COPIES = LONE.replace("3.0, \"127.0.0.1\"):", "3.0, \"127.0.0.1\") as heartbeat, staged('DATA', 'SCRATCH', machine, Path('runs/limb'), '1', heartbeat.before_leaving):").replace(
-    "import sys", "import sys\nfrom pathlib import Path\nfrom physics_hybrid.staging import staged")
+    "import sys", "import sys\nfrom pathlib import Path\nfrom physics_hybrid.run.staging import staged")
 
 
 def test_a_lost_rank_leaves_no_copy_on_the_nodes_of_the_others(tmp_path):
@@ -343,7 +343,7 @@ def test_the_table_of_scaling_says_what_was_measured_and_what_is_predicted():
 @pytest.mark.parametrize(("world", "local", "wanted", "expected"), [(1, 1, None, 4), (8, 4, None, 3), (8, 16, None, 0), (8, 4, 2, 2)])
 def test_readers_scale_with_the_cores_of_a_rank(monkeypatch, world, local, wanted, expected):
     from physics_hybrid import launch
-    from physics_hybrid.session import readers
+    from physics_hybrid.run.load import readers
 
     monkeypatch.setattr(launch, "_cores", lambda: 16)
     assert readers(wanted, Machine(0, world, torch.device("cpu"), local_size=local)) == expected

@@ -53,14 +53,16 @@ def test_wavelengths_are_found_in_metres_and_add_up():
 
 def test_a_perfect_correction_is_carried_to_another_grid(stream, trained, monkeypatch):
     """With the truth for a prediction, interpolating the correction must come near it, and nearer than interpolating the potential."""
-    from physics_hybrid.potential.problem import PotentialProblem, build_data, build_problem
-    from physics_hybrid.session import load
+    from physics_hybrid.potential.problem import PotentialRecipe
+    from physics_hybrid.potential.surrogate import Surrogate
+    from physics_hybrid.problem import Place
+    from physics_hybrid.run.load import load
 
     run = trained()
     model, config, _ = load(run)
-    problem = build_problem(config, build_data(config, torch.device("cpu")))
+    problem = PotentialRecipe(config).open(Place(torch.device("cpu")))
     coarse, fine = stream.batch([0]), dataclasses.replace(stream, grid=(48, 24, 24)).batch([0])
-    monkeypatch.setattr(PotentialProblem, "predict", lambda self, model, batch: batch.u)
+    monkeypatch.setattr(Surrogate, "__call__", lambda self, batch: batch.u)
     with torch.no_grad():
         phi = matrix.contenders(problem, model, fine, coarse)
     error = {who: problem.metrics(p, fine)[0]["relative_l2"] for who, p in phi.items()}
@@ -109,7 +111,7 @@ def test_runs_that_cannot_be_compared_are_refused(trained):
 
 
 def test_runs_of_another_recipe_are_another_row(trained):
-    from physics_hybrid.session import load
+    from physics_hybrid.run.load import load
 
     (_, first, _), (_, seed, _) = load(trained()), load(trained("seed=1"))
     assert matrix.recipe_beside(first, seed) == ""

@@ -12,6 +12,7 @@ mean over the set is taken from both.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,20 @@ from physics_hybrid.potential.bodies.limb import TISSUES
 from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics, field_squares, select
 from physics_hybrid.potential.physics.conductor import Ends, zero_mean
 from physics_hybrid.potential.scene import Batch
+from physics_hybrid.report.markdown import metrics_table, table
+
+#: The main table: metrics and their headings; who stands in it, by prefix.
+COLUMNS = (
+    ("relative_l2", "relative L2"), ("rdm", "RDM"), ("mag", "MAG"), ("field_error", "field E"), ("charge_defect", "charge defect"),
+)
+CONTENDERS = {
+    "": "hybrid network", "baseline_": "baseline alone", "upsampled_": "training-grid prediction, upsampled", "reference_": "trained at this grid",
+}
+
+
+def main_table(tables: Mapping[str, dict]) -> str:
+    """Markdown; tables: grid -> aggregated metrics."""
+    return metrics_table(tables, COLUMNS, CONTENDERS, "grid")
 
 
 @dataclass(frozen=True)
@@ -91,3 +106,16 @@ def topography(phi: Tensor, truth: Tensor, where: Tensor) -> dict[str, Tensor]:
     phi, truth = (torch.where(where, field, 0.0) for field in (phi, truth))
     own, size = (field.flatten(1).norm(dim=1) for field in (phi, truth))
     return {"rdm": (phi / own.view(-1, 1, 1, 1) - truth / size.view(-1, 1, 1, 1)).flatten(1).norm(dim=1), "mag": own / size}
+
+
+def by_part(tables: Mapping[str, dict]) -> str:
+    """Mean relative L2 by tissue and by distance from the source, Markdown; tables: grid -> aggregated metrics."""
+    parts = ["## By tissue and by distance from the source (relative L2, mean)"]
+    for grid, metrics in tables.items():
+        rows = []
+        for name, statistics in metrics.items():
+            if name.startswith("relative_l2_"):
+                alone = metrics.get(f"baseline_{name}", {}).get("mean", math.nan)
+                rows.append([name.removeprefix("relative_l2_"), f"{statistics['mean']:.6g}", f"{alone:.6g}"])
+        parts += [f"**{grid}**", table(["where", "hybrid network", "baseline alone"], rows)]
+    return "\n\n".join([*parts, "Conductive voxels outside the source sphere."])

@@ -17,10 +17,10 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,31 +30,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from physics_hybrid.launch import Machine
+from physics_hybrid.problem import Problem
 from physics_hybrid.training import checkpoint
 from physics_hybrid.training.clipping import clipper
 from physics_hybrid.training.signals import Signals
 from physics_hybrid.training.tracker import Tracker
-
-
-class Problem(Protocol):
-    """What a trainer needs of a problem. A batch is anything with `len` and `names`."""
-
-    steps_per_epoch: int
-    monitor: str
-
-    def steps_left(self, epoch: int, done: Sequence[tuple[int, int]]) -> int:
-        """Batches of an epoch that are left where other numbers of ranks have begun it; `done`: for each, how many ranks and how many batches."""
-
-    def train_batches(self, epoch: int, start: int, done: Sequence[tuple[int, int]]) -> Iterator[Any]:
-        """This rank's share of batches `start`, start + 1, ... of what is left of an epoch after `done`, on the training device; a function of
-        (seed, epoch, done, position) alone, and of equal size on all ranks."""
-
-    def loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        """Metrics over the validation split; `monitor` names the one that chooses the best model, smaller is better."""
-
-    def draw(self, model: nn.Module, folder: Path, tag: str) -> dict[str, Path]: ...
 
 
 @dataclass(frozen=True)
@@ -98,7 +78,7 @@ class TrainingStopped(RuntimeError):
 
 class Trainer:
     def __init__(
-        self, model: nn.Module, problem: Problem, settings: TrainingSettings, machine: Machine, folder: Path, tracker: Tracker,
+        self, model: nn.Module, problem: Problem[Any, Any], settings: TrainingSettings, machine: Machine, folder: Path, tracker: Tracker,
         config: dict, normalisation: dict, signals: Signals | None = None,
     ):
         self.model, self.problem, self.settings, self.machine = model.to(machine.device), problem, settings, machine

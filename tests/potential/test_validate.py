@@ -101,7 +101,7 @@ def test_a_solver_that_gives_up_fails_and_is_quoted(tmp_path):
 def test_a_network_is_listed_beside_the_solvers_and_held_to_nothing(monkeypatch, tmp_path):
     """An untrained hybrid is its baseline; it is asked only about the ends that its run has."""
     b = bench(["data.grid=[16,12,12]", "model.backbone.modes=[3,3,3]", "model.backbone.width=8", "training.device=cpu", "training.threads=1"])
-    monkeypatch.setattr("physics_hybrid.session.load", lambda path: (b.trainer.model, b.config, path))
+    monkeypatch.setattr("physics_hybrid.run.load.load", lambda path: (b.trainer.model, b.config, path))
     chosen = [CASES["box, isotropic layers, sink"], CASES["box, 5:1 fibres along isotropic layers, grounded"]]
     result = validate(tmp_path, {FV: SOLVERS[FV]}, chosen, quick=True, interfaces=False, checkpoint=Path("runs/x"))
     assert [(row["case"], row["spacing_mm"]) for row in result["network"]] == [(chosen[1].name, 4.0), (chosen[1].name, 2.0)]

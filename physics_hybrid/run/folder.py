@@ -21,7 +21,7 @@ from physics_hybrid.training import checkpoint
 CONFIG = "config.yaml"
 
 #: Settings that may change when a run goes on: they do not touch the weights.
-FREE = ("tracker.", "evaluation.", "runs_folder", "run", "training.log_every", "training.figures_every", "training.checkpoint_every", "training.device", "data.workers", "data.folder", "data.stage_to", "training.lost_rank_seconds", "training.requeue_exit_code")
+FREE = ("problem._target_", "tracker.", "evaluation.", "runs_folder", "run", "training.log_every", "training.figures_every", "training.checkpoint_every", "training.device", "data.workers", "data.folder", "data.stage_to", "training.lost_rank_seconds", "training.requeue_exit_code")
 
 
 def open_run(config: dict[str, Any]) -> Path:

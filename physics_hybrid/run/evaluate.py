@@ -1,0 +1,213 @@
+"""Test a trained model on every test set of its problem, and write down what came out.
+
+Beside the model, on the same samples, stand the rivals that the problem names (`TestSet.rivals`).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from physics_hybrid.launch import initialize
+from physics_hybrid.problem import Batch, Place, Problem, TestSet
+from physics_hybrid.report.markdown import aggregate, metrics_table, table
+from physics_hybrid.run.load import load, readers, recipe_of
+from physics_hybrid.run.provenance import peak_memory, provenance
+from physics_hybrid.training.tracker import Tracker
+
+
+@dataclass
+class Evaluation:
+    """What came out.
+
+    about : where the numbers come from. columns, contenders, varies : as the problem has them.
+    tables : test set -> metric -> statistic. rows : one dict a sample. summary : what the problem adds to
+    the report. figures : by name.
+    """
+
+    about: dict[str, Any]
+    columns: list[tuple[str, str]]
+    contenders: Mapping[str, str]
+    varies: str
+    tables: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    summary: str = ""
+    figures: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def table(self) -> str:
+        return metrics_table(self.tables, self.columns, self.contenders, self.varies)
+
+
+@torch.no_grad()
+def evaluate(
+    problem: Problem[Any, Any],
+    model: nn.Module,
+    folder: Path,
+    about: dict[str, Any],
+    reference: nn.Module | None = None,
+) -> Evaluation:
+    """Run every test set; figures go to `folder`.
+
+    Raises
+    ------
+    ValueError
+        A test set that the model cannot take, or that is empty.
+    """
+    model.eval()
+    result = Evaluation(about, list(problem.columns), problem.contenders, problem.varies)
+    for tests in problem.test_sets():
+        rows = _measured(problem, model, tests, reference)
+        named = [{problem.varies: tests.name, **row} for row in rows]
+        result.rows += named
+        result.tables[tests.name] = aggregate(rows)
+        result.about.setdefault("samples", {})[tests.name] = len(rows)
+        middle = sorted(range(len(rows)), key=lambda i: rows[i][problem.monitor])[len(rows) // 2]
+        picture = tests.picture(model, middle, rows[middle], folder)
+        if picture is not None:
+            result.figures[f"slices_{tests.name}"] = picture
+    result.summary, figures = problem.summary(result.tables, folder)
+    result.figures |= figures
+    return result
+
+
+def _measured(
+    problem: Problem[Any, Any], model: nn.Module, tests: TestSet[Any, Any], reference: nn.Module | None
+) -> list[dict[str, Any]]:
+    """A row for each sample: who it is, what it cost, metrics of the model and of its rivals."""
+    device, rows = next(model.parameters()).device, []
+    quiet = not sys.stderr.isatty()
+    bar = tqdm(total=len(tests), desc=f"evaluating {tests.name}", unit="sample", leave=False, disable=quiet)
+    with bar:
+        for batch in tests.batches():
+            prediction, seconds = _timed(problem, model, batch, device)
+            cost = {"seconds": seconds / len(batch), "peak_memory_MB": peak_memory(device)}
+            predictions = {"": prediction, **tests.rivals(model, batch, reference)}
+            measured = tests.measure(predictions, batch)
+            for i, name in enumerate(batch.names):
+                row: dict[str, Any] = {"sample": Path(name).name, **cost}
+                for prefix, per_sample in measured.items():
+                    row |= {prefix + k: v for k, v in per_sample[i].items()}
+                rows.append(row)
+            bar.update(len(batch))
+    return rows
+
+
+def _timed(
+    problem: Problem[Any, Any], model: nn.Module, batch: Batch, device: torch.device
+) -> tuple[Any, float]:
+    """The prediction, and seconds."""
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    started = time.perf_counter()
+    prediction = problem.predict(model, batch)
+    if cuda:
+        torch.cuda.synchronize(device)
+    return prediction, time.perf_counter() - started
+
+
+def write(result: Evaluation, folder: Path) -> dict[str, Path]:
+    """metrics.json, samples.csv and report.md into `folder`; returns their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {"metrics": folder / "metrics.json", "samples": folder / "samples.csv", "report": folder / "report.md"}
+    content = _finite({**result.about, **result.tables})
+    paths["metrics"].write_text(json.dumps(content, indent=1, allow_nan=False))
+    names = list(dict.fromkeys(k for row in result.rows for k in row))
+    with open(paths["samples"], "w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(result.rows)
+    paths["report"].write_text(_report(result, folder))
+    return paths
+
+
+def _report(result: Evaluation, folder: Path) -> str:
+    costs = [
+        [name, f"{metrics['seconds']['median'] * 1e3:.3g}", f"{metrics['peak_memory_MB']['max']:.0f}"]
+        for name, metrics in result.tables.items()
+    ]
+    pictures = []
+    for name, path in result.figures.items():
+        pictures.append(f"![{name}]({path.relative_to(folder) if path.is_relative_to(folder) else path})")
+    parts = [
+        "# Evaluation",
+        result.table,
+        "Means over samples.",
+        result.summary,
+        "## Cost",
+        table([result.varies, "ms a sample, median", "peak memory, MB"], costs),
+        "## Pictures",
+        "\n".join(pictures),
+        "## Where the numbers come from",
+        "\n".join(f"- {k}: {v}" for k, v in result.about.items()),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _finite(node: Any) -> Any:
+    """JSON knows no NaN: null instead."""
+    if isinstance(node, dict):
+        return {k: _finite(v) for k, v in node.items()}
+    return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def log_to(tracker: Tracker, result: Evaluation, step: int) -> None:
+    values = {}
+    for name, metrics in result.tables.items():
+        values |= {f"evaluation/{name}/{k}": v["mean"] for k, v in metrics.items()}
+    tracker.log(values, step)
+    for key, path in result.figures.items():
+        tracker.figure(f"evaluation/{key}", path, step)
+
+
+def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Path:
+    """What `evaluate.py` does.
+
+    options : conf/evaluate.yaml, resolved. defaults : conf/config.yaml, for a model without a run.
+    Returns the folder of the report.
+    """
+    from hydra.utils import instantiate
+
+    machine = initialize(options["device"])
+    if machine.world_size > 1:
+        raise RuntimeError(f"evaluate.py runs in one process, and {machine.world_size} were launched: start `python evaluate.py` once")
+    model, config, home = load(Path(options["checkpoint"]))
+    if config is None:
+        print(f"{options['checkpoint']} carries no configuration: data and metrics are those of conf/config.yaml", file=sys.stderr)
+        config = defaults
+    if config["training"]["threads"]:
+        torch.set_num_threads(config["training"]["threads"])
+    recipe = recipe_of(config).for_evaluation(options, model)
+    chosen = options.get("data") or config.get("data") or {}
+    problem = recipe.open(Place(machine.device, workers=readers(chosen.get("workers"), machine)))
+    model = model.to(machine.device)
+    reference = None
+    if options["reference"]:
+        reference = load(Path(options["reference"]))[0].to(machine.device)
+    problem.check_model(model)
+    folder = home / "evaluations" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    if options["output"]:
+        folder = Path(options["output"])
+    about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
+    result = evaluate(problem, model, folder, about, reference)
+    paths = write(result, folder)
+    tracker: Tracker = instantiate(options["tracker"])
+    tracker.start(folder, {"evaluation": options})
+    log_to(tracker, result, 0)
+    tracker.finish()
+    print(f"{result.table}\n\nreport: {paths['report']}", flush=True)
+    return folder

@@ -1,0 +1,229 @@
+"""From a resolved configuration to a training: what `train.py` calls. It knows no problem."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from physics_hybrid.heartbeat import LOST_RANK_EXIT_CODE, Heartbeat
+from physics_hybrid.launch import Machine, agreed, finalize, initialize
+from physics_hybrid.problem import Place, Problem, Recipe
+from physics_hybrid.report.curve import training_curve
+from physics_hybrid.run import folder as run_folder
+from physics_hybrid.run.evaluate import evaluate, log_to, write
+from physics_hybrid.run.load import readers, recipe_of, weights_of
+from physics_hybrid.run.provenance import provenance
+from physics_hybrid.run.staging import staged
+from physics_hybrid.training import checkpoint
+from physics_hybrid.training.signals import Signals
+from physics_hybrid.training.tracker import Tracker
+from physics_hybrid.training.trainer import Trainer, TrainingSettings
+
+
+@dataclass
+class Session:
+    """One run: its configuration, folder, problem, trainer and tracker."""
+
+    config: dict[str, Any]
+    folder: Path
+    machine: Machine
+    problem: Problem[Any, Any]
+    trainer: Trainer
+    tracker: Tracker
+
+
+def train(config: dict[str, Any]) -> Path | None:
+    """Train, then evaluate; the run folder on the rank that writes, None on the others. This is `train.py`.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError
+        Whatever is wrong with the configuration, the data or the machine, before any training where it can be known.
+    Requeue
+        A signal asked us to leave; the exit status says whether a state was saved.
+    """
+    check_settings(config)
+    training = config["training"]
+    with Signals(training["requeue_exit_code"]) as signals:
+        machine = initialize(training["device"])
+        if training["threads"]:
+            torch.set_num_threads(training["threads"])
+        config = {**config, "run": agreed(str(config["run"]))}  # a name made of the time differs between ranks
+        folder = Path(config["runs_folder"]) / config["run"]
+        with contextlib.ExitStack() as stack:
+            master = os.environ.get("MASTER_ADDR", "localhost")
+            patience = training["lost_rank_seconds"]
+            with Heartbeat(machine.rank, machine.world_size, patience, master) as heartbeat:
+                if machine.writes:
+                    run_folder.open_run(config)
+                session = open_session(config, machine, folder, stack, signals, heartbeat)
+                session.trainer.fit()
+            finalize()
+            if machine.writes:
+                finish_run(session)
+        return folder if machine.writes else None
+
+
+def check_settings(config: dict[str, Any]) -> None:
+    """Raise ValueError for a setting of the run that cannot be meant."""
+    training = config["training"]
+    threads, code = training["threads"], training["requeue_exit_code"]
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"training.threads must be null or at least 1; got {threads}")
+    if training["lost_rank_seconds"] <= 0:
+        raise ValueError(f"training.lost_rank_seconds must be > 0; got {training['lost_rank_seconds']}")
+    if not 3 <= code <= 125 or code == LOST_RANK_EXIT_CODE:
+        raise ValueError(
+            f"training.requeue_exit_code must be 3 to 125 and not {LOST_RANK_EXIT_CODE}: "
+            f"the others mean something else; got {code}"
+        )
+    if config["seed"] < 0:
+        raise ValueError(f"seed must be >= 0; got {config['seed']}")
+    after = config["evaluation"]["after_training"]
+    if after not in (None, True, False):
+        raise ValueError(f"evaluation.after_training must be true, false or null; got {after!r}")
+
+
+def open_session(
+    config: dict[str, Any],
+    machine: Machine,
+    folder: Path,
+    stack: contextlib.ExitStack,
+    signals: Signals,
+    heartbeat: Heartbeat,
+) -> Session:
+    """Build everything a training needs, and go on from the state in the run folder where there is one.
+
+    `stack` takes what must be undone at the end (staged data, tracker), `heartbeat` what must be undone
+    even where a lost rank ends us. Raises what `train` raises.
+    """
+    from hydra.utils import instantiate
+
+    state = run_folder.resume(folder, config)
+    if machine.writes:
+        print(f"run {folder}: {machine}", flush=True)
+        print(f"after an interruption the same command with run={folder.name} goes on where it stopped", flush=True)
+        run_folder.save_config(folder, config)
+    torch.manual_seed(config["seed"])
+    np.random.seed(config["seed"])
+    recipe = recipe_of(config)
+    problem = recipe.open(_place(config, machine, folder, stack, heartbeat))
+    model, statistics = _model(config, recipe, problem, state)
+    problem.check_model(model)
+    if machine.writes:
+        problem.prepare()
+    if machine.world_size > 1:
+        dist.barrier()  # what rank 0 made is there now
+        problem.prepare()
+    problem.ready()
+    tracker: Tracker = instantiate(config["tracker"]) if machine.writes else Tracker()
+    settings = settings_of(config["training"])
+    trainer = Trainer(model, problem, settings, machine, folder, tracker, config, statistics, signals)
+    stack.callback(tracker.finish)
+    if machine.writes:
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        print(f"model: {millions:.2f} M parameters; {trainer.total_steps} steps", flush=True)
+    if state:
+        trainer.restore(state)
+        done = trainer.progress
+        if machine.writes:
+            going_on = f"going on from epoch {done['epoch']}, step {done['step']}"
+            print("training is complete already" if done["finished"] else going_on, flush=True)
+    tracker.start(folder, config, state["tracker_run"] if state else None)
+    return Session(config, folder, machine, problem, trainer, tracker)
+
+
+def _place(
+    config: dict[str, Any],
+    machine: Machine,
+    folder: Path,
+    stack: contextlib.ExitStack,
+    heartbeat: Heartbeat,
+) -> Place:
+    """This rank's place. Of a problem's data two keys are the run's: data.workers, data.stage_to."""
+    data = config.get("data") or {}
+    own = str(os.getpid()) if machine.world_size == 1 else "job"
+    job = os.environ.get("PBS_JOBID", own)
+
+    def stage(source: str) -> str:
+        copy = staged(source, data.get("stage_to"), machine, folder, job, heartbeat.before_leaving)
+        return str(stack.enter_context(copy))
+
+    workers = readers(data.get("workers"), machine)
+    return Place(machine.device, machine.rank, machine.world_size, workers, stage)
+
+
+def _model(
+    config: dict[str, Any], recipe: Recipe[Any, Any], problem: Problem[Any, Any], state: dict[str, Any] | None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, and the statistics it normalises with: those of its weights, where it has any."""
+    start_from = config["training"]["init_from"]
+    source = weights_of(Path(start_from)) if start_from and not state else None
+    if state:
+        statistics = state["normalisation"]
+    elif source is not None:  # weights belong to the scale of the inputs they were trained on
+        statistics = recipe.statistics_of(source)
+    else:
+        statistics = problem.statistics()
+    model = recipe.build_model(statistics)
+    if source is not None:
+        try:
+            model.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip()
+            raise checkpoint.CheckpointError(
+                f"training.init_from={start_from} holds another model than the configuration builds: {first}"
+            ) from error
+    return model, statistics
+
+
+def settings_of(training: dict[str, Any]) -> TrainingSettings:
+    """conf/training as the trainer takes it."""
+    clipping = training["clipping"]
+    return TrainingSettings(
+        **{k: training[k] for k in TrainingSettings.__dataclass_fields__ if k in training},
+        clipping_mode=clipping["mode"],
+        clipping_threshold=clipping["threshold"],
+        clipping_eps=clipping["eps"],
+    )
+
+
+def finish_run(session: Session) -> None:
+    """Draw the training curve and, as evaluation.after_training says, test the best weights: by default not where other nodes would wait for it."""
+    folder, tracker = session.folder, session.tracker
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    curve = training_curve(records, session.problem.monitor, folder / "figures" / "training.png")
+    if curve:
+        tracker.figure("figures/training", curve, session.trainer.progress["step"])
+    wanted = session.config["evaluation"]["after_training"]
+    if wanted or wanted is None and session.machine.nodes == 1:
+        evaluate_run(session)
+    else:
+        print(
+            f"not evaluated yet: python evaluate.py checkpoint={folder}, "
+            f"or qsub -v CHECKPOINT={folder} pbs/evaluate.pbs",
+            flush=True,
+        )
+
+
+def evaluate_run(session: Session) -> None:
+    """Test the best weights of a training, print the table, write the report, log to the tracker."""
+    trainer, folder = session.trainer, session.folder / "evaluation"
+    model = trainer.evaluated
+    if trainer.best is not None:
+        model.load_state_dict(trainer.best["model"])
+    about = provenance(str(session.folder), session.config["seed"], session.machine.device, model)
+    result = evaluate(session.problem, model, folder, about)
+    paths = write(result, folder)
+    log_to(session.tracker, result, trainer.progress["step"])
+    epoch = trainer.best["epoch"] if trainer.best else trainer.progress["epoch"]
+    print(f"\nbest epoch {epoch}, test split:\n{result.table}\n\nreport: {paths['report']}", flush=True)
