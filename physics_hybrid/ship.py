@@ -20,6 +20,7 @@ import torch
 
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.measure import configuration
+from physics_hybrid.models.model_files import CheckpointError, export_model
 from physics_hybrid.potential.bodies.limb import LimbDistribution
 from physics_hybrid.potential.data.stream import LimbStream, Solver
 from physics_hybrid.potential.metrics import COLUMNS, Metrics, main_table
@@ -27,7 +28,6 @@ from physics_hybrid.potential.physics.conductor import Ends
 from physics_hybrid.potential.predictor import FOLDER, NAME, Predictor
 from physics_hybrid.run.folder import flat
 from physics_hybrid.run.load import load
-from physics_hybrid.training.checkpoint import CheckpointError, export_model
 
 #: The weights go with every copy of the source.
 LARGEST = 16e6

@@ -37,7 +37,7 @@ class Predictor:
     @classmethod
     def load(cls, folder: Path | str | None = None, device: torch.device | str = "cpu") -> Predictor:
         """What `python -m physics_hybrid.ship` wrote into `folder` (None: into the package). FileNotFoundError where there is nothing."""
-        from physics_hybrid.training.checkpoint import load_model
+        from physics_hybrid.models.model_files import load_model
 
         folder = FOLDER if folder is None else Path(folder)
         weights, about, card = (folder / f"{NAME}{suffix}" for suffix in (".mdlus", ".json", ".md"))

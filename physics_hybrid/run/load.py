@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from physics_hybrid.launch import Machine
+from physics_hybrid.models import model_files
 from physics_hybrid.problem import Config, Recipe
 from physics_hybrid.run import folder as run_folder
 from physics_hybrid.training import checkpoint
@@ -69,7 +70,7 @@ def load(path: Path) -> tuple[Any, dict[str, Any] | None, Path]:
     if path.suffix == ".pt":
         raise checkpoint.CheckpointError(f"{path} is not one of ours; give the run folder, latest_checkpoint.pt, a .mdlus file or the folder it lies in")
     config = run_folder.load_config(inside.parent)
-    return checkpoint.load_model(path), config, inside.parent if config else inside
+    return model_files.load_model(path), config, inside.parent if config else inside
 
 
 def readers(wanted: int | None, machine: Machine) -> int:

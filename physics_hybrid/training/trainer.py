@@ -30,6 +30,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from physics_hybrid.launch import Machine
+from physics_hybrid.models import model_files
 from physics_hybrid.problem import Problem
 from physics_hybrid.training import checkpoint
 from physics_hybrid.training.clipping import clipper
@@ -363,9 +364,9 @@ class Trainer:
         improved = self.best is not None and self.best["epoch"] == progress["epoch"]
         if self.machine.writes:  # models first: a run that is killed in between repeats the epoch and writes them again
             if improved:
-                checkpoint.save_model(self.folder / "best", self.evaluated, progress["epoch"], {"score": self.best["score"], "monitor": self.problem.monitor})
+                model_files.save_model(self.folder / "best", self.evaluated, progress["epoch"], {"score": self.best["score"], "monitor": self.problem.monitor})
             if last:
-                checkpoint.save_model(self.folder / "final", self.evaluated, progress["epoch"], {"monitor": self.problem.monitor})
+                model_files.save_model(self.folder / "final", self.evaluated, progress["epoch"], {"monitor": self.problem.monitor})
             self._report(record, bar)
         self.save()
         if self.machine.writes and (progress["epoch"] % s.figures_every == 0 or last):

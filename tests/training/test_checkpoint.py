@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from physics_hybrid.models.model_files import CheckpointError, load_model, save_model
 from physics_hybrid.training import checkpoint
-from physics_hybrid.training.checkpoint import (
-    CheckpointError,
-    load_latest,
-    load_model,
-    load_state,
-    save_model,
-    save_state,
-)
+from physics_hybrid.training.checkpoint import load_latest, load_state, save_state
 from tests.conftest import ROOT
 
 
