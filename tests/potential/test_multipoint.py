@@ -8,15 +8,14 @@ import torch
 
 from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics
 from physics_hybrid.potential.metrics import Metrics
-from physics_hybrid.potential.physics.conductor import Conductor, Ends, offsets_from
-from physics_hybrid.potential.physics.multigrid import solve
+from physics_hybrid.potential.physics.conductor import Conductor, offsets_from
+from physics_hybrid.potential.physics.electrodes import PointSource
+from physics_hybrid.potential.physics.ends import Ends
+from physics_hybrid.potential.physics.flux import FluxOperator
 from physics_hybrid.potential.physics.multipoint import MultipointOperator
-from physics_hybrid.potential.physics.operator import FluxOperator, Subtraction
-from physics_hybrid.potential.physics.point_source import (
-    PointSource,
-    face_current_density,
-    potential,
-)
+from physics_hybrid.potential.physics.point_source import face_current_density, potential
+from physics_hybrid.potential.physics.solve import solve
+from physics_hybrid.potential.physics.subtraction import Subtraction
 
 KINDS = [Ends(), Ends("robin", 50.0), Ends("sink"), Ends("pair")]
 

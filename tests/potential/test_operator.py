@@ -8,19 +8,14 @@ import torch
 
 from physics_hybrid.potential.exact.solutions import layered_box
 from physics_hybrid.potential.physics.conductor import Conductor, outside_sphere
-from physics_hybrid.potential.physics.multigrid import (
-    Multigrid,
-    SolverError,
-    Stencil,
-    conjugate_gradients,
-    solve,
-)
-from physics_hybrid.potential.physics.operator import FluxOperator, Subtraction, nodal_source
-from physics_hybrid.potential.physics.point_source import (
-    PointSource,
-    face_current_density,
-    potential,
-)
+from physics_hybrid.potential.physics.cycle import Multigrid
+from physics_hybrid.potential.physics.electrodes import PointSource, nodal_source
+from physics_hybrid.potential.physics.flux import FluxOperator
+from physics_hybrid.potential.physics.krylov import SolverError, conjugate_gradients
+from physics_hybrid.potential.physics.point_source import face_current_density, potential
+from physics_hybrid.potential.physics.solve import solve
+from physics_hybrid.potential.physics.stencil import Stencil
+from physics_hybrid.potential.physics.subtraction import Subtraction
 
 MUSCLE = [1.2275, 0.2455, 0.2455]
 
