@@ -401,13 +401,28 @@ def build_data(config: Config, place: Place) -> LimbData | FileData:
 
 def _segmentations(data: dict, config: Config, report: bool):
     """The label volumes of conf/data/labels.yaml; what a user should know about them goes to standard error."""
-    from physics_hybrid.potential.bodies.segmentation import Segmentations, read_table, volumes
+    from physics_hybrid.potential.bodies.body import Cut
+    from physics_hybrid.potential.bodies.label_files import volumes
+    from physics_hybrid.potential.bodies.segmentation import Segmentations, Sources
+    from physics_hybrid.potential.bodies.tissue_table import read_table
 
     if not data["path"]:
         raise ValueError("data=labels needs data.path=FILE_OR_FOLDER: label volumes .nii, .nii.gz or .npy (see README)")
+    sources = Sources(
+        positions=data["sources"],
+        tissues=data["source_tissues"],
+        margin=data["source_margin"],
+        pair_distance=data["pair_distance"],
+        current=data["current"],
+    )
     bodies = Segmentations(
-        volumes(data["path"], data["spacing"], data["long_axis"]), read_table(data["tissues"]), config["seed"], data["splits"], ends=config["problem"]["ends"],
-        **{k: data[k] for k in ("sources", "source_tissues", "source_margin", "pair_distance", "current", "slices", "air", "keep_largest")},
+        volumes(data["path"], data["spacing"], data["long_axis"]),
+        read_table(data["tissues"]),
+        seed=config["seed"],
+        splits=data["splits"],
+        sources=sources,
+        ends=config["problem"]["ends"],
+        cut=Cut(slices=data["slices"], air=data["air"], keep_largest=data["keep_largest"]),
     )
     if report:
         print("\n".join(bodies.notes), file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from physics_hybrid.potential.bodies.bones import FIBULA, MAP, TIBIA, shank
-from physics_hybrid.potential.bodies.limb import AIR, BONE, FAT, MUSCLE, SKIN
+from physics_hybrid.potential.bodies.tissues import AIR, BONE, FAT, MUSCLE, SKIN
 from tests.conftest import ROOT, limb_distribution
 
 
@@ -25,8 +25,10 @@ def test_the_map_holds_both_bones_whole():
         assert ndimage.label(labels == label)[1] == 1
     knee, ankle = (((labels == TIBIA).sum(axis=(1, 2)))[i] for i in (-20, 20))
     assert knee > 2 * ankle
+
     def centre(label):
         return np.argwhere(labels == label).mean(axis=0)
+
     assert (centre(FIBULA)[1:] > centre(TIBIA)[1:] + 5).all()  # behind, and on the outer side
     index = np.indices(labels.shape).reshape(3, -1)
     assert np.array_equal(shank().distance_at(*((index + 0.5) * spacing)) < 0, labels.ravel() > 0)
@@ -38,8 +40,10 @@ def test_the_map_is_small_licensed_and_installed():
     assert "Mozilla Public License" in note
     assert "gias2" in note
     assert "python -m physics_hybrid.potential.bodies.bones" in note
-    packaged = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["physics_hybrid.potential"]
-    assert MAP in {path for pattern in packaged for path in (ROOT / "physics_hybrid/potential").glob(pattern)}
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    packaged = tools["setuptools"]["package-data"]["physics_hybrid.potential.bodies"]
+    bodies = ROOT / "physics_hybrid/potential/bodies"
+    assert MAP in {path for pattern in packaged for path in bodies.glob(pattern)}
 
 
 def test_points_of_the_map_are_bone_where_the_limb_puts_them(shanks):
@@ -64,10 +68,16 @@ def test_bones_lie_in_muscle_and_fat_next_to_the_skin_but_never_in_it(shanks):
         assert bone.any(axis=(1, 2)).all()
         around = ndimage.binary_dilation(bone, structure=np.ones((1, 3, 3)))
         assert not np.isin(voxels.labels[around], (AIR, SKIN)).any()
-        d, h, w = np.meshgrid(*((np.arange(n) + 0.5) * s for n, s in zip(bone.shape, voxels.spacing)), indexing="ij", sparse=True)
-        _, y, x = limb._section(d, h, w)
+        d, h, w = np.meshgrid(
+            *((np.arange(n) + 0.5) * s for n, s in zip(bone.shape, voxels.spacing, strict=True)),
+            indexing="ij",
+            sparse=True,
+        )
+        y, x = limb.section(h, w)
         assert np.array_equal(limb.bones.inside(d, y, x), bone)  # nothing was cut off
-        near_fat = ndimage.distance_transform_edt(~(voxels.labels == FAT), sampling=voxels.spacing)[bone].min()
+        near_fat = ndimage.distance_transform_edt(~(voxels.labels == FAT), sampling=voxels.spacing)[
+            bone
+        ].min()
         assert near_fat < 0.008
 
 
@@ -91,7 +101,10 @@ def test_the_same_key_the_same_limb_on_every_grid_and_nothing_but_the_bones_diff
         assert limb.electrodes[0].tissue == plain.electrodes[0].tissue
         coarse, fine = limb.voxelise((48, 24, 24)), limb.voxelise((192, 96, 96))
         assert abs((coarse.labels == BONE).mean() - (fine.labels == BONE).mean()) < 0.004
-        volume = [(v.labels == BONE).sum() * v.spacing.prod() for v in (fine, limb.voxelise((211, 117, 105)))]
+        volume = [
+            (v.labels == BONE).sum() * v.spacing.prod()
+            for v in (fine, limb.voxelise((211, 117, 105)))
+        ]
         assert volume[0] == pytest.approx(volume[1], rel=0.01)
 
 
@@ -101,7 +114,9 @@ def test_limbs_with_real_bones_are_solved(stream, shanks):
     assert bool((batch.labels == BONE).any())
 
 
-@pytest.mark.parametrize("change", [{"bone_shape": "femur"}, {"bone_scale": (1.0, 0.5)}, {"bone_scale": (0.0, 0.5)}])
+@pytest.mark.parametrize(
+    "change", [{"bone_shape": "femur"}, {"bone_scale": (1.0, 0.5)}, {"bone_scale": (0.0, 0.5)}]
+)
 def test_bone_options_refuse(change):
     with pytest.raises(ValueError, match=f"data.phantom.{next(iter(change))}"):
         limb_distribution(**change)

@@ -1,9 +1,12 @@
 """Segmentations: read without loss, refused with a reason, resampled, solved."""
 
 import dataclasses
+import gc
 import json
 import math
 import re
+import weakref
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -11,14 +14,11 @@ import pytest
 import torch
 import yaml
 
-from physics_hybrid.potential.bodies.limb import BONE, FAT, MUSCLE
-from physics_hybrid.potential.bodies.segmentation import (
-    Segmentations,
-    fit,
-    read_labels,
-    read_table,
-    volumes,
-)
+from physics_hybrid.potential.bodies.body import Cut, fit
+from physics_hybrid.potential.bodies.label_files import LabelVolume, read_labels, volumes
+from physics_hybrid.potential.bodies.segmentation import Segmentations, Sources
+from physics_hybrid.potential.bodies.tissue_table import read_table
+from physics_hybrid.potential.bodies.tissues import BONE, FAT, MUSCLE
 from physics_hybrid.potential.data.generated import dataset_path
 from physics_hybrid.potential.data.sample import SampleError
 from physics_hybrid.potential.data.sources import LimbData
@@ -47,12 +47,23 @@ def save(path, labels, spacing=SPACING, unit="mm", affine=None):
     return path
 
 
-def segmentations(labels=None, table=TABLE, copies=1, splits=OPTIONS["splits"], **options):
-    from physics_hybrid.potential.bodies.segmentation import LabelVolume
-
-    def make(i):
-        return LabelVolume(limb(i) if labels is None else labels, np.array(SPACING), f"{i}.npy", f"{i}")
-    return Segmentations([make(i) for i in range(copies)], read_table(table), 0, splits, **options)
+def segmentations(
+    labels=None,
+    table=TABLE,
+    copies=1,
+    splits=OPTIONS["splits"],
+    ends="grounded",
+    cut=None,
+    **sources,
+):
+    """Copies of a volume, or so many limbs; what is not named is of `Sources`."""
+    files = []
+    for i in range(copies):
+        volume = limb(i) if labels is None else labels
+        files.append(LabelVolume(volume, np.array(SPACING), f"{i}.npy", f"{i}"))
+    return Segmentations(
+        files, read_table(table), 0, splits, sources=Sources(**sources), ends=ends, cut=cut or Cut()
+    )
 
 
 def stream(bodies, grid=(24, 16, 16), **change):
@@ -75,9 +86,15 @@ def test_nifti_and_npy_hold_the_same_volume(tmp_path):
 
 def test_units_of_the_header(tmp_path):
     labels = limb()
-    assert read_labels(save(tmp_path / "a.nii", labels, np.array(SPACING) * 1e-3, "meter")).spacing == pytest.approx(SPACING, rel=1e-5)
-    assert read_labels(save(tmp_path / "a.nii", labels, np.array(SPACING) * 1e3, "micron")).spacing == pytest.approx(SPACING, rel=1e-5)
-    assert read_labels(save(tmp_path / "a.nii", labels, unit="unknown")).spacing == pytest.approx(SPACING, rel=1e-5)
+    assert read_labels(
+        save(tmp_path / "a.nii", labels, np.array(SPACING) * 1e-3, "meter")
+    ).spacing == pytest.approx(SPACING, rel=1e-5)
+    assert read_labels(
+        save(tmp_path / "a.nii", labels, np.array(SPACING) * 1e3, "micron")
+    ).spacing == pytest.approx(SPACING, rel=1e-5)
+    assert read_labels(save(tmp_path / "a.nii", labels, unit="unknown")).spacing == pytest.approx(
+        SPACING, rel=1e-5
+    )
     with pytest.raises(SampleError, match="other units"):
         read_labels(save(tmp_path / "a.nii", labels, SPACING, "meter"))
 
@@ -94,7 +111,10 @@ def test_a_turned_volume_is_taken_in_its_own_axes_and_a_sheared_one_refused(tmp_
     assert volume.spacing == pytest.approx(SPACING, rel=1e-5)
     affine[:3, :3] = Rotation.from_euler("x", 45, degrees=True).as_matrix() @ scale
     leaning = save(tmp_path / "b.nii", labels, affine=affine)
-    with pytest.raises(SampleError, match=r"b.nii: key 'affine'.*within 30 degrees of inferior-superior.*data.long_axis"):
+    with pytest.raises(
+        SampleError,
+        match=r"b.nii: key 'affine'.*within 30 degrees of inferior-superior.*data.long_axis",
+    ):
         read_labels(leaning)
     assert np.array_equal(read_labels(leaning, long_axis=2).labels, labels)
     affine[:3, :3] = scale
@@ -137,12 +157,22 @@ def test_files_that_are_no_segmentation_are_refused_by_name(tmp_path):
         volumes(tmp_path / "empty")
 
 
-@pytest.mark.parametrize(("table", "message"), [
-    ({"fat": {"label": 1, "sigma": -0.1}}, "data.tissues.fat.sigma must be positive"), ({"fat": {"label": 1, "sigma": [1, 2]}}, "1 value, 3"),
-    ({"fat": {"label": 1, "sigma": [1, 1, 1, 2, 0, 0]}}, "positive definite"), ({"fat": {"label": 1.5, "sigma": 1}}, "whole number"),
-    ({"fat": {"label": 1, "sigma": 1}, "skin": {"label": [2, 1], "sigma": 1}}, "label 1 stands for both fat and skin"),
-    ({"fat": {"label": 1}}, "label: .., sigma: .."), ({"air": {"label": 0, "sigma": 0.1}}, "carries no current"), ({"air": {"label": 0, "sigma": 0}}, "beside air"),
-])
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"fat": {"label": 1, "sigma": -0.1}}, "data.tissues.fat.sigma must be positive"),
+        ({"fat": {"label": 1, "sigma": [1, 2]}}, "1 value, 3"),
+        ({"fat": {"label": 1, "sigma": [1, 1, 1, 2, 0, 0]}}, "positive definite"),
+        ({"fat": {"label": 1.5, "sigma": 1}}, "whole number"),
+        (
+            {"fat": {"label": 1, "sigma": 1}, "skin": {"label": [2, 1], "sigma": 1}},
+            "label 1 stands for both fat and skin",
+        ),
+        ({"fat": {"label": 1}}, "label: .., sigma: .."),
+        ({"air": {"label": 0, "sigma": 0.1}}, "carries no current"),
+        ({"air": {"label": 0, "sigma": 0}}, "beside air"),
+    ],
+)
 def test_tissue_tables_that_make_no_sense(table, message):
     with pytest.raises(ValueError, match=message):
         read_table(table)
@@ -162,28 +192,28 @@ def test_islands_missing_ends_and_air_are_refused():
     island[10, 0, 0] = MUSCLE
     with pytest.raises(SampleError, match="2 pieces.*data.keep_largest=true"):
         segmentations(island)
-    kept = segmentations(island, keep_largest=True)
+    kept = segmentations(island, cut=Cut(keep_largest=True))
     assert "2 pieces" in kept.notes[0]
     assert not kept.bodies[0].on((24, 16, 16))[10, 0, 0]
     short = labels.copy()
     short[-3:] = 0
     with pytest.raises(SampleError, match="last has none.*data.slices"):
         segmentations(short)
-    assert segmentations(short, slices=[2, 21]).bodies[0].index.shape[0] == 19
+    assert segmentations(short, cut=Cut(slices=[2, 21])).bodies[0].index.shape[0] == 19
     segmentations(short, ends="sink")  # a closed body needs no cut face
     for slices in ([5, 30], [3], 3, ["a", "b"], [0.5, 9]):
         with pytest.raises(SampleError, match="data.slices must be"):
-            segmentations(short, slices=slices)
+            segmentations(short, cut=Cut(slices=slices))
     for current in (0.0, math.inf):
         with pytest.raises(ValueError, match="data.current"):
-            segmentations(short, slices=[2, 21], current=current)
+            segmentations(short, cut=Cut(slices=[2, 21]), current=current)
     with pytest.raises(SampleError, match="air only"):
         segmentations(np.zeros((4, 4, 4), int))
 
 
 def test_cropping_keeps_the_tissue_and_its_place():
     labels = np.pad(limb(), ((0, 0), (9, 2), (0, 7)))
-    body, _ = fit(segmentations_volume(labels), read_table(TABLE), air=0.004)
+    body, _ = fit(segmentations_volume(labels), read_table(TABLE), cut=Cut(air=0.004))
     h, w = (np.flatnonzero(body.index.any(axis=a)) for a in ((0, 2), (0, 1)))
     assert h[0] == 2
     assert body.index.shape[1] - 1 - h[-1] == 2
@@ -195,8 +225,6 @@ def test_cropping_keeps_the_tissue_and_its_place():
 
 
 def segmentations_volume(labels):
-    from physics_hybrid.potential.bodies.segmentation import LabelVolume
-
     return LabelVolume(labels, np.array(SPACING), "v", "")
 
 
@@ -221,16 +249,41 @@ def test_resampling_takes_the_majority_and_nothing_away_from_a_finer_grid():
         segmentations(thin).bodies[0].on((8, 4, 4))
 
 
+def test_what_bodies_keep_goes_with_them():
+    """Results are computed once, and no cache outlives the bodies they belong to."""
+    bodies = segmentations()
+    body = bodies.bodies[0]
+    assert body.on((12, 8, 8)) is body.on((12, 8, 8))
+    assert bodies._candidates(body, "train") is bodies._candidates(body, "train")
+    gone = [weakref.ref(body), weakref.ref(bodies)]
+    del bodies, body
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+
+
 def test_a_limb_as_labels_is_solved_like_the_limb(limbs):
     """The same voxels with the same source have the same potential, whichever way they came in."""
     drawn = limbs.draw(0, 0, 3)
     voxels = drawn.voxelise((24, 16, 16))
-    table = {**TABLE, **{t: {"label": i, "sigma": drawn.sigma[i].tolist()} for i, t in enumerate(("skin", "fat", "muscle", "bone"), 1)}}
-    from physics_hybrid.potential.bodies.segmentation import LabelVolume
-
+    table = {
+        **TABLE,
+        **{
+            t: {"label": i, "sigma": drawn.sigma[i].tolist()}
+            for i, t in enumerate(("skin", "fat", "muscle", "bone"), 1)
+        },
+    }
     volume = LabelVolume(voxels.labels, voxels.spacing, "limb", "")
-    bodies = Segmentations([volume], read_table(table), 0, {"train": 1.0}, sources=[voxels.source_point.tolist()])
-    mine, theirs = stream(bodies).batch([0]), LimbStream(limbs, (24, 16, 16), 0, "train", Solver(), torch.device("cpu")).batch([3])
+    bodies = Segmentations(
+        [volume],
+        read_table(table),
+        0,
+        {"train": 1.0},
+        sources=Sources(positions=[voxels.source_point.tolist()]),
+    )
+    mine, theirs = (
+        stream(bodies).batch([0]),
+        LimbStream(limbs, (24, 16, 16), 0, "train", Solver(), torch.device("cpu")).batch([3]),
+    )
     assert torch.equal(mine.labels, theirs.labels)
     assert torch.equal(mine.sigma, theirs.sigma)
     assert torch.equal(mine.source, theirs.source)
@@ -256,7 +309,10 @@ def test_one_volume_splits_its_sources_and_says_so():
 def test_several_volumes_are_split_as_wholes():
     bodies = segmentations(copies=5, splits={"train": 0.6, "validation": 0.2, "test": 0.2})
     assert not bodies.notes
-    seen = {split: {bodies.phantom(0, split, n) for n in range(20)} for split in ("train", "validation", "test")}
+    seen = {
+        split: {bodies.phantom(0, split, n) for n in range(20)}
+        for split in ("train", "validation", "test")
+    }
     assert [len(s) for s in seen.values()] == [3, 1, 1]
     assert len(set.union(*seen.values())) == 5
 
@@ -264,20 +320,27 @@ def test_several_volumes_are_split_as_wholes():
 def test_listed_sources_are_used_once_and_shared_out():
     points = [[0.040 + 0.004 * i, 0.024, 0.016] for i in range(6)]
     labels = np.full((24, 16, 16), MUSCLE)
-    bodies = segmentations(labels, sources=points, splits={"train": 0.5, "validation": 0.25, "test": 0.25})
-    used = {split: {tuple(bodies.draw(0, i, n).points[0].round(6)) for n in range(10)} for i, split in enumerate(("train", "validation", "test"))}
+    bodies = segmentations(
+        labels, positions=points, splits={"train": 0.5, "validation": 0.25, "test": 0.25}
+    )
+    used = {
+        split: {tuple(bodies.draw(0, i, n).points[0].round(6)) for n in range(10)}
+        for i, split in enumerate(("train", "validation", "test"))
+    }
     assert [bodies.available(s) for s in used] == [len(u) for u in used.values()] == [4, 1, 1]
     assert np.array(sorted(set.union(*used.values()))) == pytest.approx(np.array(points))
     with pytest.raises(ValueError, match="lists 2"):
-        segmentations(labels, sources=points[:2])
-    with pytest.raises(SampleError, match=r"\[0.0, 0.0, 0.5\] m \(data.sources\) lies in air or outside"):
-        segmentations(labels, sources=[[0, 0, 0.5]])
+        segmentations(labels, positions=points[:2])
+    with pytest.raises(
+        SampleError, match=r"\[0.0, 0.0, 0.5\] m \(data.sources\) lies in air or outside"
+    ):
+        segmentations(labels, positions=[[0, 0, 0.5]])
     with pytest.raises(ValueError, match="data.source_tissues must name"):
-        segmentations(labels, source_tissues=["nerve"])
+        segmentations(labels, tissues=["nerve"])
 
 
 def test_sources_sit_where_the_grid_can_hold_them_with_all_their_current():
-    bodies = segmentations(source_tissues=["skin", "muscle"])
+    bodies = segmentations(tissues=["skin", "muscle"])
     for grid in ((24, 16, 16), (12, 8, 8), (40, 30, 30)):
         for number in range(30):
             drawn = bodies.draw(0, 0, number)
@@ -286,12 +349,18 @@ def test_sources_sit_where_the_grid_can_hold_them_with_all_their_current():
             assert len(sigma) == 1
             assert min(*sigma) > 0
             assert voxels.source.sum() * voxels.spacing.prod() == pytest.approx(1e-3)
-            assert (np.abs(voxels.source_point - drawn.points[0]) <= 2.5 * np.maximum(voxels.spacing, drawn.body.spacing)).all()
+            assert (
+                np.abs(voxels.source_point - drawn.points[0])
+                <= 2.5 * np.maximum(voxels.spacing, drawn.body.spacing)
+            ).all()
 
 
 def test_tensors_of_the_table_reach_the_batch_and_names_reach_the_metrics():
     table = {
-        "muscle": {"label": 3, "sigma": [1.0, 0.8, 0.3, 0.2, 0.0, 0.0]}, "marrow": {"label": 4, "sigma": 0.05}, "fat": {"label": [1, 2], "sigma": 0.05}, "air": {"label": 0, "sigma": 0},
+        "muscle": {"label": 3, "sigma": [1.0, 0.8, 0.3, 0.2, 0.0, 0.0]},
+        "marrow": {"label": 4, "sigma": 0.05},
+        "fat": {"label": [1, 2], "sigma": 0.05},
+        "air": {"label": 0, "sigma": 0},
     }
     bodies = segmentations(table=table)
     voxels = bodies.draw(0, 0, 0).voxelise((24, 16, 16))
@@ -299,13 +368,24 @@ def test_tensors_of_the_table_reach_the_batch_and_names_reach_the_metrics():
     assert bodies.oblique
     assert set(np.unique(voxels.labels)) == {0, FAT, MUSCLE}
     assert bodies.tissues == ("muscle", "fat")
-    assert pytest.approx(np.tile([1.0, 0.8, 0.3, 0.2, 0, 0], ((voxels.labels == MUSCLE).sum(), 1))) == voxels.sigma[:, voxels.labels == MUSCLE].T
+    assert (
+        pytest.approx(np.tile([1.0, 0.8, 0.3, 0.2, 0, 0], ((voxels.labels == MUSCLE).sum(), 1)))
+        == voxels.sigma[:, voxels.labels == MUSCLE].T
+    )
     with pytest.raises(ValueError, match="data.sigma_components=6"):
         stream(bodies).batch([0])
     data = LimbData(bodies, Solver(), (24, 16, 16), 1, 0, torch.device("cpu"), "data", 1, 1)
     with pytest.raises(ValueError, match="names no bone"):
         data.check_loss(["bone"])
-    scalar = segmentations(table={**{t: {"label": i, "sigma": 0.1 * i} for i, t in enumerate(("a", "b", "muscle", "c"), 1)}, "air": {"label": 0, "sigma": 0}})
+    scalar = segmentations(
+        table={
+            **{
+                t: {"label": i, "sigma": 0.1 * i}
+                for i, t in enumerate(("a", "b", "muscle", "c"), 1)
+            },
+            "air": {"label": 0, "sigma": 0},
+        }
+    )
     assert stream(scalar).batch([0]).sigma.shape[1] == 3
     assert stream(scalar, sigma_components=1).batch([0]).sigma.shape[1] == 1
     assert BONE not in scalar.draw(0, 0, 0).voxelise((24, 16, 16)).labels
@@ -313,10 +393,17 @@ def test_tensors_of_the_table_reach_the_batch_and_names_reach_the_metrics():
 
 def test_other_content_other_dataset():
     base = segmentations()
-    names = [dataset_path("data", stream(b), 4) for b in (
-        base, segmentations(labels=limb(1)), segmentations(table={**TABLE, "fat": {"label": 2, "sigma": 0.06}}), segmentations(air=0.004),
-        segmentations(source_margin=0.2), segmentations(sources=[[0.04, 0.024, 0.016]] * 3),
-    )]
+    names = [
+        dataset_path("data", stream(b), 4)
+        for b in (
+            base,
+            segmentations(labels=limb(1)),
+            segmentations(table={**TABLE, "fat": {"label": 2, "sigma": 0.06}}),
+            segmentations(cut=Cut(air=0.004)),
+            segmentations(margin=0.2),
+            segmentations(positions=[[0.04, 0.024, 0.016]] * 3),
+        )
+    ]
     changed = segmentations()
     changed.bodies[0] = dataclasses.replace(changed.bodies[0], checksum="other")
     assert dataset_path("data", stream(segmentations()), 4) == names[0]
@@ -328,22 +415,48 @@ def test_train_and_evaluate_on_a_segmentation(program, tmp_path):
     done = program("train", "data=labels", f"data.path={path}", "training.epochs=1")
     assert "share the phantom" in done.stderr
     folder = done.stdout.strip().splitlines()[-1]
-    metrics = json.loads(open(f"{folder}/evaluation/metrics.json").read())
+    metrics = json.loads((Path(folder) / "evaluation/metrics.json").read_text())
     assert metrics["16x12x12"]["relative_l2_muscle"]["mean"] > 0
     assert "32x24x24" in metrics
-    again = program("evaluate", f"checkpoint={folder}", "data=labels", f"data.path={path}", "data.grid=[20,12,12]", "resolutions=[[20,12,12]]", f"data.folder={tmp_path}/d", f"output={tmp_path}/e")
+    again = program(
+        "evaluate",
+        f"checkpoint={folder}",
+        "data=labels",
+        f"data.path={path}",
+        "data.grid=[20,12,12]",
+        "resolutions=[[20,12,12]]",
+        f"data.folder={tmp_path}/d",
+        f"output={tmp_path}/e",
+    )
     assert re.search(r"\| 20x12x12 \| hybrid", again.stdout)
     assert "share the phantom" not in again.stderr
 
 
 def test_a_segmentation_that_does_not_fit_its_table_stops_training_in_one_line(refused, tmp_path):
     path = save(tmp_path / "shank.nii.gz", limb())
-    assert "4 (" in refused(["data=labels", f"data.path={path}", "~data.tissues.bone"], ("limbs", "fno"))
+    assert "4 (" in refused(
+        ["data=labels", f"data.path={path}", "~data.tissues.bone"], ("limbs", "fno")
+    )
     assert "data.path=FILE_OR_FOLDER" in refused(["data=labels"], ("limbs", "fno"))
 
 
 def test_the_readmes_overrides_of_the_table_are_accepted():
     from physics_hybrid.command_line import check_overrides
 
-    words = ["data.tissues.muscle.label=[3,7]", "data.tissues.fat.sigma=[0.05,0.04,0.04]", "+data.tissues.nerve={label: [5], sigma: [0.3]}", "~data.tissues.bone"]
-    check_overrides(ROOT / "conf", "config", ["data=labels", "data.grid=null", "data.spacing=[0.001,0.001,0.002]", "data.slices=[3,90]", *words])
+    words = [
+        "data.tissues.muscle.label=[3,7]",
+        "data.tissues.fat.sigma=[0.05,0.04,0.04]",
+        "+data.tissues.nerve={label: [5], sigma: [0.3]}",
+        "~data.tissues.bone",
+    ]
+    check_overrides(
+        ROOT / "conf",
+        "config",
+        [
+            "data=labels",
+            "data.grid=null",
+            "data.spacing=[0.001,0.001,0.002]",
+            "data.slices=[3,90]",
+            *words,
+        ],
+    )

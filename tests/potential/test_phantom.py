@@ -10,16 +10,9 @@ import pytest
 import torch
 
 from physics_hybrid.models.hybrid import source_moments
-from physics_hybrid.potential.bodies.limb import (
-    AIR,
-    BONE,
-    FAT,
-    MUSCLE,
-    SKIN,
-    deposit,
-    distinct,
-    fibre_tensor,
-)
+from physics_hybrid.potential.bodies.fibres import fibre_tensor
+from physics_hybrid.potential.bodies.tissues import AIR, BONE, FAT, MUSCLE, SKIN
+from physics_hybrid.potential.bodies.voxel_body import deposit, distinct
 from physics_hybrid.potential.data.generated import dataset_path, generate
 from physics_hybrid.potential.data.sample import find
 from physics_hybrid.potential.data.stream import LimbStream, Solver
@@ -27,7 +20,7 @@ from tests.conftest import LIMBS, ROOT, limb_distribution
 
 
 def test_all_tissues_in_order_from_outside_in(limbs):
-    """Along a ray from the outside to the axis: air, skin, fat, muscle (or bone), and never back outward."""
+    """Along a ray from the outside to the axis: air, skin, fat, muscle (or bone), never back."""
     for number in range(10):
         limb = limbs.draw(0, 0, number)
         labels = limb.voxelise((12, 200, 200)).labels
@@ -42,7 +35,9 @@ def test_tissue_volume_is_that_of_the_ellipse(limbs):
     fine = limb.voxelise((20, 300, 300))
     volume = (fine.labels != AIR).sum() * np.prod(fine.spacing)
     t = limb.taper
-    exact = np.pi * limb.axes[0] * limb.axes[1] * limb.extent[0] * (1 + t**2 / 12)  # mean of (1 + t (x - 1/2))^2
+    exact = (
+        np.pi * limb.axes[0] * limb.axes[1] * limb.extent[0] * (1 + t**2 / 12)
+    )  # mean of (1 + t (x - 1/2))^2
     assert volume == pytest.approx(exact, rel=2e-3)
 
 
@@ -57,15 +52,25 @@ def test_a_limb_is_the_same_on_every_grid(limbs):
 
 def test_the_key_decides_the_limb_and_splits_share_none(limbs):
     again = limb_distribution()
-    assert limbs.draw(0, 0, 7).voxelise((24, 12, 12)).sigma.tobytes() == again.draw(0, 0, 7).voxelise((24, 12, 12)).sigma.tobytes()
-    shapes = {limbs.draw(seed, split, number).axes for seed in (0, 1) for split in (0, 1, 2) for number in range(5)}
+    assert (
+        limbs.draw(0, 0, 7).voxelise((24, 12, 12)).sigma.tobytes()
+        == again.draw(0, 0, 7).voxelise((24, 12, 12)).sigma.tobytes()
+    )
+    shapes = {
+        limbs.draw(seed, split, number).axes
+        for seed in (0, 1)
+        for split in (0, 1, 2)
+        for number in range(5)
+    }
     assert len(shapes) == 30
 
 
 def test_a_key_gives_the_limb_that_it_always_gave(limbs):
     limb = limbs.draw(0, 0, 7)
     assert limb.axes == pytest.approx((0.03669863751848944, 0.034674709938688174), rel=1e-12)
-    assert limb.electrodes[0].point == pytest.approx((0.10986271814453513, 0.0656580507932439, 0.03873944855145803), rel=1e-12)
+    assert limb.electrodes[0].point == pytest.approx(
+        (0.10986271814453513, 0.0656580507932439, 0.03873944855145803), rel=1e-12
+    )
 
 
 def as_matrix(tensor):
@@ -74,10 +79,18 @@ def as_matrix(tensor):
 
 
 def test_fibre_tensor_by_hand():
-    assert fibre_tensor(np.array([5.0, 1, 1]), 0, 1.0) == pytest.approx([5, 1, 1, 0, 0, 0], abs=1e-15)
-    assert fibre_tensor(np.array([5.0, 1, 1]), np.pi / 4, 0) == pytest.approx([3, 3, 1, 2, 0, 0], abs=1e-14)
-    assert fibre_tensor(np.array([5.0, 1, 1]), np.pi / 4, np.pi / 2) == pytest.approx([3, 1, 3, 0, 2, 0], abs=1e-14)
-    assert fibre_tensor(np.array([5.0, 1, 1]), np.pi / 2, np.pi / 4) == pytest.approx([1, 3, 3, 0, 0, 2], abs=1e-14)
+    assert fibre_tensor(np.array([5.0, 1, 1]), 0, 1.0) == pytest.approx(
+        [5, 1, 1, 0, 0, 0], abs=1e-15
+    )
+    assert fibre_tensor(np.array([5.0, 1, 1]), np.pi / 4, 0) == pytest.approx(
+        [3, 3, 1, 2, 0, 0], abs=1e-14
+    )
+    assert fibre_tensor(np.array([5.0, 1, 1]), np.pi / 4, np.pi / 2) == pytest.approx(
+        [3, 1, 3, 0, 2, 0], abs=1e-14
+    )
+    assert fibre_tensor(np.array([5.0, 1, 1]), np.pi / 2, np.pi / 4) == pytest.approx(
+        [1, 3, 3, 0, 0, 2], abs=1e-14
+    )
 
 
 def test_pennate_fibres_keep_their_conductivities_and_turn_muscle_only(limbs):
@@ -109,7 +122,9 @@ def test_oblique_limbs_need_six_components(stream):
     pennate = limb_distribution(pennation=(10.0, 25.0))
     with pytest.raises(ValueError, match="train with data.sigma_components=6"):
         dataclasses.replace(stream, limbs=pennate).batch([0])
-    data = LimbData(pennate, Solver(), (24, 12, 12), 1, 0, torch.device("cpu"), "data", 1, 1, sigma_components=6)
+    data = LimbData(
+        pennate, Solver(), (24, 12, 12), 1, 0, torch.device("cpu"), "data", 1, 1, sigma_components=6
+    )
     assert next(data.sigma_fields(1)).shape == (6, 24, 12, 12)
 
 
@@ -124,7 +139,9 @@ def test_sources_lie_in_their_tissue_with_their_current_and_centre(limbs):
         if limb.electrodes[0].tissue == MUSCLE:
             assert tissues == {MUSCLE}
         on_skin += limb.electrodes[0].tissue == SKIN
-        current, centre = source_moments(torch.from_numpy(voxels.source)[None], torch.from_numpy(voxels.spacing)[None])
+        current, centre = source_moments(
+            torch.from_numpy(voxels.source)[None], torch.from_numpy(voxels.spacing)[None]
+        )
         assert float(current) == pytest.approx(1e-3, rel=1e-9)
         assert np.abs(centre[0].numpy() - voxels.source_point).max() < 1e-9
     assert 0 < on_skin < 40
@@ -191,14 +208,20 @@ def test_generated_files_pass_the_checks_that_users_files_must(tmp_path, stream)
 
 def test_generation_killed_in_the_middle_goes_on(tmp_path):
     code = (
-        "import sys, torch\nfrom tests.conftest import limb_distribution\nfrom physics_hybrid.potential.data.generated import generate\n"
+        "import sys, torch\nfrom tests.conftest import limb_distribution\n"
+        "from physics_hybrid.potential.data.generated import generate\n"
         "from physics_hybrid.potential.data.stream import LimbStream, Solver\n"
         "from pathlib import Path\ntorch.set_num_threads(1)\n"
-        "s = LimbStream(limb_distribution(), (24, 12, 12), 0, 'train', Solver(), torch.device('cpu'))\n"
+        "s = LimbStream("
+        "limb_distribution(), (24, 12, 12), 0, 'train', Solver(), torch.device('cpu'))\n"
         "generate(Path(sys.argv[1]), s, 120, progress=False)\n"
     )
+
     def run(name):
-        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT, stdout=subprocess.DEVNULL
+        )
+
     whole, cut = run("whole.h5"), run("cut.h5")
     parts = tmp_path / "cut.h5.parts"
     while not list(parts.glob("0*.h5")) and cut.poll() is None:
@@ -219,18 +242,21 @@ def test_other_settings_other_file(stream, limbs):
     assert dataset_path("data", stream, 4) != dataset_path("data", other, 4)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"sigma": {"skin": (1, 1, 1)}}, "lacks fat, muscle, bone"),
-    ({"sigma": {**LIMBS["sigma"], "fat": (0.05, -1, 0.05)}}, "positive values"),
-    ({"radius": (0.9, 0.5)}, "must not exceed"),
-    ({"sigma_jitter": 1.5}, "sigma_jitter"),
-    ({"pennation": (20, 10)}, "pennation"),
-    ({"pennation": (0, 90)}, "pennation"),
-    ({"fat": (0.002,)}, "fat must be two values"),
-    ({"extent": (0.2, 0.1)}, "extent"),
-    ({"current": 0.0}, "phantom.current"),
-    ({"current": float("nan")}, "phantom.current"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sigma": {"skin": (1, 1, 1)}}, "lacks fat, muscle, bone"),
+        ({"sigma": {**LIMBS["sigma"], "fat": (0.05, -1, 0.05)}}, "positive values"),
+        ({"radius": (0.9, 0.5)}, "must not exceed"),
+        ({"sigma_jitter": 1.5}, "sigma_jitter"),
+        ({"pennation": (20, 10)}, "pennation"),
+        ({"pennation": (0, 90)}, "pennation"),
+        ({"fat": (0.002,)}, "fat must be two values"),
+        ({"extent": (0.2, 0.1)}, "extent"),
+        ({"current": 0.0}, "phantom.current"),
+        ({"current": float("nan")}, "phantom.current"),
+    ],
+)
 def test_limb_distribution_refuses(change, message):
     with pytest.raises(ValueError, match=message):
         limb_distribution(**change)
@@ -242,7 +268,10 @@ def test_a_grid_too_coarse_for_a_limb_is_refused(limbs):
 
 
 def test_a_coarse_grid_keeps_the_electrodes_of_every_pair_apart(limbs):
-    """Some limbs of the default distance have them closer than 3 voxels here: the second moves, in its own tissue; nobody's training ends at such a limb."""
+    """The second moves, in its own tissue; nobody's training ends at such a limb.
+
+    Some limbs of the default distance have their electrodes closer than 3 voxels here.
+    """
     moved = 0
     for number in range(60):
         limb = limb_distribution(pair_distance=0.03).draw(0, 0, number, electrodes=2)
