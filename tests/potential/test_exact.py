@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from physics_hybrid.potential.exact.solutions import (
-    along_limb,
-    layered_box,
-    layered_cylinder,
-    layered_sphere,
-    sphere_with_uniform_sink,
-    two_half_spaces,
-)
+from physics_hybrid.potential.exact.box import along_limb, layered_box
+from physics_hybrid.potential.exact.cylinder import layered_cylinder
+from physics_hybrid.potential.exact.half_spaces import two_half_spaces
+from physics_hybrid.potential.exact.sphere import layered_sphere, sphere_with_uniform_sink
 from physics_hybrid.potential.physics.conductor import Conductor, Ends
 from physics_hybrid.potential.physics.multigrid import solve
 from physics_hybrid.potential.physics.point_source import PointSource

@@ -8,21 +8,22 @@ import torch
 from scipy.sparse import coo_matrix
 from skfem import Basis, BilinearForm, ElementHex1, FacetBasis, LinearForm, MeshHex1
 
-from physics_hybrid.potential.exact.solutions import layered_box, sphere_with_uniform_sink
+from physics_hybrid.potential.exact.box import layered_box
+from physics_hybrid.potential.exact.sphere import sphere_with_uniform_sink
 from physics_hybrid.potential.losses import ChargeLoss
 from physics_hybrid.potential.physics.conductor import Conductor, Ends, outside_sphere, zero_mean
-from physics_hybrid.potential.physics.elements import operator as element_operator
-from physics_hybrid.potential.physics.elements.operator import (
-    AXES,
-    ElementOperator,
-    ElementSource,
-    element_matrices,
-)
-from physics_hybrid.potential.physics.elements.physics import ElementPhysics
-from physics_hybrid.potential.physics.elements.solve import assemble, solve_elements
-from physics_hybrid.potential.physics.elements.solve import (
+from physics_hybrid.potential.physics.elements import quadrature, subtraction
+from physics_hybrid.potential.physics.elements.assembly import assemble
+from physics_hybrid.potential.physics.elements.assembly import (
     element_matrices as integrated_by_scikit_fem,
 )
+from physics_hybrid.potential.physics.elements.hexahedron import AXES, element_matrices
+from physics_hybrid.potential.physics.elements.nodes import voxels_round_nodes
+from physics_hybrid.potential.physics.elements.physics import ElementPhysics
+from physics_hybrid.potential.physics.elements.solve import solve_elements
+from physics_hybrid.potential.physics.elements.source import ElementSource
+from physics_hybrid.potential.physics.elements.subtraction import subtraction_load
+from physics_hybrid.potential.physics.elements.weak_form import ElementOperator
 from physics_hybrid.potential.physics.multigrid import SolverError, solve
 from physics_hybrid.potential.physics.operator import FluxOperator
 from physics_hybrid.potential.physics.point_source import PointSource, infinite_medium, matrix
@@ -216,7 +217,7 @@ def test_oblique_load_equals_quadrature_by_scikit_fem():
 
 
 def _even_share(body):
-    share = element_operator.voxels_round_nodes(body.tissue.double())
+    share = voxels_round_nodes(body.tissue.double())
     return share / share.sum()
 
 
@@ -227,8 +228,9 @@ def test_quadrature_is_adequate_close_to_the_skin(place, monkeypatch):
     body.sigma[:, :, :, 6:] = 0
     point = source(((5 + place[1]) * 0.004, (5 + place[0]) * 0.004, (3 + place[1]) * 0.004))
     plain = solve_elements(body, point, 1e-9).phi
-    for constant, value in {"FAR_POINTS": 4, "NEAR_POINTS": 16, "NEAR": 4, "GRADING": 4}.items():
-        monkeypatch.setattr(element_operator, constant, value)
+    for constant, value in {"FAR_POINTS": 4, "NEAR_POINTS": 16, "GRADING": 4}.items():
+        monkeypatch.setattr(quadrature, constant, value)
+    monkeypatch.setattr(subtraction, "NEAR", 4)
     fine = solve_elements(body, point, 1e-9).phi
     far = body.tissue & outside_sphere(point.point, body.shape, body.spacing, 3)
     assert float((plain - fine)[far].norm() / fine[far].norm()) <= 2e-4
@@ -474,7 +476,7 @@ def test_load_of_an_image_beside_the_grid_is_that_of_the_same_body_in_a_larger_o
     wide = Conductor(torch.nn.functional.pad(body.sigma, (margin,) * 6), body.spacing, "sink")
     image = PointSource(torch.tensor([[-1.8, -3.36, 4.2]], dtype=torch.float64) * h, torch.tensor([-1e-3], dtype=torch.float64))
     sigma_inf = body.sigma[:, :, 0, 0, 0]
-    load = element_operator._subtraction_load(ElementOperator.of(body), image, sigma_inf)
+    load = subtraction_load(ElementOperator.of(body), image, sigma_inf)
     moved = PointSource(image.point + margin * h, image.current)
-    expected = element_operator._subtraction_load(ElementOperator.of(wide), moved, sigma_inf)[(slice(None), *(slice(margin, -margin),) * 3)]
+    expected = subtraction_load(ElementOperator.of(wide), moved, sigma_inf)[(slice(None), *(slice(margin, -margin),) * 3)]
     assert torch.allclose(load, expected, rtol=0, atol=1e-12 * float(expected.abs().max()))
