@@ -1,20 +1,19 @@
 """Files in: good ones in every format, and every way of being broken gives an error that names file, key and rule."""
 
+import json
+
 import h5py
 import numpy as np
 import pytest
 import torch
 
 from physics_hybrid.potential.batch import collate, components
-from physics_hybrid.potential.data.generated import _datasets
-from physics_hybrid.potential.data.sample import (
-    Address,
-    Conventions,
-    SampleError,
-    check,
-    find,
-    split_by_phantom,
-)
+from physics_hybrid.potential.bodies.limb import TISSUES
+from physics_hybrid.potential.data.checks import check
+from physics_hybrid.potential.data.files import Address, find
+from physics_hybrid.potential.data.generated import _datasets, generate
+from physics_hybrid.potential.data.sample import Conventions, SampleError
+from physics_hybrid.potential.data.splits import split_by_phantom
 from physics_hybrid.potential.data.stream import LimbStream, Solver
 from physics_hybrid.potential.physics.conductor import Ends
 from tests.conftest import LIMBS, limb_distribution
@@ -287,6 +286,96 @@ def test_an_electrode_on_the_skin_is_in_tissue(sample_arrays):
         else:
             with pytest.raises(SampleError, match="source_point.*lies in air"):
                 check(sample_arrays, "x")
+
+
+#: Another program's list: an order of its own, and tissues that we do not have.
+OTHER_TISSUES = ("air", "bone", "nerve", "muscle", "skin", "blood", "fat")
+
+
+def labelled(arrays):
+    """The arrays with all our tissues and air, and what the labels mean to us."""
+    ours = np.random.default_rng(1).integers(0, len(TISSUES), (8, 6, 6))
+    theirs = np.array([OTHER_TISSUES.index(name) for name in TISSUES])[ours]
+    return {**arrays, "labels": theirs}, ours.astype(np.uint8)
+
+
+def write_named(write, folder, arrays, tissues):
+    """A file of that format with names of tissues: an .h5 has them as an attribute, in JSON."""
+    if write is not write_h5:
+        return write(folder, {**arrays, "tissues": np.array(tissues)})
+    path = write_h5(folder, arrays)
+    with h5py.File(path, "a") as file:
+        file.attrs["tissues"] = json.dumps(tissues)
+    return path
+
+
+@pytest.mark.parametrize("write", [write_npz, write_h5, write_npy], ids=["npz", "h5", "npy"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float32])
+def test_labels_are_read_by_the_names_of_their_tissues(tmp_path, sample_arrays, write, dtype):
+    arrays, ours = labelled(sample_arrays)
+    arrays["labels"] = arrays["labels"].astype(dtype)
+    for address in find(write_named(write, tmp_path, arrays, OTHER_TISSUES)):
+        labels = address.read().labels
+        assert labels.dtype == np.uint8
+        assert np.array_equal(labels, ours)
+
+
+@pytest.mark.parametrize("write", [write_npz, write_h5, write_npy], ids=["npz", "h5", "npy"])
+def test_a_tissue_that_is_unknown_may_be_named_but_not_occur(tmp_path, sample_arrays, write):
+    arrays, _ = labelled(sample_arrays)
+    arrays["labels"][4, 4, 4] = OTHER_TISSUES.index("nerve")
+    address = find(write_named(write, tmp_path, arrays, OTHER_TISSUES))[0]
+    with pytest.raises(SampleError, match="key 'labels': holds 2 'nerve', and this program knows"):
+        address.read()
+
+
+@pytest.mark.parametrize("tissues", [
+    TISSUES, np.array(TISSUES, dtype="S"), json.dumps(TISSUES), None,
+], ids=["names", "bytes", "JSON", "none"])
+def test_our_own_list_and_none_change_nothing(sample_arrays, tissues):
+    _, ours = labelled(sample_arrays)
+    arrays = {**sample_arrays, "labels": ours, "tissues": tissues}
+    assert np.array_equal(check(arrays, "x").labels, ours)
+
+
+def test_a_tissue_inserted_in_the_middle_relabels_nothing(tmp_path, sample_arrays, monkeypatch):
+    """A file of today, read by a program that has one tissue more."""
+    _, ours = labelled(sample_arrays)
+    path = write_named(write_h5, tmp_path, {**sample_arrays, "labels": ours}, TISSUES)
+    more = (*TISSUES[:2], "nerve", *TISSUES[2:])
+    monkeypatch.setattr("physics_hybrid.potential.data.checks.TISSUES", more)
+    labels = find(path)[0].read().labels
+    assert [more[i] for i in labels.ravel()] == [TISSUES[i] for i in ours.ravel()]
+
+
+def test_files_that_we_write_name_their_tissues(tmp_path):
+    limbs, device = limb_distribution(), torch.device("cpu")
+    stream = LimbStream(limbs, (16, 12, 12), 1, "train", Solver(), device)
+    path = generate(tmp_path / "limbs.h5", stream, 1, progress=False)
+    with h5py.File(path) as file:
+        assert json.loads(file.attrs["tissues"]) == list(TISSUES)
+        stored = file["labels"][0]
+    assert np.array_equal(find(path)[0].read().labels, stored)
+
+
+@pytest.mark.parametrize("tissues", [
+    "skin, fat", json.dumps({"skin": 1}), json.dumps([1, 2]), "[]", "3",
+    np.arange(5), np.full((2, 2), "fat"), b"\xff",
+], ids=range(8))
+def test_names_of_tissues_that_are_no_names_are_refused(sample_arrays, tissues):
+    _, ours = labelled(sample_arrays)
+    named = {**sample_arrays, "tissues": tissues}
+    assert check(named, "x").labels is None  # nothing counts them
+    with pytest.raises(SampleError, match="x: key 'tissues': must be names"):
+        check({**named, "labels": ours}, "x")
+
+
+@pytest.mark.parametrize("label", [-1, len(OTHER_TISSUES)])
+def test_labels_beyond_the_names_of_the_file_are_refused(sample_arrays, label):
+    arrays, _ = labelled(sample_arrays)
+    arrays["labels"][1, 1, 1] = label
+    with pytest.raises(SampleError, match="must be 0 air, 1 bone, 2 nerve, .*, 6 fat; found"):
+        check({**arrays, "tissues": OTHER_TISSUES}, "x")
 
 
 def test_skipping_covers_whole_files_too(tmp_path, sample_arrays, capsys):

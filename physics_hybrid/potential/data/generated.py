@@ -1,8 +1,9 @@
-"""Solved limbs into an `.h5` file: with a progress bar, resumable, the same bits from the same settings.
+"""Solved limbs into an `.h5` file: with a progress bar, resumable, the same bits every time.
 
-A few samples at a time are written to a small file of their own and renamed into place; a run that is killed goes on from the
-last whole one. The parts are joined into the final file at the end, which appears under its name only when complete. Two programs that
-make the same file at once share the parts: whoever is first finishes it for both.
+A few samples at a time are written to a small file of their own and renamed into place; a run that
+is killed goes on from the last whole one. The parts are joined into the final file at the end,
+which appears under its name only when complete. Two programs that make the same file at once share
+the parts: whoever is first finishes it for both.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
 from physics_hybrid.grid import name_of
@@ -25,21 +31,26 @@ from physics_hybrid.potential.data.sample import AXES, SCHEMA_VERSION, UNITS
 from physics_hybrid.potential.data.stream import LimbStream
 from physics_hybrid.potential.scene import Batch
 
-#: Samples solved and written together. Part of the format: runs that go on from each other's parts must agree on it.
+#: Samples solved and written together. Part of the format: runs that go on from each other's parts
+#: must agree on it.
 PART = 4
 
 
-def settings(stream: LimbStream) -> dict:
+def settings(stream: LimbStream) -> dict[str, Any]:
     """All that decides what the stream holds, as JSON-ready values."""
     return {
         "limbs": stream.limbs.settings(),
-        "grid": list(stream.grid), "seed": stream.seed, "split": stream.split, "solver": dataclasses.asdict(stream.solver),
+        "grid": list(stream.grid),
+        "seed": stream.seed,
+        "split": stream.split,
+        "solver": dataclasses.asdict(stream.solver),
     }
 
 
 def dataset_path(folder: str | Path, stream: LimbStream, count: int) -> Path:
     """data/limbs_test_96x48x48_32_1f0c.h5: other settings, other file."""
-    digest = hashlib.sha256(json.dumps(settings(stream), sort_keys=True).encode()).hexdigest()[:8]
+    known = json.dumps(settings(stream), sort_keys=True)
+    digest = hashlib.sha256(known.encode()).hexdigest()[:8]
     return Path(folder) / f"limbs_{stream.split}_{name_of(stream.grid)}_{count}_{digest}.h5"
 
 
@@ -57,42 +68,63 @@ def generate(path: Path, stream: LimbStream, count: int, progress: bool = True) 
     parts = path.with_name(path.name + ".parts")
     try:
         parts.mkdir(parents=True, exist_ok=True)
-        starts = list(range(0, count, PART))
-        have = sum(min(PART, count - s) for s in starts if (parts / f"{s:06d}.h5").exists())
-        print(f"{path} is not there: solving {count} limbs" + (f" ({have} kept from an earlier run)" if have else ""), flush=True)
+        numbers = {
+            parts / f"{start:06d}.h5": range(start, min(start + PART, count))
+            for start in range(0, count, PART)
+        }
+        have = sum(len(limbs) for part, limbs in numbers.items() if part.exists())
+        kept = f" ({have} kept from an earlier run)" if have else ""
+        print(f"{path} is not there: solving {count} limbs{kept}", flush=True)
         with tqdm(total=count, unit="limb", desc=path.stem, disable=not progress) as bar:
-            for start in starts:
-                part = parts / f"{start:06d}.h5"
-                numbers = range(start, min(start + PART, count))
+            for part, limbs in numbers.items():
                 if not part.exists():
-                    _write(part, stream.batch(numbers), [stream.phantom(n) for n in numbers], stream)
-                bar.update(len(numbers))
-        _join(path, [parts / f"{s:06d}.h5" for s in starts])
+                    _write(part, limbs, stream)
+                bar.update(len(limbs))
+        _join(path, list(numbers))
     except OSError as error:
         if path.exists():  # another program was faster, and has cleared the parts away
             return path
-        kept = f"; finished parts stay in {parts} and the next run goes on from them" if parts.exists() else ""
+        kept = ""
+        if parts.exists():
+            kept = f"; finished parts stay in {parts} and the next run goes on from them"
         raise OSError(f"writing {path} failed ({error}){kept}") from error
     shutil.rmtree(parts, ignore_errors=True)
     return path
 
 
 def _datasets(batch: Batch) -> dict[str, np.ndarray]:
-    def array(value):
-        return value.cpu().numpy()
-    return {
-        "sigma": np.moveaxis(array(batch.sigma), 1, -1), "source": array(batch.source), "u": array(batch.u),
-        "mask": array(batch.tissue).astype(np.uint8), "spacing": array(batch.spacing).astype(np.float64),
-        "source_point": array(batch.source_point).astype(np.float64), "labels": array(batch.labels),
-        **({} if batch.return_point is None else {"return_point": array(batch.return_point).astype(np.float64)}),
-        **({} if batch.nodes is None else {"u_nodes": array(batch.nodes)}),
+    """What is stored of each sample, by key, in the order of the file."""
+    assert batch.labels is not None  # streams label all tissue
+    arrays = {
+        "sigma": np.moveaxis(_array(batch.sigma), 1, -1),
+        "source": _array(batch.source),
+        "u": _array(batch.u),
+        "mask": _array(batch.tissue).astype(np.uint8),
+        "spacing": _array(batch.spacing).astype(np.float64),
+        "source_point": _array(batch.source_point).astype(np.float64),
+        "labels": _array(batch.labels),
     }
+    if batch.return_point is not None:
+        arrays["return_point"] = _array(batch.return_point).astype(np.float64)
+    if batch.nodes is not None:
+        arrays["u_nodes"] = _array(batch.nodes)
+    return arrays
 
 
-def _write(path: Path, batch: Batch, phantoms: list[str], stream: LimbStream) -> None:
+def _array(value: Tensor) -> np.ndarray:
+    return value.cpu().numpy()
+
+
+def _write(path: Path, numbers: range, stream: LimbStream) -> None:
+    """Solve the limbs with these numbers, and write them to a file of their own."""
+    batch = stream.batch(numbers)
+    phantoms = [stream.phantom(n) for n in numbers]
+    provenance = {"program": f"physics_hybrid {_version()}", **settings(stream)}
     with _Atomic(path) as file:
         for key, values in _datasets(batch).items():
-            _dataset(file, key, values)
+            data = _dataset(file, key, values.shape, values.dtype)
+            data.attrs["units"] = UNITS[key]
+            data[...] = values
         file.create_dataset("phantom", data=np.array(phantoms, dtype="S"), track_times=False)
         file.attrs["schema_version"] = SCHEMA_VERSION
         file.attrs["axes"] = AXES
@@ -101,53 +133,65 @@ def _write(path: Path, batch: Batch, phantoms: list[str], stream: LimbStream) ->
             file.attrs["beta"] = stream.solver.ends.beta
         file.attrs["singularity"] = batch.singularity
         file.attrs["tissues"] = json.dumps(TISSUES)
-        file.attrs["provenance"] = json.dumps({"program": f"physics_hybrid {_version()}", **settings(stream)}, sort_keys=True)
+        file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
 
 
-def _dataset(file: h5py.File, key: str, values: np.ndarray) -> None:
-    data = file.create_dataset(
-        key, data=values, chunks=(1, *values.shape[1:]), compression="gzip", compression_opts=1, shuffle=True, track_times=False
+def _dataset(
+    file: h5py.File, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> h5py.Dataset:
+    """An empty dataset for samples (N, ...), one a chunk."""
+    return file.create_dataset(
+        key,
+        shape=shape,
+        dtype=dtype,
+        chunks=(1, *shape[1:]),
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+        track_times=False,
     )
-    data.attrs["units"] = UNITS[key]
 
 
 def _join(path: Path, parts: list[Path]) -> None:
     """Concatenate part files, one sample in memory at a time."""
-    with _Atomic(path) as out:
-        sources = [h5py.File(p, "r") for p in parts]
-        try:
-            total = sum(len(s["u"]) for s in sources)
-            for name, value in sources[0].attrs.items():
-                out.attrs[name] = value
-            out.create_dataset("phantom", data=np.concatenate([s["phantom"][:] for s in sources]), track_times=False)
-            for key in (k for k in UNITS if k in sources[0]):
-                first = sources[0][key]
-                data = out.create_dataset(
-                    key, shape=(total, *first.shape[1:]), dtype=first.dtype, chunks=(1, *first.shape[1:]),
-                    compression="gzip", compression_opts=1, shuffle=True, track_times=False,
-                )
-                data.attrs["units"] = UNITS[key]
-                row = 0
-                for source in sources:
-                    for i in range(len(source[key])):
-                        data[row] = source[key][i]
-                        row += 1
-        finally:
-            for source in sources:
-                source.close()
+    with _Atomic(path) as out, ExitStack() as opened:
+        sources = [opened.enter_context(h5py.File(p, "r")) for p in parts]
+        for name, value in sources[0].attrs.items():
+            out.attrs[name] = value
+        phantoms = np.concatenate([source["phantom"][:] for source in sources])
+        out.create_dataset("phantom", data=phantoms, track_times=False)
+        # A dataset is let go when the next one is there: that decides the layout, so the bytes.
+        for key in [key for key in UNITS if key in sources[0]]:
+            first = sources[0][key]
+            data = _dataset(out, key, (len(phantoms), *first.shape[1:]), first.dtype)
+            data.attrs["units"] = UNITS[key]
+            for row, values in enumerate(_rows(sources, key)):
+                data[row] = values
+
+
+def _rows(sources: list[h5py.File], key: str) -> Iterator[np.ndarray]:
+    for source in sources:
+        for i in range(len(source[key])):
+            yield source[key][i]
 
 
 class _Atomic:
     """An h5py file that gets its name only when it is complete and on disk."""
 
     def __init__(self, path: Path):
-        self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}")
+        self.path = path
+        self.temporary = path.with_name(f".{path.name}.{os.getpid()}")
 
     def __enter__(self) -> h5py.File:
         self.file = h5py.File(self.temporary, "w")
         return self.file
 
-    def __exit__(self, kind, *_):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         try:
             self.file.close()
             if kind is None:
