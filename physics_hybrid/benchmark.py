@@ -45,7 +45,8 @@ from physics_hybrid.potential.data.sources import Files, LimbData
 from physics_hybrid.potential.losses import select
 from physics_hybrid.potential.metrics import topography
 from physics_hybrid.potential.physics.conductor import zero_mean
-from physics_hybrid.potential.physics.multigrid import SolverError, solve
+from physics_hybrid.potential.physics.krylov import SolverError
+from physics_hybrid.potential.physics.solve import solve
 from physics_hybrid.potential.problem import Potential, PotentialRecipe
 from physics_hybrid.potential.scene import Batch
 from physics_hybrid.potential.surrogate import Surrogate, baseline_potential, model_inputs

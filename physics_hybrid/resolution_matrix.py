@@ -37,7 +37,8 @@ from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.launch import initialize
 from physics_hybrid.potential.losses import select
 from physics_hybrid.potential.metrics import Metrics
-from physics_hybrid.potential.physics.conductor import Ends, zero_mean
+from physics_hybrid.potential.physics.conductor import zero_mean
+from physics_hybrid.potential.physics.ends import Ends
 from physics_hybrid.potential.problem import Potential, PotentialRecipe
 from physics_hybrid.potential.resample import cosine, upsample
 from physics_hybrid.potential.scene import Batch

@@ -24,7 +24,7 @@ from physics_hybrid.models.model_files import CheckpointError, export_model
 from physics_hybrid.potential.bodies.limb import LimbDistribution
 from physics_hybrid.potential.data.stream import LimbStream, Solver
 from physics_hybrid.potential.metrics import COLUMNS, Metrics, main_table
-from physics_hybrid.potential.physics.conductor import Ends
+from physics_hybrid.potential.physics.ends import Ends
 from physics_hybrid.potential.predictor import FOLDER, NAME, Predictor
 from physics_hybrid.run.folder import flat
 from physics_hybrid.run.load import load

@@ -37,9 +37,10 @@ from physics_hybrid.potential.exact.cases import (
 )
 from physics_hybrid.potential.metrics import topography
 from physics_hybrid.potential.physics.conductor import Conductor
+from physics_hybrid.potential.physics.electrodes import PointSource, nodal_source
 from physics_hybrid.potential.physics.elements.solve import solve_elements
-from physics_hybrid.potential.physics.multigrid import SolverError, nodal_source, solve
-from physics_hybrid.potential.physics.point_source import PointSource
+from physics_hybrid.potential.physics.krylov import SolverError
+from physics_hybrid.potential.physics.solve import solve
 from physics_hybrid.run.provenance import surroundings
 
 Solver = Callable[[Conductor, PointSource], torch.Tensor]

@@ -50,7 +50,7 @@ def exact_batch(limbs):
     import dataclasses
 
     from physics_hybrid.potential.data.stream import LimbStream, Solver
-    from physics_hybrid.potential.physics.multigrid import solve
+    from physics_hybrid.potential.physics.solve import solve
 
     batch = LimbStream(limbs, (24, 14, 13), 3, "train", Solver(), torch.device("cpu")).batch(range(2))
     def double(t):

@@ -12,9 +12,11 @@ from physicsnemo.core.module import Module
 from torch import Tensor
 
 from physics_hybrid.grid import Grid, name_of
-from physics_hybrid.potential.physics.conductor import Conductor, Ends, offsets_from
-from physics_hybrid.potential.physics.multigrid import solve
-from physics_hybrid.potential.physics.point_source import PointSource, potential
+from physics_hybrid.potential.physics.conductor import Conductor, offsets_from
+from physics_hybrid.potential.physics.electrodes import PointSource
+from physics_hybrid.potential.physics.ends import Ends
+from physics_hybrid.potential.physics.point_source import potential
+from physics_hybrid.potential.physics.solve import solve
 from physics_hybrid.potential.resample import tissue_mean, upsample
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from physics_hybrid.potential.data.sample import Sample
 from physics_hybrid.potential.scene import Batch

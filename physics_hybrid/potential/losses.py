@@ -14,11 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.potential.bodies.limb import TISSUES
-from physics_hybrid.potential.physics.conductor import Ends, zero_mean
+from physics_hybrid.potential.bodies.tissues import TISSUES
+from physics_hybrid.potential.physics.conductor import zero_mean
+from physics_hybrid.potential.physics.electrodes import nodal_source
 from physics_hybrid.potential.physics.elements.physics import ElementPhysics
+from physics_hybrid.potential.physics.ends import Ends
+from physics_hybrid.potential.physics.flux import FluxOperator
 from physics_hybrid.potential.physics.multipoint import MultipointOperator, operator_of
-from physics_hybrid.potential.physics.operator import FluxOperator, Subtraction, nodal_source
+from physics_hybrid.potential.physics.subtraction import Subtraction
 from physics_hybrid.potential.scene import Batch
 
 NORMALISATIONS = ("relative", "absolute")
@@ -27,7 +30,7 @@ NORMALISATIONS = ("relative", "absolute")
 def select(batch: Batch, where: str | list[str] = "conductive", exclude_radius: float = 3.0) -> Tensor:
     """The voxels that count: True in the chosen tissues, outside a sphere of `exclude_radius` voxels round every electrode.
 
-    where : 'conductive' (all tissue), 'muscle', or a list of names in `phantom.TISSUES`. (B, D, H, W)
+    where : 'conductive' (all tissue), 'muscle', or a list of names in `bodies.tissues.TISSUES`. (B, D, H, W)
 
     Raises
     ------

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from physics_hybrid.potential.bodies.limb import TISSUES
+from physics_hybrid.potential.bodies.tissues import TISSUES
 from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics, field_squares, select
-from physics_hybrid.potential.physics.conductor import Ends, zero_mean
+from physics_hybrid.potential.physics.conductor import zero_mean
+from physics_hybrid.potential.physics.ends import Ends
 from physics_hybrid.potential.scene import Batch
 from physics_hybrid.report.markdown import metrics_table, table
 

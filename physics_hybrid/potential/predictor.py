@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from physics_hybrid.potential.batch import components
-from physics_hybrid.potential.bodies.limb import deposit, held
-from physics_hybrid.potential.physics.conductor import Conductor, Ends
+from physics_hybrid.potential.bodies.voxel_body import deposit, held
+from physics_hybrid.potential.physics.conductor import Conductor
+from physics_hybrid.potential.physics.ends import Ends
 from physics_hybrid.potential.scene import Scene
 from physics_hybrid.potential.surrogate import Surrogate
 

@@ -21,7 +21,7 @@ from physics_hybrid.grid import Grid, is_grid, name_of
 from physics_hybrid.potential.data.sources import FileData, Files, LimbData
 from physics_hybrid.potential.losses import PotentialLoss
 from physics_hybrid.potential.metrics import COLUMNS, CONTENDERS, Metrics, by_part
-from physics_hybrid.potential.physics.conductor import Ends
+from physics_hybrid.potential.physics.ends import Ends
 from physics_hybrid.potential.predictor import Predictor
 from physics_hybrid.potential.resample import upsample
 from physics_hybrid.potential.scene import Batch

@@ -15,13 +15,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from physics_hybrid.grid import Grid, others
-from physics_hybrid.potential.physics.conductor import (
-    Conductor,
-    Ends,
-    distance_from,
-    outside_sphere,
-)
-from physics_hybrid.potential.physics.point_source import PointSource
+from physics_hybrid.potential.physics.conductor import Conductor, distance_from, outside_sphere
+from physics_hybrid.potential.physics.electrodes import PointSource
+from physics_hybrid.potential.physics.ends import Ends
 
 
 @dataclass(frozen=True, kw_only=True)

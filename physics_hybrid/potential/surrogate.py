@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.physics.conductor import Ends, zero_mean
+from physics_hybrid.potential.physics.conductor import zero_mean
+from physics_hybrid.potential.physics.ends import Ends
 from physics_hybrid.potential.scene import Scene
 
 

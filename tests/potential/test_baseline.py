@@ -16,7 +16,7 @@ from physics_hybrid.potential.baseline import (
 )
 from physics_hybrid.potential.data.stream import LimbStream, Solver
 from physics_hybrid.potential.metrics import Metrics
-from physics_hybrid.potential.physics.conductor import Ends
+from physics_hybrid.potential.physics.ends import Ends
 from physics_hybrid.potential.resample import tissue_mean
 from physics_hybrid.potential.surrogate import baseline_potential, model_inputs
 from tests.conftest import limb_distribution

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from physics_hybrid.potential.data.files import Address
 from physics_hybrid.potential.data.generated import generate
-from physics_hybrid.potential.data.sample import Address
 from physics_hybrid.potential.data.sources import Entry, FileData, Files, LimbData
 from physics_hybrid.potential.data.stream import LimbStream, Solver
 from physics_hybrid.potential.losses import PotentialLoss

@@ -8,23 +8,22 @@ import pytest
 import torch
 
 from physics_hybrid.potential.batch import collate
+from physics_hybrid.potential.data.checks import check
+from physics_hybrid.potential.data.files import Address, find
 from physics_hybrid.potential.data.generated import generate
-from physics_hybrid.potential.data.sample import (
-    Address,
-    Conventions,
-    SampleError,
-    check,
-    find,
-)
+from physics_hybrid.potential.data.sample import Conventions, SampleError
 from physics_hybrid.potential.data.stream import LimbStream, Solver
 from physics_hybrid.potential.losses import ChargeLoss, PDELoss, Physics, PotentialLoss, outflow
 from physics_hybrid.potential.metrics import Metrics
-from physics_hybrid.potential.physics.conductor import Conductor, Ends, outside_sphere, zero_mean
+from physics_hybrid.potential.physics.conductor import Conductor, outside_sphere, zero_mean
+from physics_hybrid.potential.physics.electrodes import PointSource, nodal_source
 from physics_hybrid.potential.physics.elements.solve import solve_elements
-from physics_hybrid.potential.physics.multigrid import SolverError, solve
+from physics_hybrid.potential.physics.ends import Ends
+from physics_hybrid.potential.physics.flux import FluxOperator
+from physics_hybrid.potential.physics.krylov import SolverError
 from physics_hybrid.potential.physics.multipoint import operator_of
-from physics_hybrid.potential.physics.operator import FluxOperator, Subtraction, nodal_source
-from physics_hybrid.potential.physics.point_source import PointSource
+from physics_hybrid.potential.physics.solve import solve
+from physics_hybrid.potential.physics.subtraction import Subtraction
 from physics_hybrid.potential.surrogate import Surrogate
 from tests.conftest import limb_distribution
 
@@ -267,7 +266,7 @@ def test_an_electrode_on_the_outer_face_of_the_grid_or_its_edge_belongs_to_the_t
 @pytest.mark.parametrize("beside", [0.0, 0.3])
 def test_an_electrode_on_an_end_that_exchanges_current_is_solved(end, beside):
     """On the very cut face, before a voxel centre and beside it: far away it is the series."""
-    from physics_hybrid.potential.exact.solutions import layered_box
+    from physics_hybrid.potential.exact.box import layered_box
 
     ends, h, point = Ends("robin", 20.0), 2e-3, (end * 2e-3, 0.015, 0.013 + beside * 2e-3)
     axes = [(np.arange(n) + 0.5) * h for n in (24, 14, 14)]
@@ -281,7 +280,7 @@ def test_an_electrode_on_an_end_that_exchanges_current_is_solved(end, beside):
 @pytest.mark.parametrize("depth", [0.05, 0.5, 1.6, 2.9, 3.1])
 def test_an_electrode_close_to_a_grounded_end_is_the_series(end, depth):
     """Without its image behind the end it is wrong by 230 % at 0.05 voxels and by 26 % at half a voxel (volumes; elements by 430 and 15 %)."""
-    from physics_hybrid.potential.exact.solutions import layered_box
+    from physics_hybrid.potential.exact.box import layered_box
 
     h, point = 2e-3, (abs(end - depth) * 2e-3, 0.015, 0.0133)
     axes = [(np.arange(n) + 0.5) * h for n in (24, 14, 14)]
@@ -458,7 +457,7 @@ def test_a_negative_current_of_a_pair_comes_back_from_its_file(tmp_path):
 @pytest.mark.parametrize("at", [(12.3, 12.0, 9.4), (12.0, 12.0, 9.0)], ids=["on a face", "on a corner"])
 def test_an_electrode_on_an_interface_belongs_to_the_better_conductor(better_above, at):
     """Whichever side it is on: the closed form of fat on the face of muscle left 16 to 21 % for the grid (volumes; elements 3 %)."""
-    from physics_hybrid.potential.exact.solutions import layered_box
+    from physics_hybrid.potential.exact.box import layered_box
 
     muscle, fat = (1.2275, 0.2455, 0.2455), (0.05, 0.05, 0.05)
     table, h, shape = np.array([fat, muscle] if better_above else [muscle, fat]), 2e-3, (24, 20, 18)

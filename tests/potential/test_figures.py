@@ -21,7 +21,7 @@ def test_slices_of_a_source_and_of_a_sink(batch, tmp_path, sign):
 
 def test_slices_of_a_pair(tmp_path):
     from physics_hybrid.potential.data.stream import LimbStream, Solver
-    from physics_hybrid.potential.physics.conductor import Ends
+    from physics_hybrid.potential.physics.ends import Ends
 
     batch = LimbStream(limb_distribution(pair_distance=0.06), (24, 12, 12), 0, "train", Solver(ends=Ends("pair")), torch.device("cpu")).batch([0])
     picture = matplotlib.image.imread(slices(batch, 1.1 * batch.u, 0.5 * batch.u, tmp_path / "a.png", "title"))

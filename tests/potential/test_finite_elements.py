@@ -11,7 +11,8 @@ from skfem import Basis, BilinearForm, ElementHex1, FacetBasis, LinearForm, Mesh
 from physics_hybrid.potential.exact.box import layered_box
 from physics_hybrid.potential.exact.sphere import sphere_with_uniform_sink
 from physics_hybrid.potential.losses import ChargeLoss
-from physics_hybrid.potential.physics.conductor import Conductor, Ends, outside_sphere, zero_mean
+from physics_hybrid.potential.physics.conductor import Conductor, matrix, outside_sphere, zero_mean
+from physics_hybrid.potential.physics.electrodes import PointSource
 from physics_hybrid.potential.physics.elements import quadrature, subtraction
 from physics_hybrid.potential.physics.elements.assembly import assemble
 from physics_hybrid.potential.physics.elements.assembly import (
@@ -24,9 +25,11 @@ from physics_hybrid.potential.physics.elements.solve import solve_elements
 from physics_hybrid.potential.physics.elements.source import ElementSource
 from physics_hybrid.potential.physics.elements.subtraction import subtraction_load
 from physics_hybrid.potential.physics.elements.weak_form import ElementOperator
-from physics_hybrid.potential.physics.multigrid import SolverError, solve
-from physics_hybrid.potential.physics.operator import FluxOperator
-from physics_hybrid.potential.physics.point_source import PointSource, infinite_medium, matrix
+from physics_hybrid.potential.physics.ends import Ends
+from physics_hybrid.potential.physics.flux import FluxOperator
+from physics_hybrid.potential.physics.krylov import SolverError
+from physics_hybrid.potential.physics.point_source import infinite_medium
+from physics_hybrid.potential.physics.solve import solve
 from tests.potential.test_operator import BOX, FIBRES, ISOTROPIC, block, source
 
 OBLIQUE = [0.9, 0.5, 0.35, 0.25, -0.1, 0.05]

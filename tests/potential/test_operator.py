@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from physics_hybrid.potential.exact.solutions import layered_box
+from physics_hybrid.potential.exact.box import layered_box
 from physics_hybrid.potential.physics.conductor import Conductor, outside_sphere
 from physics_hybrid.potential.physics.cycle import Multigrid
 from physics_hybrid.potential.physics.electrodes import PointSource, nodal_source
@@ -168,7 +168,7 @@ def test_independent_solver_agrees():
     if not folder.exists():
         pytest.skip("the independent samples are not beside this checkout")
     from physics_hybrid.potential.batch import collate
-    from physics_hybrid.potential.data.sample import find
+    from physics_hybrid.potential.data.files import find
 
     for address in find(folder):
         batch = collate([address.read()], 3)

@@ -13,8 +13,8 @@ from physics_hybrid.models.hybrid import source_moments
 from physics_hybrid.potential.bodies.fibres import fibre_tensor
 from physics_hybrid.potential.bodies.tissues import AIR, BONE, FAT, MUSCLE, SKIN
 from physics_hybrid.potential.bodies.voxel_body import deposit, distinct
+from physics_hybrid.potential.data.files import find
 from physics_hybrid.potential.data.generated import dataset_path, generate
-from physics_hybrid.potential.data.sample import find
 from physics_hybrid.potential.data.stream import LimbStream, Solver
 from tests.conftest import LIMBS, ROOT, limb_distribution
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from physics_hybrid.potential.batch import collate, components
-from physics_hybrid.potential.bodies.limb import TISSUES
+from physics_hybrid.potential.bodies.tissues import TISSUES
 from physics_hybrid.potential.data.checks import check
 from physics_hybrid.potential.data.files import Address, find
 from physics_hybrid.potential.data.generated import _datasets, generate
 from physics_hybrid.potential.data.sample import Conventions, SampleError
 from physics_hybrid.potential.data.splits import split_by_phantom
 from physics_hybrid.potential.data.stream import LimbStream, Solver
-from physics_hybrid.potential.physics.conductor import Ends
+from physics_hybrid.potential.physics.ends import Ends
 from tests.conftest import LIMBS, limb_distribution
 
 

@@ -26,7 +26,8 @@ from physics_hybrid.potential.exact.cases import (
 )
 from physics_hybrid.potential.physics.conductor import Conductor
 from physics_hybrid.potential.physics.elements.solve import solve_elements
-from physics_hybrid.potential.physics.multigrid import SolverError, solve
+from physics_hybrid.potential.physics.krylov import SolverError
+from physics_hybrid.potential.physics.solve import solve
 from physics_hybrid.readme import fill, truth
 from physics_hybrid.validate import SOLVERS, validate
 
@@ -147,7 +148,7 @@ def test_outer_faces_are_taken_out_of_the_half_spaces():
     here = posed.errors(phi)["beyond 10 mm"][0]
     assert here < 0.002
     assert same < 0.003
-    from physics_hybrid.potential.exact.solutions import two_half_spaces
+    from physics_hybrid.potential.exact.half_spaces import two_half_spaces
 
     place = np.meshgrid(*[(np.arange(32) + 0.5) * 0.002] * 3, indexing="ij")
     images = two_half_spaces(place[1] - 0.0333, place[2] - 0.0299, place[0] - 0.032, depth=0.0093, first=(0.2455, 0.2455), second=(0.05, 0.05))

@@ -36,13 +36,10 @@ from physics_hybrid.potential.bodies.tissues import (
 from physics_hybrid.potential.bodies.voxel_body import (
     VoxelBody,
     apart,
-    deposit,  # noqa: F401 - imported from here elsewhere, as the names below
-    distinct,  # noqa: F401
     held,
     inject,
     nearest_centre,
 )
-from physics_hybrid.potential.bodies.voxel_body import VoxelBody as VoxelLimb  # noqa: F401
 
 #: What a limb is made of, from outside in. Their conductivities are drawn in this order.
 LAYERS = ("skin", "fat", "muscle", "bone")

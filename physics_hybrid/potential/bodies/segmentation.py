@@ -22,25 +22,17 @@ import numpy as np
 
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.potential.bodies.body import (
-    OPEN_ENDS,  # noqa: F401 - imported from here elsewhere, as the names below
     WHOLE,
     Body,
     Cut,
     fit,
 )
 from physics_hybrid.potential.bodies.label_files import (
-    SUFFIXES,  # noqa: F401
-    UNITS,  # noqa: F401
-    UPRIGHT_DEGREES,  # noqa: F401
     LabelVolume,
-    read_labels,  # noqa: F401
-    volumes,  # noqa: F401
 )
 from physics_hybrid.potential.bodies.tissue_table import (
-    NONE,  # noqa: F401
     Tissue,
     conductivities,
-    read_table,  # noqa: F401
 )
 from physics_hybrid.potential.bodies.tissues import AIR, TISSUES, label_of
 from physics_hybrid.potential.bodies.voxel_body import (
@@ -50,7 +42,8 @@ from physics_hybrid.potential.bodies.voxel_body import (
     inject,
     nearest_centre,
 )
-from physics_hybrid.potential.data.sample import SampleError, split_by_phantom
+from physics_hybrid.potential.data.sample import SampleError
+from physics_hybrid.potential.data.splits import split_by_phantom
 
 SPLITS = ("train", "validation", "test")
 
@@ -159,7 +152,7 @@ class Segmentations:
 
     def __init__(
         self,
-        volumes: Sequence[LabelVolume],  # noqa: F811 - as long as a function comes from here, too
+        volumes: Sequence[LabelVolume],
         tissues: list[Tissue],
         seed: int,
         splits: Mapping[str, float],

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from physics_hybrid.potential.bodies.limb import TISSUES
+from physics_hybrid.potential.bodies.tissues import TISSUES
 from physics_hybrid.potential.data.nodes import NODES_DIFFER, nodes_differ
 from physics_hybrid.potential.data.sample import (
     OPTIONAL,
@@ -25,7 +25,8 @@ from physics_hybrid.potential.data.sample import (
     Sample,
     SampleError,
 )
-from physics_hybrid.potential.physics.conductor import ON_FACE, Ends
+from physics_hybrid.potential.physics.conductor import ON_FACE
+from physics_hybrid.potential.physics.ends import Ends
 
 #: Share of its current that a pair may leave over, by rounding.
 UNBALANCED = 1e-3

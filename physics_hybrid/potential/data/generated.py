@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from physics_hybrid.grid import name_of
-from physics_hybrid.potential.bodies.limb import TISSUES
+from physics_hybrid.potential.bodies.tissues import TISSUES
 from physics_hybrid.potential.data.sample import AXES, SCHEMA_VERSION, UNITS
 from physics_hybrid.potential.data.stream import LimbStream
 from physics_hybrid.potential.scene import Batch

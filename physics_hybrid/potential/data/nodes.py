@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.potential.data.sample import Sample
-from physics_hybrid.potential.physics.conductor import Conductor, Ends, outside_sphere
-from physics_hybrid.potential.physics.elements.operator import bending, corners
-from physics_hybrid.potential.physics.point_source import PointSource
+from physics_hybrid.potential.physics.conductor import Conductor, outside_sphere
+from physics_hybrid.potential.physics.electrodes import PointSource
+from physics_hybrid.potential.physics.elements.nodes import corners
+from physics_hybrid.potential.physics.elements.source import bending
+from physics_hybrid.potential.physics.ends import Ends
 
 #: Relative L2 by which the means of u_nodes over voxel corners may differ from u. Curvature is a
 #: few per cent; another unit, order of axes or sample is more.

@@ -27,26 +27,12 @@ error that names file, key, index and rule. Pickles are never loaded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from physics_hybrid.checks import one_of
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.physics.conductor import Ends
-
-if TYPE_CHECKING:  # moved out of this module, see `__getattr__`
-    from physics_hybrid.potential.data.checks import check  # noqa: F401
-    from physics_hybrid.potential.data.files import (  # noqa: F401
-        Address,
-        expand,
-        find,
-        h5_length,
-        places,
-    )
-    from physics_hybrid.potential.data.nodes import NODES_DIFFER  # noqa: F401
-    from physics_hybrid.potential.data.splits import split_by_phantom  # noqa: F401
+from physics_hybrid.potential.physics.ends import Ends
 
 SCHEMA_VERSION = 1
 REQUIRED = ("sigma", "source", "u")
@@ -151,22 +137,3 @@ class Conventions:
 
 #: How files are read where nobody says otherwise: as we write them.
 OURS = Conventions()
-
-#: Names that moved, and the module of this package where they are now.
-_MOVED = {
-    "check": "checks",
-    "NODES_DIFFER": "nodes",
-    "Address": "files",
-    "expand": "files",
-    "find": "files",
-    "h5_length": "files",
-    "places": "files",
-    "split_by_phantom": "splits",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Names that moved, found when asked for: their modules import this one."""
-    if name not in _MOVED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__package__}.{_MOVED[name]}"), name)

@@ -23,18 +23,11 @@ from tqdm import tqdm
 
 from physics_hybrid.grid import Grid
 from physics_hybrid.potential.batch import collate, components
-from physics_hybrid.potential.bodies.limb import TISSUES
+from physics_hybrid.potential.bodies.tissues import TISSUES
+from physics_hybrid.potential.data.files import Address, expand, find, places
 from physics_hybrid.potential.data.generated import dataset_path, generate
-from physics_hybrid.potential.data.sample import (
-    Address,
-    Conventions,
-    Sample,
-    SampleError,
-    expand,
-    find,
-    places,
-    split_by_phantom,
-)
+from physics_hybrid.potential.data.sample import Conventions, Sample, SampleError
+from physics_hybrid.potential.data.splits import split_by_phantom
 from physics_hybrid.potential.data.stream import Bodies, LimbStream, Solver
 from physics_hybrid.potential.scene import Batch
 from physics_hybrid.training.order import Done, Endless, Stored

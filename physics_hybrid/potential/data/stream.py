@@ -19,10 +19,11 @@ from torch import Tensor
 from physics_hybrid.checks import one_of, within
 from physics_hybrid.grid import Grid
 from physics_hybrid.potential.batch import components
-from physics_hybrid.potential.bodies.limb import VoxelLimb
-from physics_hybrid.potential.physics.conductor import Conductor, Ends
-from physics_hybrid.potential.physics.multigrid import solve
-from physics_hybrid.potential.physics.point_source import PointSource
+from physics_hybrid.potential.bodies.voxel_body import VoxelBody
+from physics_hybrid.potential.physics.conductor import Conductor
+from physics_hybrid.potential.physics.electrodes import PointSource
+from physics_hybrid.potential.physics.ends import Ends
+from physics_hybrid.potential.physics.solve import solve
 from physics_hybrid.potential.scene import Batch
 
 SPLITS = {"train": 0, "validation": 1, "test": 2}
@@ -65,7 +66,7 @@ class Solver:
 class Drawn(Protocol):
     """One body with its electrodes, in metres."""
 
-    def voxelise(self, grid: Grid) -> VoxelLimb: ...
+    def voxelise(self, grid: Grid) -> VoxelBody: ...
 
 
 class Bodies(Protocol):
@@ -143,7 +144,7 @@ class LimbStream:
             singularity=self.solver.singularity,
         ).to(self.device)
 
-    def _given_tables(self, bodies: Sequence[VoxelLimb], names: Sequence[str]) -> list[np.ndarray]:
+    def _given_tables(self, bodies: Sequence[VoxelBody], names: Sequence[str]) -> list[np.ndarray]:
         """Conductivities (rows, C) of each body, S/m, with as many components as are asked for."""
         return [
             components(body.table.T, self.sigma_components, name).T
@@ -166,8 +167,8 @@ class LimbStream:
         )
         return volumes.phi, None
 
-    def _voxelised(self, numbers: Sequence[int], electrodes: int) -> list[VoxelLimb]:
-        def make(number: int) -> VoxelLimb:
+    def _voxelised(self, numbers: Sequence[int], electrodes: int) -> list[VoxelBody]:
+        def make(number: int) -> VoxelBody:
             split = SPLITS[self.split]
             body = self.limbs.draw(self.seed, split, number, electrodes=electrodes)
             return body.voxelise(self.grid)
@@ -178,7 +179,7 @@ class LimbStream:
         with ThreadPoolExecutor(threads) as pool:  # NumPy works outside the interpreter's lock
             return list(pool.map(make, numbers))
 
-    def _source(self, bodies: Sequence[VoxelLimb], device: torch.device) -> Tensor:
+    def _source(self, bodies: Sequence[VoxelBody], device: torch.device) -> Tensor:
         """Current density of the electrodes, A/m^3, float32. (B, D, H, W)"""
         where, density = [], []
         for b, body in enumerate(bodies):

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from physics_hybrid.potential.exact.layers import layer_at, layer_of_source
-from physics_hybrid.potential.physics.conductor import Ends
+from physics_hybrid.potential.physics.ends import Ends
 
 #: The two edges of a layer.
 LOWER, UPPER = 0, 1

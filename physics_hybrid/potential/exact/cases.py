@@ -32,9 +32,10 @@ from physics_hybrid.potential.exact.box import layered_box
 from physics_hybrid.potential.exact.cylinder import layered_cylinder
 from physics_hybrid.potential.exact.half_spaces import two_half_spaces
 from physics_hybrid.potential.exact.sphere import sphere_with_uniform_sink
-from physics_hybrid.potential.physics.conductor import Conductor, Ends
-from physics_hybrid.potential.physics.multigrid import solve
-from physics_hybrid.potential.physics.point_source import PointSource
+from physics_hybrid.potential.physics.conductor import Conductor
+from physics_hybrid.potential.physics.electrodes import PointSource
+from physics_hybrid.potential.physics.ends import Ends
+from physics_hybrid.potential.physics.solve import solve
 
 #: (sigma_D, sigma_H, sigma_W), S/m.
 Diagonal = tuple[float, float, float]

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from physics_hybrid.grid import Grid, along, per_sample
-from physics_hybrid.potential.physics.ends import ENDS, Ends  # noqa: F401
+from physics_hybrid.potential.physics.ends import Ends
 
 #: Components of sigma: scalar; diagonal (DD, HH, WW); symmetric (DD, HH, WW, DH, DW, HW).
 COMPONENTS = (1, 3, 6)

@@ -10,8 +10,9 @@ import torch
 from scipy.sparse import csr_matrix
 from skfem import Basis, BilinearForm, ElementHex1, ElementQuad1, MeshHex1, MeshQuad1
 
-from physics_hybrid.potential.physics.conductor import Conductor, Ends
+from physics_hybrid.potential.physics.conductor import Conductor
 from physics_hybrid.potential.physics.elements.hexahedron import AXES, CORNERS
+from physics_hybrid.potential.physics.ends import Ends
 
 #: The corners of a face of an end, axes H and W.
 FACE_CORNERS = tuple(corner[1:] for corner in CORNERS[:4])

@@ -24,11 +24,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from physics_hybrid.grid import Grid
-from physics_hybrid.potential.physics.conductor import Conductor, Ends, outside_sphere
+from physics_hybrid.potential.physics.conductor import Conductor, outside_sphere
+from physics_hybrid.potential.physics.electrodes import PointSource
 from physics_hybrid.potential.physics.elements.nodes import lift, voxels_round_nodes
 from physics_hybrid.potential.physics.elements.source import ElementSource
 from physics_hybrid.potential.physics.elements.weak_form import ElementOperator
-from physics_hybrid.potential.physics.point_source import PointSource
+from physics_hybrid.potential.physics.ends import Ends
 
 #: A node's residual sees voxel centres up to one and a half voxels away along each axis.
 REACH = 1.5 * math.sqrt(3)

@@ -17,17 +17,16 @@ from scipy import ndimage
 from torch import Tensor
 
 from physics_hybrid.grid import per_sample
-from physics_hybrid.potential.physics.conductor import Conductor, Ends, zero_mean
+from physics_hybrid.potential.physics.conductor import Conductor, matrix, zero_mean
+from physics_hybrid.potential.physics.electrodes import PointSource
 from physics_hybrid.potential.physics.elements.amg import conjugate_gradients, v_cycle
-from physics_hybrid.potential.physics.elements.assembly import (  # noqa: F401
+from physics_hybrid.potential.physics.elements.assembly import (
     assemble,
-    element_matrices,
-    end_matrix,
 )
 from physics_hybrid.potential.physics.elements.source import ElementSource
 from physics_hybrid.potential.physics.elements.weak_form import ElementOperator
-from physics_hybrid.potential.physics.multigrid import SolverError
-from physics_hybrid.potential.physics.point_source import PointSource, matrix
+from physics_hybrid.potential.physics.ends import Ends
+from physics_hybrid.potential.physics.krylov import SolverError
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physics_hybrid.grid import along, per_sample
-from physics_hybrid.potential.physics.conductor import Conductor, face_positions
+from physics_hybrid.potential.physics.conductor import Conductor, face_positions, matrix
+from physics_hybrid.potential.physics.electrodes import PointSource, nodal_source
 from physics_hybrid.potential.physics.elements.hexahedron import CORNERS
 from physics_hybrid.potential.physics.elements.nodes import corners, voxels_round_nodes
 from physics_hybrid.potential.physics.elements.subtraction import subtraction_load
 from physics_hybrid.potential.physics.elements.weak_form import ElementOperator
-from physics_hybrid.potential.physics.operator import nodal_source, with_image
-from physics_hybrid.potential.physics.point_source import (
-    PointSource,
-    infinite_medium,
-    matrix,
-    potential,
-)
+from physics_hybrid.potential.physics.image import with_image
+from physics_hybrid.potential.physics.point_source import infinite_medium, potential
 
 #: The closed form belongs to the best conductor so near the electrode, in voxels: just inside a
 #: poor one its own is far larger than phi. (In bone, 0.1 voxels from muscle, 6 % against 0.9 %

@@ -22,13 +22,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physics_hybrid.grid import along
-from physics_hybrid.potential.physics.conductor import face_positions
+from physics_hybrid.potential.physics.conductor import face_positions, matrix
+from physics_hybrid.potential.physics.electrodes import PointSource
 from physics_hybrid.potential.physics.elements import quadrature
 from physics_hybrid.potential.physics.elements.hexahedron import AXES, CORNERS
 from physics_hybrid.potential.physics.elements.nodes import gather_at_nodes
 from physics_hybrid.potential.physics.elements.quadrature import Rule
 from physics_hybrid.potential.physics.elements.weak_form import ElementOperator
-from physics_hybrid.potential.physics.point_source import PointSource, matrix
 
 #: Voxels so near the electrode, along every axis, have the graded rule.
 NEAR = 2

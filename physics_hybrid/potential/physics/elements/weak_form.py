@@ -19,14 +19,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from physics_hybrid.potential.physics.conductor import Conductor, Ends
+from physics_hybrid.potential.physics.conductor import Conductor, require_way_out
 from physics_hybrid.potential.physics.elements.hexahedron import element_matrices, end_matrix
 from physics_hybrid.potential.physics.elements.nodes import (
     corners,
     gather_at_nodes,
     voxels_round_nodes,
 )
-from physics_hybrid.potential.physics.operator import require_way_out
+from physics_hybrid.potential.physics.ends import Ends
 
 
 @dataclass(frozen=True)
