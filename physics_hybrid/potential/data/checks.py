@@ -132,19 +132,19 @@ def _sigma(given: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
     if sigma.ndim != 4 or sigma.shape[:3] != shape or sigma.shape[3] not in (1, 3, 6):
         rule = f"must have shape {shape} or {shape} + (3,) or (6,), as source; got {given.shape}"
         raise SampleError(where, "sigma", rule)
-    finite = np.all(np.isfinite(sigma), axis=-1)
+    finite = np.isfinite(sigma)
     if not finite.all():
-        raise SampleError(where, "sigma", f"must be finite; voxel {_first(~finite)} is not")
+        raise SampleError(where, "sigma", f"must be finite; voxel {_first(~finite)[:3]} is not")
     diagonal = sigma[..., :3]
-    negative = np.any(diagonal < 0, axis=-1)
+    negative = diagonal < 0
     if negative.any():
-        voxel = _first(negative)
+        voxel = _first(negative)[:3]
         rule = f"must be >= 0 (S/m); voxel {voxel} holds {sigma[voxel].tolist()}"
         raise SampleError(where, "sigma", rule)
     tissue = sigma[..., 0] > 0
-    partly = np.any((diagonal > 0) != tissue[..., None], axis=-1)
+    partly = (diagonal > 0) != tissue[..., None]
     if partly.any():
-        voxel = _first(partly)
+        voxel = _first(partly)[:3]
         raise SampleError(
             where,
             "sigma",

@@ -351,7 +351,8 @@ def _slope(phi: ClosedForm, face: list[np.ndarray], axis: int, step: float) -> n
     above[axis] = face[axis] + step
     near = phi(*np.meshgrid(*below, indexing="ij"))
     far = phi(*np.meshgrid(*above, indexing="ij"))
-    return np.nan_to_num(np.take((far - near) / (2 * step), 0, axis=axis))
+    slope: np.ndarray = np.nan_to_num(np.take((far - near) / (2 * step), 0, axis=axis))
+    return slope
 
 
 def halves() -> list[Case]:
