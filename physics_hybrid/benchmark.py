@@ -40,17 +40,17 @@ from physics_hybrid import roofline
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.launch import Machine, initialize
 from physics_hybrid.measure import bench, configuration, seconds
-from physics_hybrid.potential.baseline import PointSourceBaseline
-from physics_hybrid.potential.data.sources import Files, LimbData
-from physics_hybrid.potential.losses import select
-from physics_hybrid.potential.metrics import topography
-from physics_hybrid.potential.physics.conductor import zero_mean
-from physics_hybrid.potential.physics.krylov import SolverError
-from physics_hybrid.potential.physics.solve import solve
-from physics_hybrid.potential.problem import Potential, PotentialRecipe
-from physics_hybrid.potential.scene import Batch
-from physics_hybrid.potential.surrogate import Surrogate, baseline_potential, model_inputs
 from physics_hybrid.problem import Place
+from physics_hybrid.problems.potential.baseline import PointSourceBaseline
+from physics_hybrid.problems.potential.data.sources import Files, LimbData
+from physics_hybrid.problems.potential.losses import select
+from physics_hybrid.problems.potential.metrics import topography
+from physics_hybrid.problems.potential.physics.conductor import zero_mean
+from physics_hybrid.problems.potential.physics.krylov import SolverError
+from physics_hybrid.problems.potential.physics.solve import solve
+from physics_hybrid.problems.potential.problem import Potential, PotentialRecipe
+from physics_hybrid.problems.potential.scene import Batch
+from physics_hybrid.problems.potential.surrogate import Surrogate, baseline_potential, model_inputs
 from physics_hybrid.report.markdown import aggregate
 from physics_hybrid.resolution_matrix import grids_of
 from physics_hybrid.run.folder import flat
@@ -123,7 +123,7 @@ def multigrid(tolerance: float, dtype: torch.dtype, problem: Potential) -> Conte
 
 
 def elements(tolerance: float, problem: Potential) -> Contender:
-    from physics_hybrid.potential.physics.elements.solve import solve_elements
+    from physics_hybrid.problems.potential.physics.elements.solve import solve_elements
 
     def run(batch):
         return solve_elements(batch.conductor(problem.ends), batch.point_source(), tolerance).phi.to(batch.u)

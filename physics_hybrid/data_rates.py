@@ -22,10 +22,10 @@ import h5py
 
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.measure import bench, seconds
-from physics_hybrid.potential.data.files import find
-from physics_hybrid.potential.data.generated import generate
-from physics_hybrid.potential.data.sample import Conventions
-from physics_hybrid.potential.data.sources import Entry, Files
+from physics_hybrid.problems.potential.data.files import find
+from physics_hybrid.problems.potential.data.generated import generate
+from physics_hybrid.problems.potential.data.sample import Conventions
+from physics_hybrid.problems.potential.data.sources import Entry, Files
 
 #: Seconds that each figure is measured for, at least.
 LONG_ENOUGH = 5.0

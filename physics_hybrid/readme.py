@@ -18,8 +18,8 @@ from pathlib import Path
 
 from physics_hybrid import benchmark, data_rates, resolution_matrix, scaling, validate
 from physics_hybrid.grid import name_of
-from physics_hybrid.potential.metrics import main_table
-from physics_hybrid.potential.predictor import FOLDER, NAME
+from physics_hybrid.problems.potential.metrics import main_table
+from physics_hybrid.problems.potential.predictor import FOLDER, NAME
 from physics_hybrid.ship import seeds_table
 
 ROOT = Path(__file__).resolve().parents[1]

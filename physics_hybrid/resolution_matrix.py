@@ -35,15 +35,15 @@ from tqdm import tqdm
 
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.launch import initialize
-from physics_hybrid.potential.losses import select
-from physics_hybrid.potential.metrics import Metrics
-from physics_hybrid.potential.physics.conductor import zero_mean
-from physics_hybrid.potential.physics.ends import Ends
-from physics_hybrid.potential.problem import Potential, PotentialRecipe
-from physics_hybrid.potential.resample import cosine, upsample
-from physics_hybrid.potential.scene import Batch
-from physics_hybrid.potential.wavelengths import by_wavelength, wavelength_names
 from physics_hybrid.problem import Place
+from physics_hybrid.problems.potential.losses import select
+from physics_hybrid.problems.potential.metrics import Metrics
+from physics_hybrid.problems.potential.physics.conductor import zero_mean
+from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.problem import Potential, PotentialRecipe
+from physics_hybrid.problems.potential.resample import cosine, upsample
+from physics_hybrid.problems.potential.scene import Batch
+from physics_hybrid.problems.potential.wavelengths import by_wavelength, wavelength_names
 from physics_hybrid.run.folder import FREE, flat
 from physics_hybrid.run.load import load
 from physics_hybrid.run.provenance import surroundings

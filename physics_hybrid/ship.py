@@ -21,11 +21,11 @@ import torch
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.measure import configuration
 from physics_hybrid.models.model_files import CheckpointError, export_model
-from physics_hybrid.potential.bodies.limb import LimbDistribution
-from physics_hybrid.potential.data.stream import LimbStream, Solver
-from physics_hybrid.potential.metrics import COLUMNS, Metrics, main_table
-from physics_hybrid.potential.physics.ends import Ends
-from physics_hybrid.potential.predictor import FOLDER, NAME, Predictor
+from physics_hybrid.problems.potential.bodies.limb import LimbDistribution
+from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
+from physics_hybrid.problems.potential.metrics import COLUMNS, Metrics, main_table
+from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.predictor import FOLDER, NAME, Predictor
 from physics_hybrid.run.folder import flat
 from physics_hybrid.run.load import load
 

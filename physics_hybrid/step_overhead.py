@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from physics_hybrid.measure import bench, seconds
-from physics_hybrid.potential.problem import build_model
-from physics_hybrid.potential.surrogate import model_inputs
+from physics_hybrid.problems.potential.problem import build_model
+from physics_hybrid.problems.potential.surrogate import model_inputs
 
 
 def measure(overrides: list[str], repeats: int) -> dict:

@@ -26,7 +26,7 @@ import torch
 
 from physics_hybrid.command_line import readable_errors
 from physics_hybrid.grid import name_of
-from physics_hybrid.potential.exact.cases import (
+from physics_hybrid.problems.potential.exact.cases import (
     FE,
     FV,
     Case,
@@ -35,12 +35,12 @@ from physics_hybrid.potential.exact.cases import (
     cases,
     near_interfaces,
 )
-from physics_hybrid.potential.metrics import topography
-from physics_hybrid.potential.physics.conductor import Conductor
-from physics_hybrid.potential.physics.electrodes import PointSource, nodal_source
-from physics_hybrid.potential.physics.elements.solve import solve_elements
-from physics_hybrid.potential.physics.krylov import SolverError
-from physics_hybrid.potential.physics.solve import solve
+from physics_hybrid.problems.potential.metrics import topography
+from physics_hybrid.problems.potential.physics.conductor import Conductor
+from physics_hybrid.problems.potential.physics.electrodes import PointSource, nodal_source
+from physics_hybrid.problems.potential.physics.elements.solve import solve_elements
+from physics_hybrid.problems.potential.physics.krylov import SolverError
+from physics_hybrid.problems.potential.physics.solve import solve
 from physics_hybrid.run.provenance import surroundings
 
 Solver = Callable[[Conductor, PointSource], torch.Tensor]
@@ -124,7 +124,7 @@ def agreement(solvers: dict[str, Solver], quick: bool) -> list[dict]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from physics_hybrid.potential.bodies.limb import LimbDistribution
+    from physics_hybrid.problems.potential.bodies.limb import LimbDistribution
 
     with initialize_config_dir(version_base="1.3", config_dir=str(Path(__file__).resolve().parents[1] / "conf")):
         phantom = OmegaConf.to_container(compose("config").data.phantom, resolve=True)
@@ -227,10 +227,10 @@ def network(checkpoint: Path, chosen: list[Case], quick: bool) -> list[dict]:
     CheckpointError
         Nothing there that can be read.
     """
-    from physics_hybrid.potential.batch import components
-    from physics_hybrid.potential.problem import build_ends
-    from physics_hybrid.potential.scene import Scene
-    from physics_hybrid.potential.surrogate import Surrogate
+    from physics_hybrid.problems.potential.batch import components
+    from physics_hybrid.problems.potential.problem import build_ends
+    from physics_hybrid.problems.potential.scene import Scene
+    from physics_hybrid.problems.potential.surrogate import Surrogate
     from physics_hybrid.run.load import load
 
     model, config, _ = load(checkpoint)

@@ -21,7 +21,7 @@ LIMBS = {**yaml.safe_load((ROOT / "conf/data/stream.yaml").read_text())["phantom
 
 
 def limb_distribution(**change):
-    from physics_hybrid.potential.bodies.limb import LimbDistribution
+    from physics_hybrid.problems.potential.bodies.limb import LimbDistribution
 
     return LimbDistribution.of({**LIMBS, **change})
 
@@ -34,7 +34,7 @@ def limbs():
 @pytest.fixture(scope="session")
 def stream(limbs):
     """Solved limbs on a small grid, to 1e-7."""
-    from physics_hybrid.potential.data.stream import LimbStream, Solver
+    from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 
     return LimbStream(limbs, (24, 12, 12), 0, "train", Solver(), torch.device("cpu"))
 
@@ -49,8 +49,8 @@ def exact_batch(limbs):
     """Two limbs in float64, solved to rounding: what losses must vanish on."""
     import dataclasses
 
-    from physics_hybrid.potential.data.stream import LimbStream, Solver
-    from physics_hybrid.potential.physics.solve import solve
+    from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
+    from physics_hybrid.problems.potential.physics.solve import solve
 
     batch = LimbStream(limbs, (24, 14, 13), 3, "train", Solver(), torch.device("cpu")).batch(range(2))
     def double(t):
@@ -87,9 +87,9 @@ def trained(tmp_path_factory):
             from physics_hybrid.measure import configuration
             from physics_hybrid.run.train import train
 
-            quiet.setattr("physics_hybrid.potential.problem.Potential.draw", lambda *_: {})
+            quiet.setattr("physics_hybrid.problems.potential.problem.Potential.draw", lambda *_: {})
             for name in ("slices", "errors_by_distance"):
-                quiet.setattr(f"physics_hybrid.potential.figures.{name}", lambda *_: Path("none.png"))
+                quiet.setattr(f"physics_hybrid.problems.potential.figures.{name}", lambda *_: Path("none.png"))
             quiet.setattr("physics_hybrid.run.train.training_curve", lambda *_: None)
             runs[overrides] = train(configuration([f"run={len(runs)}", *tiny_overrides(home, ("limbs", "fno"), overrides)]))
             quiet.undo()
@@ -113,7 +113,7 @@ def trained_here(tmp_path, monkeypatch):
     """The run folder of a training in this process: what train.py does, without the seconds it takes to start one and to draw its sections."""
     import matplotlib.image
 
-    from physics_hybrid.potential import figures
+    from physics_hybrid.problems.potential import figures
 
     def blank(batch, phi, phi_a, path, title):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -79,8 +79,8 @@ def test_matched_accuracy_takes_the_loosest_tolerance_that_is_good_enough():
 
 def test_other_limbs_are_named_and_other_ends_refused(trained, tmp_path):
     from physics_hybrid.measure import configuration
-    from physics_hybrid.potential.problem import PotentialRecipe
     from physics_hybrid.problem import Place
+    from physics_hybrid.problems.potential.problem import PotentialRecipe
 
     def built(*overrides):
         config = configuration(tiny_overrides(tmp_path, ("limbs", "fno"), overrides))

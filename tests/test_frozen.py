@@ -22,8 +22,8 @@ def run(tmp_path):
 
 @pytest.mark.parametrize("name", ["run", "run/latest_checkpoint.pt", "run/best", "run/best/HybridWrapper.0.2.mdlus"])
 def test_a_run_is_loaded_by_each_of_its_names_and_predicts_what_it_did(name, tmp_path, run, monkeypatch):
-    monkeypatch.setattr("physics_hybrid.potential.problem.OnGrid.picture", lambda *_: None)
-    monkeypatch.setattr("physics_hybrid.potential.figures.errors_by_distance", lambda *_: None)
+    monkeypatch.setattr("physics_hybrid.problems.potential.problem.OnGrid.picture", lambda *_: None)
+    monkeypatch.setattr("physics_hybrid.problems.potential.figures.errors_by_distance", lambda *_: None)
     from physics_hybrid.problem import Place
     from physics_hybrid.run.evaluate import evaluate
     from physics_hybrid.run.load import load, recipe_of

@@ -10,7 +10,7 @@ import torch
 
 import physics_hybrid
 from physics_hybrid import ship as shipping
-from physics_hybrid.potential.predictor import FOLDER, NAME
+from physics_hybrid.problems.potential.predictor import FOLDER, NAME
 from tests.conftest import ROOT
 
 
@@ -36,7 +36,7 @@ def test_a_shipped_model_predicts_as_the_run_does(shipped, stream):
     folder, model = shipped
     again = physics_hybrid.load_pretrained(folder=folder)
     batch = stream.batch([0, 1])
-    from physics_hybrid.potential.surrogate import Surrogate
+    from physics_hybrid.problems.potential.surrogate import Surrogate
 
     with torch.no_grad():
         expected = Surrogate(model.network)(batch)

@@ -160,7 +160,7 @@ def test_sigterm_to_the_whole_group_finds_the_readers_alive_until_the_state_is_s
 
 def test_a_users_own_files(program, tmp_path, limbs):
     """Training and evaluation on .npz files of two grids, without labels or masks; broken ones skipped when asked."""
-    from physics_hybrid.potential.data.stream import LimbStream, Solver
+    from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 
     folder = tmp_path / "mine"
     folder.mkdir()

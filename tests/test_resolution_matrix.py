@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from physics_hybrid import resolution_matrix as matrix
-from physics_hybrid.potential.resample import cosine, into_air, upsample
-from physics_hybrid.potential.wavelengths import by_wavelength, wavelength_names
+from physics_hybrid.problems.potential.resample import cosine, into_air, upsample
+from physics_hybrid.problems.potential.wavelengths import by_wavelength, wavelength_names
 
 ALL = torch.ones(1, 16, 12, 10, dtype=torch.bool)
 
@@ -53,9 +53,9 @@ def test_wavelengths_are_found_in_metres_and_add_up():
 
 def test_a_perfect_correction_is_carried_to_another_grid(stream, trained, monkeypatch):
     """With the truth for a prediction, interpolating the correction must come near it, and nearer than interpolating the potential."""
-    from physics_hybrid.potential.problem import PotentialRecipe
-    from physics_hybrid.potential.surrogate import Surrogate
     from physics_hybrid.problem import Place
+    from physics_hybrid.problems.potential.problem import PotentialRecipe
+    from physics_hybrid.problems.potential.surrogate import Surrogate
     from physics_hybrid.run.load import load
 
     run = trained()

@@ -329,7 +329,7 @@ def test_groups_of_another_problem_are_refused():
     config = configured("run=x")
     with pytest.raises(ValueError, match=r"problem=pendulum does not know data\.grid"):
         recipe_of({**config, "data": {"grid": [1, 2, 3]}})
-    potential = {"_target_": "physics_hybrid.potential.problem.PotentialRecipe"}
+    potential = {"_target_": "physics_hybrid.problems.potential.problem.PotentialRecipe"}
     with pytest.raises(ValueError, match=r"problem=potential does not know model\.width"):
         recipe_of({**config, "problem": potential})
     with pytest.raises(ValueError, match="is no recipe"):

@@ -14,7 +14,7 @@ from physics_hybrid.run import folder as run_folder
 from physics_hybrid.training import checkpoint
 
 #: The problem of configurations from before there were several.
-FIRST_PROBLEM = "physics_hybrid.potential.problem.PotentialRecipe"
+FIRST_PROBLEM = "physics_hybrid.problems.potential.problem.PotentialRecipe"
 
 
 def recipe_of(config: Config) -> Recipe[Any, Any]:

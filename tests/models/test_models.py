@@ -7,12 +7,12 @@ from physicsnemo.nn import SpectralConv3d
 
 from physics_hybrid.models.blocks import PrunedSpectralConv3d, check_modes
 from physics_hybrid.models.fno import PlainFNO, ResidualFNO
-from physics_hybrid.models.geometry import GeometryEncoder
-from physics_hybrid.models.hybrid import HybridWrapper, feature_channels
 from physics_hybrid.models.unet import UNet3D
-from physics_hybrid.potential.baseline import PointSourceBaseline
-from physics_hybrid.potential.physics.conductor import distance_from
-from physics_hybrid.potential.surrogate import coordinates, model_inputs
+from physics_hybrid.problems.potential.baseline import PointSourceBaseline
+from physics_hybrid.problems.potential.geometry import GeometryEncoder
+from physics_hybrid.problems.potential.hybrid import HybridWrapper, feature_channels
+from physics_hybrid.problems.potential.physics.conductor import distance_from
+from physics_hybrid.problems.potential.surrogate import coordinates, model_inputs
 
 BACKBONES = {
     "fno": lambda c, **k: PlainFNO(c, width=8, depth=2, modes=[4, 3, 3], **k),
@@ -55,7 +55,7 @@ def test_round_trip_through_mdlus(tmp_path, batch, name, composition):
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("grid", [(24, 12, 12), (17, 13, 11), (9, 8, 10)])
 def test_any_grid_and_gradients_reach_every_weight(name, grid, limbs):
-    from physics_hybrid.potential.data.stream import LimbStream, Solver
+    from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 
     batch = LimbStream(limbs, grid, 0, "train", Solver(), torch.device("cpu")).batch([0])
     model = stir(hybrid(name)).train()
@@ -131,7 +131,7 @@ def test_fno_is_one_operator_on_two_grids(name, padding):
 
 
 def test_the_same_fno_weights_run_on_both_grids_of_the_quickstart(limbs):
-    from physics_hybrid.potential.data.stream import LimbStream, Solver
+    from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 
     torch.manual_seed(0)
     model = stir(HybridWrapper(ResidualFNO(feature_channels(3, 8)), GeometryEncoder(4, 8, 1, 1), PointSourceBaseline()))

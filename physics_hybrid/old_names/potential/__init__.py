@@ -1,0 +1,1 @@
+"""Now physics_hybrid.problems.potential."""

@@ -1,1 +1,0 @@
-"""Exact solutions: closed forms and series that solvers and networks are held to."""

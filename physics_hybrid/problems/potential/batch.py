@@ -1,0 +1,86 @@
+"""Solved samples become a batch of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from physics_hybrid.problems.potential.data.sample import Sample
+from physics_hybrid.problems.potential.scene import Batch
+
+
+def components(sigma: np.ndarray, wanted: int, where: str) -> np.ndarray:
+    """sigma (C, D, H, W) with the `wanted` number of components (1, 3 or 6).
+
+    Raises
+    ------
+    ValueError
+        Where the tensor holds more than `wanted` components can say (data.sigma_components).
+    """
+    have = len(sigma)
+    if have == wanted:
+        return sigma
+    if have < wanted:
+        out = np.repeat(sigma, 3, axis=0) if have == 1 else sigma
+        return out if wanted == 3 else np.concatenate([out, np.zeros_like(out)])
+    oblique = have == 6 and sigma[3:].any()
+    uneven = wanted == 1 and (np.ptp(sigma[:3], axis=0) > 0).any()
+    if oblique or uneven:
+        needed = have if oblique else 3
+        raise ValueError(
+            f"{where}: sigma has {have} components that {wanted} cannot represent; "
+            f"train with data.sigma_components={needed}"
+        )
+    return sigma[:wanted]
+
+
+def collate(samples: Sequence[Sample], sigma_components: int) -> Batch:
+    """Stack samples of one grid into a float32 batch; labels only where all have them.
+
+    Raises
+    ------
+    ValueError
+        Where samples differ in grid, number of electrodes or kind of truth, or sigma needs more
+        than `sigma_components`.
+    """
+    _alike(samples)
+    return Batch(
+        sigma=_stack([components(s.sigma, sigma_components, s.name) for s in samples]),
+        source=_stack([s.source for s in samples]),
+        u=_stack([s.u for s in samples]),
+        spacing=_stack([s.spacing for s in samples]),
+        source_point=_stack([s.source_point for s in samples]),
+        current=_stack([s.current for s in samples]),
+        labels=_stack_if_all([s.labels for s in samples], np.uint8),
+        names=tuple(s.name for s in samples),
+        return_point=_stack_if_all([s.return_point for s in samples], np.float32),
+        nodes=_stack_if_all([s.nodes for s in samples], np.float32),
+        singularity=samples[0].singularity,
+    )
+
+
+def _alike(samples: Sequence[Sample]) -> None:
+    shapes = {s.shape for s in samples}
+    if len(shapes) > 1:
+        raise ValueError(f"samples of different grids cannot share a batch: {sorted(shapes)}")
+    kinds: dict[str, Collection[object]] = {
+        "finite elements and other truth": {s.nodes is None for s in samples},
+        "nodal and subtracted sources": {s.singularity for s in samples},
+        "samples of one electrode and of a pair": {s.return_point is None for s in samples},
+    }
+    for what, values in kinds.items():
+        if len(values) > 1:
+            raise ValueError(f"{what} cannot share a batch")
+
+
+def _stack(values: Sequence[np.ndarray | float], dtype: type[np.generic] = np.float32) -> Tensor:
+    return torch.from_numpy(np.stack([np.asarray(v, dtype=dtype) for v in values]))
+
+
+def _stack_if_all(values: Sequence[np.ndarray | None], dtype: type[np.generic]) -> Tensor | None:
+    """None where a sample has none."""
+    there = [v for v in values if v is not None]
+    return _stack(there, dtype) if len(there) == len(values) else None

@@ -1,0 +1,1 @@
+"""What is solved for: limbs drawn at random, and a user's own segmentations."""

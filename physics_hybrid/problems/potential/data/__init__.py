@@ -1,0 +1,1 @@
+"""Solved samples: what one is, how files are read and checked, how they are made."""

@@ -1,0 +1,139 @@
+"""Solved samples: what one is, and what the files that hold them contain.
+
+| format | content |
+|---|---|
+| `.npz` (one sample) | the entries below |
+| `.h5` (many) | `sigma` to `u_nodes` with a leading sample axis; optional `phantom` (N,); \
+`ends` to `tissues` are attributes of the file |
+| folder of `.npy` | `sigma.npy`, `source.npy`, `u.npy`, ... in one folder per sample |
+
+| entry | shape | unit |
+|---|---|---|
+| `sigma` | (D, H, W[, 3 or 6]) | S/m |
+| `source` | (D, H, W) | A/m^3 |
+| `u` | (D, H, W) | V |
+| `spacing`, optional as all that follow | (3,) | m |
+| `mask`, `labels` | (D, H, W) | |
+| `source_point`, with `ends` pair `return_point` | (3,) | m |
+| `u_nodes` | (D+1, H+1, W+1) | V |
+| `ends` and `beta` | one word, one number | 1/m |
+| `singularity` | one word | |
+| `tissues` | names that `labels` count, as strings (in `.h5` as JSON); else they are ours | |
+
+`files.py` reads them. Every sample is checked when it is read (`checks.py`), and a broken one is an
+error that names file, key, index and rule. Pickles are never loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from physics_hybrid.checks import one_of
+from physics_hybrid.grid import Grid
+from physics_hybrid.problems.potential.physics.ends import Ends
+
+SCHEMA_VERSION = 1
+REQUIRED = ("sigma", "source", "u")
+OPTIONAL = ("mask", "spacing", "source_point", "return_point", "labels", "u_nodes")
+#: How the current leaves, how the truth treats the source, what labels mean: entries of an .npz or
+#: folder, attributes of an .h5.
+ATTRIBUTES = ("ends", "beta", "singularity", "tissues")
+AXES = "sample, D (long axis, fibres), H, W[, component DD HH WW [DH DW HW]]"
+UNITS = {
+    "sigma": "S/m",
+    "source": "A/m^3",
+    "u": "V",
+    "u_nodes": "V",
+    "spacing": "m",
+    "source_point": "m from the outer corner of voxel (0,0,0)",
+    "return_point": "m from the outer corner of voxel (0,0,0)",
+    "mask": "1 in tissue",
+    "labels": "index into attribute tissues",
+}
+
+
+class SampleError(ValueError):
+    """A file or sample that breaks a rule. The message names file, key, index and rule."""
+
+    def __init__(self, where: str, key: str | None, rule: str):
+        named = f"key {key!r}: " if key else ""
+        super().__init__(f"{where}: {named}{rule}")
+        self.parts = (where, key, rule)
+
+    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str | None, str]]:
+        """A reading process hands it to the training process."""
+        return SampleError, self.parts
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One solved conductor, checked.
+
+    sigma : (C, D, H, W) float32, S/m.
+    source : (D, H, W) float32, A/m^3; negative round the electrode that takes the current out.
+    u : (D, H, W) float32, V, 0 in air.
+    mask : (D, H, W) bool, True in tissue.
+    spacing : (3,) m.
+    source_point : (3,) m.
+    labels : (D, H, W) uint8, indices into our tissues, or None.
+    phantom : what must not be split.
+    name : where it is from.
+    return_point : (3,) m of the electrode of a pair that takes the current out, or None.
+    nodes : (D+1, H+1, W+1) float32, V, the truth at voxel corners where trilinear finite elements
+        made it, or None.
+    singularity : how the truth treats the source, 'subtraction' or 'nodal'.
+    """
+
+    sigma: np.ndarray
+    source: np.ndarray
+    u: np.ndarray
+    mask: np.ndarray
+    spacing: np.ndarray
+    source_point: np.ndarray
+    labels: np.ndarray | None
+    phantom: str
+    name: str
+    return_point: np.ndarray | None = None
+    nodes: np.ndarray | None = None
+    singularity: str = "subtraction"
+
+    @property
+    def shape(self) -> Grid:
+        D, H, W = self.source.shape
+        return D, H, W
+
+    @property
+    def current(self) -> float:
+        """Injected current, A."""
+        source = self.source if self.return_point is None else self.source.clip(min=0)
+        return float(source.sum(dtype=np.float64) * np.prod(self.spacing, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """How a user's files are to be read.
+
+    source_units : 'density' (A/m^3) or 'current' (A per voxel).
+    source_point : 'metres' or 'index'.
+    ends : how the current leaves, where the files do not say.
+
+    Raises
+    ------
+    ValueError
+        For another word.
+    """
+
+    source_units: str = "density"
+    source_point: str = "metres"
+    ends: Ends = Ends()
+
+    def __post_init__(self) -> None:
+        units, point = ("density", "current"), ("metres", "index")
+        one_of(units, "data.source_units", self.source_units, quoted=True)
+        one_of(point, "data.source_point", self.source_point, quoted=True)
+
+
+#: How files are read where nobody says otherwise: as we write them.
+OURS = Conventions()

@@ -1,0 +1,1 @@
+"""Exact solutions, and the cases that both solvers are held to."""

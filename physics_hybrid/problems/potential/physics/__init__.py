@@ -1,0 +1,1 @@
+"""-div(sigma grad phi) = f on voxels: operators, what is subtracted, solvers."""

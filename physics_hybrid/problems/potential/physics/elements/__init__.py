@@ -1,0 +1,1 @@
+"""Trilinear finite elements on the same voxels: independent of the finite volumes."""

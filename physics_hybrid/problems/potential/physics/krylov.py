@@ -1,0 +1,122 @@
+r"""Conjugate gradients with a multigrid preconditioner, batched: A x = b in every sample.
+
+(Saad, Iterative Methods for Sparse Linear Systems, 2003, alg. 9.1)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from physics_hybrid.problems.potential.physics.cycle import Multigrid
+from physics_hybrid.problems.potential.physics.flux import FluxOperator
+from physics_hybrid.problems.potential.physics.multipoint import MultipointOperator, Operator
+from physics_hybrid.problems.potential.physics.stencil import Stencil
+
+
+class SolverError(RuntimeError):
+    """A solve that did not reach its tolerance. Names the samples and how far they came."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """phi in volts, 0 in air; iterations of CG; relative residual |b - A x| / |b| of every
+    sample."""
+
+    phi: Float[Tensor, "K D H W"]
+    iterations: int
+    residual: Float[Tensor, " K"]
+
+
+def conjugate_gradients(
+    operator: Operator,
+    rhs: Float[Tensor, "K D H W"],
+    tolerance: float,
+    max_iterations: int = 200,
+    preconditioner: FluxOperator | None = None,
+) -> Solution:
+    """Solve A x = rhs to |rhs - A x| <= tolerance |rhs| in every sample; the true residual is
+    checked, not the recursion.
+
+    A sample that has converged is frozen while the others go on. rhs may have many sources for one
+    conductor: the operator and its multigrid levels are set up once. Where no current passes the
+    ends, A has the constants as its null space: rhs must sum to zero, and x is any of the
+    solutions.
+
+    preconditioner : whose multigrid cycle to use, where the operator itself has none.
+
+    Raises
+    ------
+    SolverError
+        If a sample is not there after `max_iterations`, or turns non-finite.
+    """
+    A = Stencil(operator.conductance) if isinstance(operator, FluxOperator) else operator
+    precondition = _cycle_of(operator, preconditioner)
+    size = _norm(rhs)
+    goal = tolerance * size
+    x = torch.zeros_like(rhs)
+    residual, done, restart = rhs, size == 0, True
+    direction, rz_before = x, size  # read only after the first iteration
+    iterations = 0
+    while iterations < max_iterations:
+        iterations += 1
+        z = precondition(residual)
+        rz = _dot(residual, z)
+        if restart:
+            direction = z
+        else:
+            direction = torch.addcmul(z, torch.where(done, 0.0, rz / rz_before), direction)
+        image = A(direction)
+        alpha = torch.where(done, 0.0, rz / _dot(direction, image))
+        x = torch.addcmul(x, alpha, direction)
+        residual = torch.addcmul(residual, alpha, image, value=-1)
+        rz_before, restart = rz, False
+        done = done | (_norm(residual) <= goal)
+        if bool(done.all()):
+            residual = rhs - A(x)
+            done = _norm(residual) <= goal
+            if bool(done.all()):
+                break
+            restart = True
+    relative = (_norm(residual) / size.clamp_min(torch.finfo(rhs.dtype).tiny)).flatten()
+    if not bool(done.all()):
+        raise SolverError(_unreached(done.flatten(), relative, tolerance, max_iterations))
+    phi = torch.where(A.diagonal > 0, x, 0.0)  # coarse corrections spill into air
+    return Solution(phi, iterations, relative)
+
+
+def _cycle_of(operator: Operator, preconditioner: FluxOperator | None) -> Multigrid:
+    """The multigrid cycle of the preconditioner, or of an operator that has one itself."""
+    if preconditioner is not None:
+        return Multigrid(preconditioner)
+    if isinstance(operator, MultipointOperator):
+        raise ValueError(
+            "a 27-point operator has no multigrid cycle of its own: give the 7-point one of the "
+            "same conductor as `preconditioner`"
+        )
+    return Multigrid(operator)
+
+
+def _dot(u: Float[Tensor, "K D H W"], v: Float[Tensor, "K D H W"]) -> Float[Tensor, "K 1 1 1"]:
+    """Scalar product in every sample."""
+    return (u * v).sum(dim=(1, 2, 3), keepdim=True)
+
+
+def _norm(u: Float[Tensor, "K D H W"]) -> Float[Tensor, "K 1 1 1"]:
+    """Euclidean norm in every sample."""
+    return _dot(u, u).sqrt()
+
+
+def _unreached(
+    done: Bool[Tensor, " K"], relative: Float[Tensor, " K"], tolerance: float, max_iterations: int
+) -> str:
+    """What to say of samples that are not done."""
+    bad = (~done).nonzero().flatten().tolist()
+    where = ", ".join(f"sample {b} is at {float(relative[b]):.2e}" for b in bad[:8])
+    return (
+        f"conjugate gradients did not reach a relative residual of {tolerance:g} in "
+        f"{max_iterations} iterations: {where} ({relative.dtype}; a tolerance near the rounding of "
+        "the type cannot be reached; tissue round the source that is cut off from the way out has "
+        "no solution)"
+    )

@@ -1,0 +1,96 @@
+"""A network and a scene make a potential.
+
+Networks see one electrode at a time: of a pair, two predictions are subtracted. The sum of both
+electrodes' potentials has a surface of zeros, where a multiplicative correction would have a pole.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from physics_hybrid.grid import Grid
+from physics_hybrid.problems.potential.physics.conductor import zero_mean
+from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.scene import Scene
+
+
+def coordinates(grid: Grid, kind: str, device: torch.device) -> Float[Tensor, "3 D H W"]:
+    """X, Y, Z in [-1, 1] on a grid, indexing 'ij'.
+
+    kind : cell, centres at (2 i + 1) / N - 1, which line grids of different resolution up; or node,
+        linspace(-1, 1, N).
+
+    Raises
+    ------
+    ValueError
+        Another kind.
+    """
+    if kind == "cell":
+        axes = [(2 * torch.arange(n, device=device) + 1) / n - 1 for n in grid]
+    elif kind == "node":
+        axes = [torch.linspace(-1, 1, n, device=device) for n in grid]
+    else:
+        raise ValueError(f"problem.coordinates must be cell or node; got {kind!r}")
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def model_inputs(scene: Scene, kind: str = "cell") -> Float[Tensor, "rows C+4 D H W"]:
+    """The channel stack: sigma in S/m, source in A/m^3, X, Y, Z (see `coordinates` for `kind`).
+
+    A pair gives 2 B rows of one electrode each, first those that bring the current in, then those
+    that take it out, all with a positive source.
+    """
+    grid = coordinates(scene.shape, kind, scene.sigma.device).expand(len(scene), -1, -1, -1, -1)
+    if scene.return_point is None:
+        sources = [scene.source]
+    else:
+        sources = [scene.source.clamp_min(0), (-scene.source).clamp_min(0)]
+    return torch.cat([torch.cat([scene.sigma, f[:, None], grid], dim=1) for f in sources])
+
+
+def superpose(
+    phi: Float[Tensor, "rows D H W"], scene: Scene, ends: Ends
+) -> Float[Tensor, "B D H W"]:
+    """One potential a sample, of one a row of `model_inputs`.
+
+    Zero mean over tissue where no current passes the ends.
+    """
+    if scene.return_point is not None:
+        phi = phi[: len(scene)] - phi[len(scene) :]
+    return zero_mean(phi, scene.tissue) if ends.floating else phi
+
+
+def baseline_potential(
+    baseline: nn.Module, scene: Scene, ends: Ends
+) -> Float[Tensor, "B D H W"]:
+    """phi of a baseline alone (`baseline.py`), V; 0 in air."""
+    parts = []
+    for point in scene.electrodes:
+        phi = baseline(scene.sigma, point, scene.current, scene.spacing)
+        parts.append(phi[:, 0] * scene.tissue)
+    return superpose(torch.cat(parts), scene, ends)
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A network as a solver: `Surrogate(network, ends)(scene)` is phi (B, D, H, W) in V.
+
+    network : a `HybridWrapper`.
+    ends : how the current leaves.
+    coordinates : channels that the network sees, cell or node.
+    """
+
+    network: nn.Module
+    ends: Ends = Ends()
+    coordinates: str = "cell"
+
+    def __call__(self, scene: Scene) -> Float[Tensor, "B D H W"]:
+        inputs = model_inputs(scene, self.coordinates)
+        spacing = scene.spacing.repeat(len(inputs) // len(scene), 1)
+        return superpose(self.network(inputs, spacing)[:, 0], scene, self.ends)
+
+    def baseline(self, scene: Scene) -> Float[Tensor, "B D H W"]:
+        """What the network corrects."""
+        return baseline_potential(self.network.baseline, scene, self.ends)
