@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-#: `physics_hybrid.potential...`, `python -m physics_hybrid.benchmark` and the like, for one release.
+#: `physics_hybrid.potential...`, `python -m physics_hybrid benchmark` and the like, for one release.
 __path__.append(str(Path(__file__).parent / "old_names"))
 
 
@@ -14,7 +14,7 @@ def load_pretrained(device="cpu", folder=None):
     device : str or torch.device
         Where it runs: cpu, cuda, mps.
     folder : path or None
-        What `python -m physics_hybrid.ship` wrote; None: the model inside this package.
+        What `python -m physics_hybrid ship` wrote; None: the model inside this package.
 
     Raises
     ------

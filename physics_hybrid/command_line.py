@@ -13,6 +13,17 @@ from pathlib import Path
 from typing import Any
 
 
+def _conf() -> Path:
+    """The folder of the configuration: inside an installed package, beside it in a clone."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+#: Every choice: one folder a group, a comment for each key.
+CONF = _conf()
+
+
 class UsageError(ValueError):
     """Something on the command line is wrong; the message says what to type instead."""
 

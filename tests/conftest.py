@@ -84,7 +84,7 @@ def trained(tmp_path_factory):
 
     def call(*overrides) -> Path:
         if overrides not in runs:
-            from physics_hybrid.measure import configuration
+            from physics_hybrid.evidence.bench import configuration
             from physics_hybrid.run.train import train
 
             quiet.setattr("physics_hybrid.problems.potential.problem.Potential.draw", lambda *_: {})

@@ -77,7 +77,7 @@ def metrics(run: Path) -> dict[str, str]:
 
 def train(root: Path, out: Path, name: str) -> None:
     words = [o.replace("OUT", str(out)) for o in (*TINY, *TRAININGS[name], f"run={name}", f"runs_folder={out}/runs")]
-    launcher = ["-m", "physics_hybrid.torchrun", "--standalone", "--nproc-per-node", "2"] if name == "ranks" else []
+    launcher = ["-m", "physics_hybrid.torchrun", "--standalone", "--nproc-per-node", "2"] if name == "ranks" else []  # the name that old commits have
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     done = subprocess.run([sys.executable, *launcher, str(root / "train.py"), *words], cwd=out, env=environment, capture_output=True, text=True)
     if done.returncode != 0:

@@ -148,7 +148,7 @@ def main(overrides: list[str]) -> None:
         print(f"cannot pretend with torch {torch.__version__}")
         sys.exit(CANNOT_PRETEND)
 
-    from physics_hybrid.measure import configuration
+    from physics_hybrid.evidence.bench import configuration
     from physics_hybrid.run.train import train
 
     with PretendCuda():

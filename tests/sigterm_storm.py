@@ -4,7 +4,7 @@
 
 One training of two ranks under torchrun is stopped and started again and again, each time from where it was: the moments are counted from the start of
 the launcher (every third), or from when the ranks have met, which on a busy machine takes as long as it likes. Prints a line for each stop and exits 0 only
-if all held, and a state was saved at least once. (That a training stopped and started again gives the bits of one never stopped: test_cluster.py.)
+if all held, and a state was saved at least once. (That a training stopped and started again gives the bits of one never stopped: test_ranks.py.)
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from physics_hybrid.training import checkpoint
-from tests.test_cluster import start, wait_for
+from tests.cluster.test_ranks import start, wait_for
 
 
 def main() -> int:

@@ -106,7 +106,7 @@ def test_one_node_is_one_torchrun(job):
     assert done.returncode == 0, done.printed
     (words,) = called(log, "python")
     assert words[:2] == ["threads=2", f"in={job.folder}"]  # 8 CPUs, 4 ranks
-    assert words[2:] == ["-m", "physics_hybrid.torchrun", "--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", words[9], "--node-rank", "0",
+    assert words[2:] == ["-m", "physics_hybrid", "torchrun", "--nnodes", "1", "--master-addr", "127.0.0.1", "--master-port", words[9], "--node-rank", "0",
                          "--nproc-per-node", "4", "train.py", "run=limb", "experiment=base", "data.grid=[*]", "seed=3"]
     assert 61000 <= int(words[9]) < 65536
     assert not called(log, "pbsdsh")
@@ -161,7 +161,7 @@ def test_a_cell_of_a_study_is_a_run_like_any_other_and_goes_on_alone(job):
     done, log = job("study.pbs", ["gpu01"], STUDY="seeds", OVERRIDES="experiment=base", PREPARED=cell, PBS_JOBID="48213[7].pbs01", PBS_ARRAY_INDEX="7", TRAINING="85")
     assert done.returncode == 85, done.printed
     asked, words = called(log, "python")
-    assert asked[2:] == ["-m", "physics_hybrid.study", "seeds", "experiment=base", "--output", "runs/seeds", "--array-index", "7", "--prepare"]
+    assert asked[2:] == ["-m", "physics_hybrid", "study", "seeds", "experiment=base", "--output", "runs/seeds", "--array-index", "7", "--prepare"]
     assert words[-5:] == ["train.py", "run=coarse-1-2_100_seed1", "experiment=base", "seed=1", "runs_folder='runs/seeds'"]
     (again,) = called(log, "qsub")
     assert again[-1] == "pbs/train.pbs"

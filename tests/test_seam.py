@@ -241,7 +241,7 @@ def weights(folder: Path, run: str) -> Tensor:
 
 def start(folder: Path, *overrides: str, ranks: int = 1) -> subprocess.Popen:
     root = str(Path(__file__).resolve().parents[1])
-    launcher = ["-m", "physics_hybrid.torchrun", "--standalone", "--nproc-per-node", str(ranks)]
+    launcher = ["-m", "physics_hybrid", "torchrun", "--standalone", "--nproc-per-node", str(ranks)]
     words = [sys.executable, *(launcher if ranks > 1 else []), __file__, f"runs_folder={folder}/runs"]
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(

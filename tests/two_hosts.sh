@@ -36,7 +36,7 @@ host() { # host LETTER: what a node of the job runs
     # shellcheck disable=SC2016  # the host's own shell expands it
     ip netns exec "$id$1" unshare --uts sh -c 'hostname "host$0"; exec "$@"' "$1" \
         env PBS_JOBID=1.server PBS_NODEFILE="$work/nodefile" OMP_NUM_THREADS=1 \
-        "$python" -m physics_hybrid.torchrun --nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_endpoint hosta:29400 --rdzv_id 1 \
+        "$python" -m physics_hybrid torchrun --nnodes 2 --nproc_per_node 1 --rdzv_backend c10d --rdzv_endpoint hosta:29400 --rdzv_id 1 \
         "$root/train.py" "${options[@]}" run=hosts
 }
 host a > "$work/a.log" 2>&1 & a=$!
@@ -44,7 +44,7 @@ host b > "$work/b.log" 2>&1 & b=$!
 wait $a || { cat "$work/a.log" "$work/b.log"; exit 1; }
 wait $b || { cat "$work/a.log" "$work/b.log"; exit 1; }
 grep -m1 "rank 0 of 2" "$work/a.log"
-"$python" -m physics_hybrid.torchrun --standalone --nproc_per_node 2 "$root/train.py" "${options[@]}" run=one_host > "$work/one.log" 2>&1 || { cat "$work/one.log"; exit 1; }
+"$python" -m physics_hybrid torchrun --standalone --nproc_per_node 2 "$root/train.py" "${options[@]}" run=one_host > "$work/one.log" 2>&1 || { cat "$work/one.log"; exit 1; }
 "$python" - "$work/runs" <<'PY'
 import json, pathlib, sys
 runs = pathlib.Path(sys.argv[1])

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from physics_hybrid.launch import initialize
+from physics_hybrid.cluster.machine import initialize
 from physics_hybrid.problem import Batch, Place, Problem, TestSet
 from physics_hybrid.report.markdown import aggregate, metrics_table, table
 from physics_hybrid.run.load import load, readers, recipe_of

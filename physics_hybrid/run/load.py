@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from physics_hybrid.launch import Machine
+from physics_hybrid.cluster.machine import Machine
 from physics_hybrid.models import model_files
 from physics_hybrid.problem import Config, Recipe
 from physics_hybrid.run import folder as run_folder

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from physics_hybrid.launch import Machine
+from physics_hybrid.cluster.machine import Machine
 
 CHUNK = 1 << 22
 

@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from physics_hybrid.heartbeat import LOST_RANK_EXIT_CODE, Heartbeat
-from physics_hybrid.launch import Machine, agreed, finalize, initialize
+from physics_hybrid.cluster.heartbeat import LOST_RANK_EXIT_CODE, Heartbeat
+from physics_hybrid.cluster.machine import Machine, agreed, finalize, initialize
+from physics_hybrid.cluster.signals import Signals
 from physics_hybrid.problem import Place, Problem, Recipe
 from physics_hybrid.report.curve import training_curve
 from physics_hybrid.run import folder as run_folder
@@ -24,7 +25,6 @@ from physics_hybrid.run.load import readers, recipe_of, weights_of
 from physics_hybrid.run.provenance import provenance
 from physics_hybrid.run.staging import staged
 from physics_hybrid.training import checkpoint
-from physics_hybrid.training.signals import Signals
 from physics_hybrid.training.tracker import Tracker
 from physics_hybrid.training.trainer import Trainer, TrainingSettings
 

@@ -29,12 +29,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from physics_hybrid.launch import Machine
+from physics_hybrid.cluster.machine import Machine
+from physics_hybrid.cluster.signals import Signals
 from physics_hybrid.models import model_files
 from physics_hybrid.problem import Problem
 from physics_hybrid.training import checkpoint
 from physics_hybrid.training.clipping import clipper
-from physics_hybrid.training.signals import Signals
 from physics_hybrid.training.tracker import Tracker
 
 

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 RANK = """
 import torch
-from physics_hybrid import launch
+from physics_hybrid.cluster import machine as launch
 from physics_hybrid.models.unet import UNet3D
 
 rank = launch.initialize("cpu").rank
@@ -67,7 +67,7 @@ def test_two_ranks_agree_with_the_whole(tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(RANK)
     done = subprocess.run(
-        [sys.executable, "-m", "physics_hybrid.torchrun", "--standalone", "--nproc_per_node", "2", str(script)],
+        [sys.executable, "-m", "physics_hybrid", "torchrun", "--standalone", "--nproc_per_node", "2", str(script)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr

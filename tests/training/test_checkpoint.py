@@ -103,7 +103,7 @@ def test_pickled_code_is_refused(tmp_path):
 def test_models_in_physicsnemos_format_replace_each_other_whole(tmp_path, monkeypatch):
     from physicsnemo.utils.checkpoint import load_checkpoint
 
-    from physics_hybrid.launch import initialize
+    from physics_hybrid.cluster.machine import initialize
     from physics_hybrid.models.fno import ResidualFNO
 
     initialize("cpu")
@@ -136,7 +136,7 @@ def test_a_damaged_model_is_named(tmp_path):
 
 
 def test_models_are_saved_without_git_and_inside_a_repository_without_a_commit(tmp_path, monkeypatch):
-    from physics_hybrid.launch import initialize
+    from physics_hybrid.cluster.machine import initialize
     from physics_hybrid.models.fno import ResidualFNO
 
     initialize("cpu")
@@ -157,7 +157,7 @@ def test_models_are_saved_without_git_and_inside_a_repository_without_a_commit(t
 
 def test_the_only_copy_of_a_model_is_put_back(tmp_path, monkeypatch):
     """Killed between the two renames of `save_model`, and then the disk is full."""
-    from physics_hybrid.launch import initialize
+    from physics_hybrid.cluster.machine import initialize
     from physics_hybrid.models.fno import ResidualFNO
 
     initialize("cpu")

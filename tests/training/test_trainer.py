@@ -10,9 +10,9 @@ from physicsnemo.core.module import Module
 from torch import nn
 from tqdm import tqdm
 
-from physics_hybrid.launch import Machine, initialize
+from physics_hybrid.cluster.machine import Machine, initialize
+from physics_hybrid.cluster.signals import Requeue, Signals
 from physics_hybrid.training import checkpoint
-from physics_hybrid.training.signals import Requeue, Signals
 from physics_hybrid.training.tracker import TensorBoardTracker, Tracker, WandbTracker
 from physics_hybrid.training.trainer import Trainer, TrainingSettings, TrainingStopped
 

@@ -37,14 +37,14 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path | str | None = None, device: torch.device | str = "cpu") -> Predictor:
-        """What `python -m physics_hybrid.ship` wrote into `folder` (None: into the package). FileNotFoundError where there is nothing."""
+        """What `python -m physics_hybrid ship` wrote into `folder` (None: into the package). FileNotFoundError where there is nothing."""
         from physics_hybrid.models.model_files import load_model
 
         folder = FOLDER if folder is None else Path(folder)
         weights, about, card = (folder / f"{NAME}{suffix}" for suffix in (".mdlus", ".json", ".md"))
         missing = [p for p in (weights, about) if not p.exists()]
         if missing:
-            raise FileNotFoundError(f"{missing[0]} does not exist: no model is shipped there; python -m physics_hybrid.ship RUN_FOLDER makes one of a training")
+            raise FileNotFoundError(f"{missing[0]} does not exist: no model is shipped there; python -m physics_hybrid ship RUN_FOLDER makes one of a training")
         facts = json.loads(about.read_text())
         return cls(load_model(weights), Ends(**facts["ends"]), facts["coordinates"], facts, card.read_text() if card.exists() else "").to(device)
 

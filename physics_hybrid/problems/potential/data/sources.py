@@ -21,6 +21,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from physics_hybrid.cluster.signals import quiet_worker
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.batch import collate, components
 from physics_hybrid.problems.potential.bodies.tissues import TISSUES
@@ -31,7 +32,6 @@ from physics_hybrid.problems.potential.data.splits import split_by_phantom
 from physics_hybrid.problems.potential.data.stream import Bodies, LimbStream, Solver
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.training.order import Done, Endless, Stored
-from physics_hybrid.training.signals import quiet_worker
 
 #: What a GPU solves at once unless data.solve_together says otherwise may take this share of its memory, at so many bytes for each voxel (measured: 310 to
 #: 330 in float64). A solve of a few limbs is bound by some 8000 kernel launches; 24 GB hold 20 limbs of 96x48x48 in that share, 140 GB hold 120.

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from physics_hybrid.problems.potential.physics.multigrid import Multigrid
 from physics_hybrid.problems.potential.physics.flux import FluxOperator
+from physics_hybrid.problems.potential.physics.multigrid import Multigrid
 from physics_hybrid.problems.potential.physics.multipoint import MultipointOperator, Operator
 from physics_hybrid.problems.potential.physics.stencil import Stencil
 

@@ -170,7 +170,7 @@ def test_grids_in_turn_are_solved_ahead_in_the_same_order(limbs, numbers):
 FINDS = """
 import sys, torch
 from dataclasses import replace
-from physics_hybrid.launch import initialize
+from physics_hybrid.cluster.machine import initialize
 from physics_hybrid.problems.potential.data.sources import FileData
 machine = initialize("cpu")
 data = FileData(sys.argv[1], 1, 0, torch.device("cpu"), {"train": 0.5, "validation": 0.25, "test": 0.25}, on_error="skip", rank=machine.rank, world_size=2)
@@ -186,7 +186,7 @@ except RuntimeError as error:
 def test_ranks_that_find_different_samples_say_so_and_do_not_wait_for_each_other(tmp_path, sample_arrays):
     for i in range(4):
         np.savez(tmp_path / f"{i}.npz", **{**sample_arrays, "sigma": sample_arrays["sigma"] * (1 + i)})
-    words = [sys.executable, "-m", "physics_hybrid.torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", sys.executable, "-c", FINDS, str(tmp_path)]
+    words = [sys.executable, "-m", "physics_hybrid", "torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", sys.executable, "-c", FINDS, str(tmp_path)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.count("ranks have found different samples under data.path: rank 0 4, rank 1 3") == 2 and "on_error=skip" in done.stdout, done.stderr
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from physics_hybrid import validate as program
-from physics_hybrid.measure import bench
+from physics_hybrid.evidence.bench import bench
+from physics_hybrid.problems.potential.evidence import validate as program
+from physics_hybrid.problems.potential.evidence.pages import fill, truth
+from physics_hybrid.problems.potential.evidence.validate import SOLVERS, validate
 from physics_hybrid.problems.potential.exact.cases import (
     BONE,
     FE,
@@ -28,8 +30,6 @@ from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.elements.solve import solve_elements
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.physics.solve import solve
-from physics_hybrid.readme import fill, truth
-from physics_hybrid.validate import SOLVERS, validate
 
 CASES = {case.name: case for case in cases()}
 GROUNDED = CASES["box, isotropic layers, grounded"]

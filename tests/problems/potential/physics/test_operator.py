@@ -8,10 +8,10 @@ import torch
 
 from physics_hybrid.problems.potential.exact.box import layered_box
 from physics_hybrid.problems.potential.physics.conductor import Conductor, outside_sphere
-from physics_hybrid.problems.potential.physics.multigrid import Multigrid
 from physics_hybrid.problems.potential.physics.electrodes import PointSource, nodal_source
 from physics_hybrid.problems.potential.physics.flux import FluxOperator
 from physics_hybrid.problems.potential.physics.krylov import SolverError, conjugate_gradients
+from physics_hybrid.problems.potential.physics.multigrid import Multigrid
 from physics_hybrid.problems.potential.physics.point_source import face_current_density, potential
 from physics_hybrid.problems.potential.physics.solve import solve
 from physics_hybrid.problems.potential.physics.stencil import Stencil

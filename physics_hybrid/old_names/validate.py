@@ -1,0 +1,6 @@
+"""Now `python -m physics_hybrid validate`."""
+
+from physics_hybrid.old_names import hand_on
+
+if __name__ == "__main__":
+    hand_on("validate")

@@ -1,0 +1,1 @@
+"""How right and how fast the potential is: these know limbs and solvers."""
