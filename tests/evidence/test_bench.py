@@ -1,13 +1,14 @@
 """The measuring scripts measure what they say, at a size of seconds; nothing here is held to a time."""
 
 import json
+import re
 
 import pytest
 
 from physics_hybrid.evidence import peak_memory
 from physics_hybrid.evidence.bench import bench
 from physics_hybrid.problems.potential.evidence import step_overhead
-from physics_hybrid.problems.potential.evidence.pages import fill, results
+from physics_hybrid.problems.potential.evidence.pages import PAGES, ROOT, fill, linked, put, results
 
 SMALL = ["data.grid=[16,12,12]", "model.backbone.modes=[3,3,3]", "model.backbone.width=8", "training.device=cpu", "training.threads=1"]
 
@@ -53,9 +54,56 @@ def test_readme_is_filled_from_the_files_of_a_run(tmp_path):
         fill("nothing", "results", "x")
 
 
-def test_readme_has_a_place_for_all_that_is_filled_in():
-    from physics_hybrid.problems.potential.evidence.pages import ROOT
+def pages():
+    """README.md and the pages of docs/, by their place."""
+    return {p.relative_to(ROOT).as_posix(): p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 
-    text = (ROOT / "README.md").read_text()
-    for name in ("results", "overhead", "memory", "shipped", "validation", "rates", "scaling", "matrix", "benchmark"):
-        fill(text, name, "x")
+
+def test_every_table_has_one_place_and_no_place_is_forgotten():
+    places = {}
+    for page, path in pages().items():
+        text = path.read_text()
+        for name in re.findall(r"^<!-- (\w+) -->$", text, re.MULTILINE):
+            assert name not in places, f"{name} is on {places.get(name)} and on {page}"
+            assert "\nx\n" in fill(text, name, "x")
+            places[name] = page
+    assert places == PAGES
+
+
+def test_a_table_goes_to_its_page_and_to_no_other(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for page in {*PAGES.values()}:
+        (tmp_path / page).write_text("".join(f"<!-- {n} -->\nold\n<!-- /{n} -->\n" for n, p in PAGES.items() if p == page))
+    before = {page: (tmp_path / page).read_text() for page in PAGES.values()}
+    put("rates", "new", tmp_path)
+    changed = [page for page, text in before.items() if (tmp_path / page).read_text() != text]
+    assert set(changed) == {"docs/truth.md"}
+    assert (tmp_path / "docs/truth.md").read_text() == before["docs/truth.md"].replace("<!-- rates -->\nold", "<!-- rates -->\nnew")
+    (tmp_path / "docs/truth.md").write_text("nothing")
+    with pytest.raises(ValueError, match=r"docs/truth\.md has no place for 'rates'"):
+        put("rates", "new", tmp_path)
+
+
+def test_a_picture_is_linked_from_where_its_page_lies(monkeypatch):
+    assert linked("a.png", "benchmark") == "a.png"
+    assert linked("a.png", "results") == "docs/a.png"
+    monkeypatch.setitem(PAGES, "benchmark", "docs/more/benchmark.md")
+    assert linked("a.png", "benchmark") == "../a.png"
+
+
+def headings(text):
+    """As mkdocs and code hosts make them into anchors."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(p for p in pages() if p != "README.md")])
+def test_links_and_pictures_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("http")]
+    for link in links:
+        place, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / place if place else ROOT / page
+        assert target.exists(), f"{page} links to {link}"
+        if anchor:
+            assert anchor in headings(target.read_text()), f"{page} links to {link}"

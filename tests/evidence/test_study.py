@@ -20,7 +20,7 @@ from physics_hybrid.evidence.study import (
     run,
     summarise,
 )
-from physics_hybrid.problems.potential.evidence.pages import fill, worth
+from physics_hybrid.problems.potential.evidence.pages import PAGES, fill, worth
 from tests.conftest import ROOT
 
 NAMES = sorted(p.stem for p in (ROOT / "conf" / "study").glob("*.yaml"))
@@ -119,7 +119,7 @@ def test_means_spreads_and_paired_ratios(tiny, tmp_path):
     page = fill("<!-- study -->\nold\n<!-- /study -->\n", "study", worth(tmp_path, tmp_path))
     assert table in page
     assert "old" not in page
-    assert "(docs/hybrid_value_tiny.png)" in page
+    assert "](hybrid_value_tiny.png)" in page
     assert (tmp_path / "docs/hybrid_value_tiny.png").exists()
     rows[0]["steps"] = 11
     assert "unequal budgets: 10, 11" in markdown(summarise(rows, tiny), rows, tiny)
@@ -160,8 +160,8 @@ def test_a_real_failure_is_reported_and_a_job_script_gets_the_overrides(tmp_path
     assert "model.compositoin=direct" in path.read_text().splitlines()
 
 
-def test_there_is_a_place_in_the_readme():
-    fill((ROOT / "README.md").read_text(), "study", "x")
+def test_there_is_a_place_for_it():
+    fill((ROOT / PAGES["study"]).read_text(), "study", "x")
 
 
 @pytest.mark.parametrize(("content", "message"), [

@@ -128,9 +128,9 @@ def test_the_rival_fno_keeps_the_same_modes_as_ours():
         net.check_grid((16, 3, 12))
 
 
-def test_the_readme_takes_table_and_figure(made, tmp_path):
+def test_its_page_takes_table_and_figure(made, tmp_path):
     from physics_hybrid.problems.potential.evidence.pages import pictured
 
-    text = pictured(made[0] / "benchmark.json", benchmark.tables, "caption", tmp_path)
+    text = pictured(made[0] / "benchmark.json", "benchmark", benchmark.tables, "caption", tmp_path)
     assert "| multigrid 0.1 (float32) |" in text
     assert (tmp_path / "docs/benchmark.png").exists()

@@ -133,10 +133,10 @@ def test_a_wrong_grid_on_the_command_line_is_explained(text):
     assert matrix.grids_of("48x24x24,9x8x7") == [(48, 24, 24), (9, 8, 7)]
 
 
-def test_the_readme_takes_table_and_figure(made, tmp_path):
+def test_its_page_takes_table_and_figure(made, tmp_path):
     from physics_hybrid.problems.potential.evidence.pages import pictured
 
-    text = pictured(made[0] / "resolution_matrix.json", matrix.matrix_table, "caption", tmp_path)
+    text = pictured(made[0] / "resolution_matrix.json", "matrix", matrix.matrix_table, "caption", tmp_path)
     assert "| trained on |" in text
-    assert "(docs/resolution_matrix.png)" in text
+    assert "](resolution_matrix.png)" in text
     assert (tmp_path / "docs/resolution_matrix.png").exists()

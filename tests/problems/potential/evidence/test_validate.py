@@ -52,7 +52,7 @@ def test_both_solvers_meet_every_quick_demand(quick):
     assert sorted(kinds) == sorted(2 * ["grounded", "robin", "sink", "pair"])
 
 
-def test_files_agree_and_fill_the_readme(quick, tmp_path):
+def test_files_agree_and_fill_their_page(quick, tmp_path):
     result, folder = quick
     stored = json.loads((folder / "validate.json").read_text())
     assert stored == json.loads(json.dumps(result))
