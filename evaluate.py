@@ -1,4 +1,6 @@
-"""Test a trained operator: `python evaluate.py checkpoint=runs/NAME resolutions=[[96,48,48],[192,96,96]]`."""
+"""Test a trained operator: `python evaluate.py checkpoint=runs/NAME
+resolutions=[[96,48,48],[192,96,96]]`.
+"""
 
 import sys
 

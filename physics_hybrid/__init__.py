@@ -1,8 +1,11 @@
-"""Neural operators that learn corrections to physics. `load_pretrained()` gives the one that is shipped; importing this package imports nothing heavy."""
+"""Neural operators that learn corrections to physics. `load_pretrained()` gives the one that is
+shipped; importing this package imports nothing heavy.
+"""
 
 from pathlib import Path
 
-#: `physics_hybrid.potential...`, `python -m physics_hybrid benchmark` and the like, for one release.
+#: `physics_hybrid.potential...`, `python -m physics_hybrid benchmark` and the like, for one
+#: release.
 __path__.append(str(Path(__file__).parent / "old_names"))
 
 

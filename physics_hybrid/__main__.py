@@ -1,4 +1,6 @@
-"""python -m physics_hybrid VERB [arguments]: all that train.py and evaluate.py do, and what measures it."""
+"""python -m physics_hybrid VERB [arguments]: all that train.py and evaluate.py do, and what
+measures it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ def main(words: list[str]) -> None:
     if verb not in known():
         near = difflib.get_close_matches(verb, known(), n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"error: there is no verb {verb!r}{hint} (python -m physics_hybrid --help)", file=sys.stderr)
+        print(
+            f"error: there is no verb {verb!r}{hint} (python -m physics_hybrid --help)",
+            file=sys.stderr,
+        )
         sys.exit(2)
     sys.argv[0] = f"-m physics_hybrid {verb}"  # what messages and usage lines call the program
     importlib.import_module(known()[verb]).main(arguments)

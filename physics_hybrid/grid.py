@@ -25,7 +25,8 @@ def is_grid(value: object) -> bool:
 
 
 def along(values: Tensor, axis: int) -> Tensor:
-    """Values of the positions along an axis, shaped to meet a field: (B, n) -> (B, n, 1, 1) for axis 0.
+    """Values of the positions along an axis, shaped to meet a field: (B, n) -> (B, n, 1, 1) for
+    axis 0.
 
     (n,) counts as one for all samples: (1, n, 1, 1).
     """

@@ -4,11 +4,12 @@
        |                           |
        '-- build_model -- predictor '-- loss, validate, draw, predict
 
-A problem is one folder and its conf files. `conf/problem/NAME.yaml` names its recipe (`_target_`), a
-class that takes the whole resolved configuration. To add one, see CONTRIBUTING.md; `tests/test_seam.py`
-holds a complete one in a page.
+A problem is one folder and its conf files. `conf/problem/NAME.yaml` names its recipe (`_target_`),
+a class that takes the whole resolved configuration. To add one, see CONTRIBUTING.md;
+`tests/test_seam.py` holds a complete one in a page.
 
-A batch is the problem's own: it has `len` and `names`. So is a prediction. The run never looks inside.
+A batch is the problem's own: it has `len` and `names`. So is a prediction. The run never looks
+inside.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ class Problem(Protocol[B, P]):
     def predict(self, model: nn.Module, batch: B) -> P: ...
 
     def summary(self, tables: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Path]]:
-        """What the report says beyond the main table, Markdown, and figures of all test sets by name.
+        """What the report says beyond the main table, Markdown, and figures of all test sets by
+        name.
 
         tables : test set -> metric -> statistic (`report.markdown.aggregate`).
         """
@@ -198,12 +200,13 @@ class Certifies(Protocol):
 def refuse_foreign(config: Config, group: str, known: set[str], problem: str) -> None:
     """Raise ValueError where a group of the configuration has keys that a problem does not know.
 
-    It belongs to another problem then: conf stays flat, and `model=`, `data=`, `loss=` name files of
-    all problems.
+    It belongs to another problem then: conf stays flat, and `model=`, `data=`, `loss=` name files
+    of all problems.
     """
     strange = sorted(set(config.get(group) or {}) - known)
     if strange:
         raise ValueError(
-            f"problem={problem} does not know {group}.{strange[0]}: {group}=... names a file of another "
-            f"problem, or one of another version; choose one of conf/{group} that is made for {problem}"
+            f"problem={problem} does not know {group}.{strange[0]}: {group}=... names a file of"
+            f" another problem, or one of another version; choose one of conf/{group} that is made"
+            f" for {problem}"
         )

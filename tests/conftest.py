@@ -1,4 +1,6 @@
-"""Shared by all tests: small limbs, solved batches, and a way to run the programs as a user does."""
+"""Shared by all tests: small limbs, solved batches, and a way to run the programs as a user
+does.
+"""
 
 import os
 import subprocess
@@ -6,7 +8,8 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("WANDB_MODE", "disabled")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run beside each other
+# before torch is imported: tests run beside each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 import numpy as np
@@ -17,7 +20,10 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 
 #: The limbs of conf/data/stream.yaml, without jitter of the box.
-LIMBS = {**yaml.safe_load((ROOT / "conf/data/stream.yaml").read_text())["phantom"], "extent_jitter": 0.0}
+LIMBS = {
+    **yaml.safe_load((ROOT / "conf/data/stream.yaml").read_text())["phantom"],
+    "extent_jitter": 0.0,
+}
 
 
 def limb_distribution(**change):
@@ -52,18 +58,41 @@ def exact_batch(limbs):
     from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
     from physics_hybrid.problems.potential.physics.solve import solve
 
-    batch = LimbStream(limbs, (24, 14, 13), 3, "train", Solver(), torch.device("cpu")).batch(range(2))
+    batch = LimbStream(limbs, (24, 14, 13), 3, "train", Solver(), torch.device("cpu")).batch(
+        range(2)
+    )
+
     def double(t):
         return t.double() if t.is_floating_point() else t
-    batch = dataclasses.replace(batch, **{k: double(getattr(batch, k)) for k in ("sigma", "source", "spacing", "source_point", "current")})
+
+    batch = dataclasses.replace(
+        batch,
+        **{
+            k: double(getattr(batch, k))
+            for k in ("sigma", "source", "spacing", "source_point", "current")
+        },
+    )
     phi = solve(batch.conductor("grounded"), batch.point_source(), 1e-12).phi
     return dataclasses.replace(batch, u=phi)
 
 
 #: Overrides that make a training of seconds, by what they belong to.
 TINY = {
-    "always": ["training.epochs=2", "training.threads=1", "training.device=cpu", "data.workers=0", "evaluation.samples=2", "model.statistics_samples=2", "tracker=none"],
-    "limbs": ["data.grid=[16,12,12]", "data.samples_per_epoch=6", "data.validation_samples=2", "evaluation.resolutions=[[16,12,12],[32,24,24]]"],
+    "always": [
+        "training.epochs=2",
+        "training.threads=1",
+        "training.device=cpu",
+        "data.workers=0",
+        "evaluation.samples=2",
+        "model.statistics_samples=2",
+        "tracker=none",
+    ],
+    "limbs": [
+        "data.grid=[16,12,12]",
+        "data.samples_per_epoch=6",
+        "data.validation_samples=2",
+        "evaluation.resolutions=[[16,12,12],[32,24,24]]",
+    ],
     "files": ["data=files"],
     "fno": ["model.backbone.modes=[3,3,3]", "model.backbone.width=8", "model.backbone.depth=2"],
     "unet": ["model=unet", "model.backbone.width=4", "model.backbone.levels=2"],
@@ -72,14 +101,18 @@ TINY = {
 
 def tiny_overrides(folder: Path, groups, overrides) -> list[str]:
     words = [o for group in ("always", *groups) for o in TINY[group]]
-    words += [f"runs_folder={folder / 'runs'}"] + ([f"data.folder={folder / 'data'}"] if "limbs" in groups else [])
+    words += [f"runs_folder={folder / 'runs'}"] + (
+        [f"data.folder={folder / 'data'}"] if "limbs" in groups else []
+    )
     named = {o.split("=")[0] for o in overrides}
     return [w for w in words if w.split("=")[0] not in named] + list(overrides)
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """Run folders of trainings of seconds, in this process and without pictures: `trained(*overrides)`; the same overrides give the same folder."""
+    """Run folders of trainings of seconds, in this process and without pictures:
+    `trained(*overrides)`; the same overrides give the same folder.
+    """
     home, runs, quiet = tmp_path_factory.mktemp("trained"), {}, pytest.MonkeyPatch()
 
     def call(*overrides) -> Path:
@@ -89,9 +122,15 @@ def trained(tmp_path_factory):
 
             quiet.setattr("physics_hybrid.problems.potential.problem.Potential.draw", lambda *_: {})
             for name in ("slices", "errors_by_distance"):
-                quiet.setattr(f"physics_hybrid.problems.potential.figures.{name}", lambda *_: Path("none.png"))
+                quiet.setattr(
+                    f"physics_hybrid.problems.potential.figures.{name}", lambda *_: Path("none.png")
+                )
             quiet.setattr("physics_hybrid.run.train.training_curve", lambda *_: None)
-            runs[overrides] = train(configuration([f"run={len(runs)}", *tiny_overrides(home, ("limbs", "fno"), overrides)]))
+            runs[overrides] = train(
+                configuration(
+                    [f"run={len(runs)}", *tiny_overrides(home, ("limbs", "fno"), overrides)]
+                )
+            )
             quiet.undo()
         return runs[overrides]
 
@@ -104,13 +143,17 @@ def composed(folder: Path, run: str, overrides, tiny) -> dict:
     from omegaconf import OmegaConf
 
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        config = compose("config", overrides=[f"run={run}", *tiny_overrides(folder, tiny, overrides)])
+        config = compose(
+            "config", overrides=[f"run={run}", *tiny_overrides(folder, tiny, overrides)]
+        )
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
 @pytest.fixture
 def trained_here(tmp_path, monkeypatch):
-    """The run folder of a training in this process: what train.py does, without the seconds it takes to start one and to draw its sections."""
+    """The run folder of a training in this process: what train.py does, without the seconds it
+    takes to start one and to draw its sections.
+    """
     import matplotlib.image
 
     from physics_hybrid.problems.potential import figures
@@ -132,7 +175,9 @@ def trained_here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def refused(tmp_path, capsys):
-    """What train.py prints on standard error when it refuses a configuration: the same calls, without starting a process."""
+    """What train.py prints on standard error when it refuses a configuration: the same calls,
+    without starting a process.
+    """
 
     def call(overrides, tiny) -> str:
         from physics_hybrid.command_line import readable_errors
@@ -152,14 +197,37 @@ def refused(tmp_path, capsys):
 def program(tmp_path):
     """Run train.py or evaluate.py as a user does, in a temporary folder.
 
-    `tiny` names the groups of TINY to add (train only). Returns the finished process, or the started one with start=True.
+    `tiny` names the groups of TINY to add (train only). Returns the finished process, or the
+    started one with start=True.
     """
 
     def call(script, *overrides, tiny=("limbs", "fno"), expect=0, start=False):
-        words = [sys.executable, str(ROOT / f"{script}.py"), *(tiny_overrides(tmp_path, tiny, overrides) if script == "train" and tiny else overrides)]
+        words = [
+            sys.executable,
+            str(ROOT / f"{script}.py"),
+            *(
+                tiny_overrides(tmp_path, tiny, overrides)
+                if script == "train" and tiny
+                else overrides
+            ),
+        ]
         if start:
-            return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300)
+            return subprocess.Popen(
+                words,
+                cwd=tmp_path,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        done = subprocess.run(
+            words,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=300,
+        )
         assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -175,4 +243,11 @@ def sample_arrays():
     source = np.zeros(shape, dtype=np.float32)
     source[4, 3, 3] = 1e-3 / 0.004**3
     u = np.random.default_rng(0).uniform(0.1, 1, shape).astype(np.float32)
-    return {"sigma": sigma, "source": source, "mask": sigma > 0, "u": u, "spacing": np.full(3, 0.004), "source_point": np.array([4.5, 3.5, 3.5]) * 0.004}
+    return {
+        "sigma": sigma,
+        "source": source,
+        "mask": sigma > 0,
+        "u": u,
+        "spacing": np.full(3, 0.004),
+        "source_point": np.array([4.5, 3.5, 3.5]) * 0.004,
+    }

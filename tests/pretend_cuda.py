@@ -1,10 +1,12 @@
-"""A training on a machine that says it has a GPU: tensors that claim to lie on cuda:0 and compute on the CPU.
+"""A training on a machine that says it has a GPU: tensors that claim to lie on cuda:0 and compute
+on the CPU.
 
     python -m tests.pretend_cuda [overrides of conf/]     # trains, then evaluates, as train.py does; exit status 77 where torch does not let us pretend
 
-Where tensors of both kinds meet in an operation, it raises what CUDA would raise (but for some with a single number on the CPU); NumPy refuses
-those that claim to lie there. Machines without a GPU thus find the tensor that was left
-behind. Kernels, streams, memory, mixed precision and speed are not pretended: they need the real thing.
+Where tensors of both kinds meet in an operation, it raises what CUDA would raise (but for some with
+a single number on the CPU); NumPy refuses those that claim to lie there. Machines without a GPU
+thus find the tensor that was left behind. Kernels, streams, memory, mixed precision and speed are
+not pretended: they need the real thing.
 """
 
 from __future__ import annotations
@@ -28,18 +30,31 @@ JOINS = (aten.stack, aten.cat)
 
 
 class Claimed(torch.Tensor):
-    """Wraps a CPU tensor, `held`. To torch's own code its device is meta, which has no guards that would look for a driver."""
+    """Wraps a CPU tensor, `held`. To torch's own code its device is meta, which has no guards that
+    would look for a driver.
+    """
 
     @staticmethod
     def __new__(cls, held):
-        return torch.Tensor._make_wrapper_subclass(cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, device="meta")
+        return torch.Tensor._make_wrapper_subclass(
+            cls,
+            held.shape,
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device="meta",
+        )
 
     def __init__(self, held):
         self.held = held
 
     __torch_function__ = torch._C._disabled_torch_function_impl
     device = property(lambda self: GPU)
-    is_cuda, is_meta, is_cpu = property(lambda self: True), property(lambda self: False), property(lambda self: False)
+    is_cuda, is_meta, is_cpu = (
+        property(lambda self: True),
+        property(lambda self: False),
+        property(lambda self: False),
+    )
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -59,7 +74,10 @@ class Claimed(torch.Tensor):
         return self.detach().held.tolist()
 
     def numpy(self, **_):
-        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.")
+        raise TypeError(
+            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor"
+            " to host memory first."
+        )
 
     __array__ = numpy
 
@@ -86,19 +104,40 @@ def dispatch(func, args, kwargs):
     wrong = claimed and others and kind not in COPIES
     if kind in INDEXING:
         values = args[2:3] if kind is not aten.index else ()
-        wrong = any(isinstance(v, Claimed) != isinstance(args[0], Claimed) and v.dim() > 0 for v in values) or (claimed and not isinstance(args[0], Claimed))
+        wrong = any(
+            isinstance(v, Claimed) != isinstance(args[0], Claimed) and v.dim() > 0 for v in values
+        ) or (claimed and not isinstance(args[0], Claimed))
     if wrong:
-        raise RuntimeError(f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! ({func}, shapes {[tuple(t.shape) for t in tensors]})")
+        raise RuntimeError(
+            "Expected all tensors to be on the same device, but found at least two devices, cuda:0"
+            f" and cpu! ({func}, shapes {[tuple(t.shape) for t in tensors]})"
+        )
     device = kwargs.get("device")
-    claims = isinstance(args[0], Claimed) if kind is aten.copy_ else on_gpu(device) if device is not None else bool(claimed)
+    claims = (
+        isinstance(args[0], Claimed)
+        if kind is aten.copy_
+        else on_gpu(device)
+        if device is not None
+        else bool(claimed)
+    )
+
     def held(value):
         return value.held if isinstance(value, Claimed) else value
-    options = {**tree_map(held, kwargs), **({"device": torch.device("cpu")} if device is not None else {}), **({"pin_memory": None} if "pin_memory" in kwargs else {})}
+
+    options = {
+        **tree_map(held, kwargs),
+        **({"device": torch.device("cpu")} if device is not None else {}),
+        **({"pin_memory": None} if "pin_memory" in kwargs else {}),
+    }
     out = func(*tree_map(held, args), **options)
     known = {id(t.held): t for t in claimed}
+
     def wrap(value):
         return known[id(value)] if id(value) in known else Claimed(value)
-    return tree_map(lambda value: wrap(value) if isinstance(value, torch.Tensor) and claims else value, out)
+
+    return tree_map(
+        lambda value: wrap(value) if isinstance(value, torch.Tensor) and claims else value, out
+    )
 
 
 class PretendCuda(TorchDispatchMode):
@@ -108,23 +147,48 @@ class PretendCuda(TorchDispatchMode):
 
 def take_over() -> None:
     """Replace what would ask a driver."""
-    silent = ("_lazy_init", "set_device", "synchronize", "empty_cache", "reset_peak_memory_stats", "manual_seed_all", "set_rng_state_all")
+    silent = (
+        "_lazy_init",
+        "set_device",
+        "synchronize",
+        "empty_cache",
+        "reset_peak_memory_stats",
+        "manual_seed_all",
+        "set_rng_state_all",
+    )
     answers = {
-        "is_available": True, "device_count": 1, "current_device": 0, "get_device_name": "pretended", "get_device_properties": SimpleNamespace(total_memory=1 << 28),
-        "max_memory_allocated": 0, "memory_allocated": 0, "get_rng_state_all": [], **dict.fromkeys(silent),
+        "is_available": True,
+        "device_count": 1,
+        "current_device": 0,
+        "get_device_name": "pretended",
+        "get_device_properties": SimpleNamespace(total_memory=1 << 28),
+        "max_memory_allocated": 0,
+        "memory_allocated": 0,
+        "get_rng_state_all": [],
+        **dict.fromkeys(silent),
     }
     for name, answer in answers.items():  # a function each: torch keeps them apart by identity
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     tensor, as_tensor, save, load = torch.tensor, torch.as_tensor, torch.save, torch.load
+
     def there(made, device):
         return made.to(GPU) if on_gpu(device) else made
-    torch.tensor = lambda data, *, dtype=None, device=None, **rest: there(tensor(data, dtype=dtype, **rest), device)
-    torch.as_tensor = lambda data, dtype=None, device=None: data.to(dtype or data.dtype) if isinstance(data, Claimed) else there(as_tensor(data, dtype=dtype), device)
+
+    torch.tensor = lambda data, *, dtype=None, device=None, **rest: there(
+        tensor(data, dtype=dtype, **rest), device
+    )
+    torch.as_tensor = lambda data, dtype=None, device=None: (
+        data.to(dtype or data.dtype)
+        if isinstance(data, Claimed)
+        else there(as_tensor(data, dtype=dtype), device)
+    )
     torch.Tensor.pin_memory = lambda self, *a: self
     torch.optim.Optimizer._accelerator_graph_capture_health_check = lambda self: None
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+
     def on_cpu(value):
         return value.detach().held if isinstance(value, Claimed) else value
+
     torch.save = lambda value, *a, **k: save(tree_map(on_cpu, value), *a, **k)
     torch.load = lambda *a, map_location=None, **k: load(*a, map_location="cpu", **k)
 

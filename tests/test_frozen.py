@@ -1,7 +1,7 @@
 """What commit f438f82 wrote, before the code had rooms, is still read: a run, models, solved limbs.
 
-`.mdlus` files and configurations hold the names of modules. The files in `tests/frozen` were made by
-that commit's own train.py at a tiny size, and are never written again.
+`.mdlus` files and configurations hold the names of modules. The files in `tests/frozen` were made
+by that commit's own train.py at a tiny size, and are never written again.
 """
 
 import json
@@ -20,10 +20,16 @@ def run(tmp_path):
     return Path(shutil.copytree(FROZEN / "run", tmp_path / "run"))
 
 
-@pytest.mark.parametrize("name", ["run", "run/latest_checkpoint.pt", "run/best", "run/best/HybridWrapper.0.2.mdlus"])
-def test_a_run_is_loaded_by_each_of_its_names_and_predicts_what_it_did(name, tmp_path, run, monkeypatch):
+@pytest.mark.parametrize(
+    "name", ["run", "run/latest_checkpoint.pt", "run/best", "run/best/HybridWrapper.0.2.mdlus"]
+)
+def test_a_run_is_loaded_by_each_of_its_names_and_predicts_what_it_did(
+    name, tmp_path, run, monkeypatch
+):
     monkeypatch.setattr("physics_hybrid.problems.potential.problem.OnGrid.picture", lambda *_: None)
-    monkeypatch.setattr("physics_hybrid.problems.potential.figures.errors_by_distance", lambda *_: None)
+    monkeypatch.setattr(
+        "physics_hybrid.problems.potential.figures.errors_by_distance", lambda *_: None
+    )
     from physics_hybrid.problem import Place
     from physics_hybrid.run.evaluate import evaluate
     from physics_hybrid.run.load import load, recipe_of
@@ -31,12 +37,15 @@ def test_a_run_is_loaded_by_each_of_its_names_and_predicts_what_it_did(name, tmp
     model, config, home = load(tmp_path / name)
     assert home == run
     config["data"]["folder"] = str(tmp_path)
-    shutil.copy(FROZEN / "limbs_test_12x10x10_2_22ba9d81.h5", tmp_path)  # its test samples, not solved again
+    # its test samples, not solved again
+    shutil.copy(FROZEN / "limbs_test_12x10x10_2_22ba9d81.h5", tmp_path)
     problem = recipe_of(config).open(Place(torch.device("cpu")))
     result = evaluate(problem, model, tmp_path, {})
     then = json.loads((run / "evaluation/metrics.json").read_text())["12x10x10"]
     for metric in ("relative_l2", "baseline_relative_l2", "rdm", "charge_defect"):
-        assert result.tables["12x10x10"][metric]["mean"] == pytest.approx(then[metric]["mean"], rel=1e-3)
+        assert result.tables["12x10x10"][metric]["mean"] == pytest.approx(
+            then[metric]["mean"], rel=1e-3
+        )
 
 
 def test_the_solved_limbs_of_its_seed_have_the_name_they_had(tmp_path, run):

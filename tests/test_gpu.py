@@ -1,4 +1,6 @@
-"""What can be known of a GPU without one: no tensor is left behind on the CPU. See `pretend_cuda`."""
+"""What can be known of a GPU without one: no tensor is left behind on the CPU. See
+`pretend_cuda`.
+"""
 
 import json
 import os
@@ -11,36 +13,99 @@ from tests.conftest import ROOT
 from tests.pretend_cuda import CANNOT_PRETEND
 
 SMALL = [
-    "data.grid=[24,12,12]", "data.samples_per_epoch=4", "data.validation_samples=1", "training.epochs=1", "evaluation.samples=1", "evaluation.resolutions=[[24,12,12]]",
-    "tracker=none", "data.solve_together=2", "loss.gradient.weight=0.1", "loss.pde.weight=0.1", "loss.charge.weight=0.1",
+    "data.grid=[24,12,12]",
+    "data.samples_per_epoch=4",
+    "data.validation_samples=1",
+    "training.epochs=1",
+    "evaluation.samples=1",
+    "evaluation.resolutions=[[24,12,12]]",
+    "tracker=none",
+    "data.solve_together=2",
+    "loss.gradient.weight=0.1",
+    "loss.pde.weight=0.1",
+    "loss.charge.weight=0.1",
 ]
 
 
 def run(*command, folder):
-    done = subprocess.run([sys.executable, *command], cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     if done.returncode == CANNOT_PRETEND:
         pytest.skip(done.stdout.strip().splitlines()[-1])
     return done
 
 
-@pytest.mark.parametrize("overrides", [
-    ["training.ema=0.9", "data.phantom.source_margin=0", "loss.mask=[muscle,fat]"],
-    ["problem.ends=pair", "data.phantom.pair_distance=0.06", "model=unet", "data.solver=finite_element", "data.phantom.pennation=[10,25]", "data.sigma_components=6"],
-    ["data.phantom.pennation=[10,25]", "data.sigma_components=6", "problem.ends=robin", "problem.beta=5", "model.baseline.kind=coarse_solve"],
-], ids=["near the end", "pair of elements", "oblique, robin, coarse solve"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.ema=0.9", "data.phantom.source_margin=0", "loss.mask=[muscle,fat]"],
+        [
+            "problem.ends=pair",
+            "data.phantom.pair_distance=0.06",
+            "model=unet",
+            "data.solver=finite_element",
+            "data.phantom.pennation=[10,25]",
+            "data.sigma_components=6",
+        ],
+        [
+            "data.phantom.pennation=[10,25]",
+            "data.sigma_components=6",
+            "problem.ends=robin",
+            "problem.beta=5",
+            "model.baseline.kind=coarse_solve",
+        ],
+    ],
+    ids=["near the end", "pair of elements", "oblique, robin, coarse solve"],
+)
 def test_a_training_on_a_gpu_leaves_no_tensor_on_the_cpu_and_finds_the_same(overrides, tmp_path):
     found = {}
-    for where, command in (("cpu", [str(ROOT / "train.py"), "training.device=cpu"]), ("gpu", ["-m", "tests.pretend_cuda"])):
-        done = run(*command, "run=one", f"runs_folder={tmp_path / where}", *SMALL, *overrides, folder=tmp_path)
+    for where, command in (
+        ("cpu", [str(ROOT / "train.py"), "training.device=cpu"]),
+        ("gpu", ["-m", "tests.pretend_cuda"]),
+    ):
+        done = run(
+            *command,
+            "run=one",
+            f"runs_folder={tmp_path / where}",
+            *SMALL,
+            *overrides,
+            folder=tmp_path,
+        )
         assert done.returncode == 0, done.stderr[-2000:]
-        found[where] = json.loads((tmp_path / where / "one" / "evaluation" / "metrics.json").read_text())
+        found[where] = json.loads(
+            (tmp_path / where / "one" / "evaluation" / "metrics.json").read_text()
+        )
     for name in ("relative_l2", "baseline_relative_l2", "rdm", "pde_residual", "charge_defect"):
-        assert found["gpu"]["24x12x12"][name]["mean"] == pytest.approx(found["cpu"]["24x12x12"][name]["mean"], rel=1e-3), name
+        assert found["gpu"]["24x12x12"][name]["mean"] == pytest.approx(
+            found["cpu"]["24x12x12"][name]["mean"], rel=1e-3
+        ), name
 
 
 def test_what_cuda_would_refuse_is_refused(tmp_path):
-    wrong = ["there + here", "here[index]", "torch.where(there > 0, there, here)", "there.index_put((index,), here)", "torch.stack([there, here])", "torch.stack([there.sum(), here.sum()])", "there.numpy()", "np.asarray(there)"]
-    right = ["there + 1", "there * torch.tensor(2.0)", "there[here.long() * 0]", "there.cpu() + here", "torch.zeros(3, device=GPU).copy_(here) + there", "there[[0, -1]].tolist()"]
+    wrong = [
+        "there + here",
+        "here[index]",
+        "torch.where(there > 0, there, here)",
+        "there.index_put((index,), here)",
+        "torch.stack([there, here])",
+        "torch.stack([there.sum(), here.sum()])",
+        "there.numpy()",
+        "np.asarray(there)",
+    ]
+    right = [
+        "there + 1",
+        "there * torch.tensor(2.0)",
+        "there[here.long() * 0]",
+        "there.cpu() + here",
+        "torch.zeros(3, device=GPU).copy_(here) + there",
+        "there[[0, -1]].tolist()",
+    ]
     script = f"""
 from tests.pretend_cuda import *
 take_over()

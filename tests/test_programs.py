@@ -31,15 +31,39 @@ def final_weights(folder: Path) -> torch.Tensor:
 
 
 def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(program, tmp_path):
-    done = program("train", "tracker=wandb", "tracker.mode=offline")  # no key, no terminal: nothing is asked
+    # no key, no terminal: nothing is asked
+    done = program("train", "tracker=wandb", "tracker.mode=offline")
     folder = folder_of(done)
-    for name in ("config.yaml", "latest_checkpoint.pt", "log.jsonl", "figures/epoch0002_train.png", "figures/epoch0002_validation.png", "figures/training.png",
-                 "evaluation/metrics.json", "evaluation/samples.csv", "evaluation/report.md", "evaluation/slices_16x12x12.png", "evaluation/errors_by_distance.png"):
+    for name in (
+        "config.yaml",
+        "latest_checkpoint.pt",
+        "log.jsonl",
+        "figures/epoch0002_train.png",
+        "figures/epoch0002_validation.png",
+        "figures/training.png",
+        "evaluation/metrics.json",
+        "evaluation/samples.csv",
+        "evaluation/report.md",
+        "evaluation/slices_16x12x12.png",
+        "evaluation/errors_by_distance.png",
+    ):
         assert (folder / name).stat().st_size > 0, name
     assert "epoch 2/2" in done.stdout + done.stderr
     metrics = json.loads((folder / "evaluation/metrics.json").read_text())
     for grid in ("16x12x12", "32x24x24"):
-        for name in ("relative_l2", "mse", "max_error", "rdm", "mag", "field_error", "pde_residual", "charge_defect", "seconds", "peak_memory_MB", "baseline_relative_l2"):
+        for name in (
+            "relative_l2",
+            "mse",
+            "max_error",
+            "rdm",
+            "mag",
+            "field_error",
+            "pde_residual",
+            "charge_defect",
+            "seconds",
+            "peak_memory_MB",
+            "baseline_relative_l2",
+        ):
             assert set(metrics[grid][name]) == {"mean", "std", "median", "p95", "max"}
         assert any(k.startswith("relative_l2_muscle") for k in metrics[grid])
         assert "relative_l2_20-40mm" in metrics[grid]
@@ -60,29 +84,95 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(pro
     assert table_of(program("train", f"run={folder.name}")) == trained
 
 
-@pytest.mark.parametrize(("overrides", "tiny"), [
-    ([], ("limbs", "unet")), (["model=fno"], ("limbs", "fno")), (["model.composition=direct", "training.ema=0.5", "training.clipping.mode=agc", "training.precision=bf16"], ("limbs", "fno")),
-    (["loss.pde.weight=0.1", "loss.charge.weight=0.1", "loss.mask=[muscle,fat]"], ("limbs", "fno")),
-    (["data=generated", "data.train_samples=6", "data.workers=1", "tracker=tensorboard"], ("limbs", "fno")),
-    (["problem.ends=robin", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
-    (["problem.ends=sink", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
-    (["problem.ends=pair", "data.phantom.pair_distance=0.08", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
-    (["data.phantom.pennation=[10,25]", "data.sigma_components=6", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
-    (["data.solver=finite_element", "data.phantom.pennation=[10,25]", "data.sigma_components=6", "data.phantom.bone_shape=tibia_fibula", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "unet")),
-], ids=["unet", "fno", "direct-ema-agc-bf16", "physics", "generated", "robin", "sink", "pair", "oblique", "elements"])
+@pytest.mark.parametrize(
+    ("overrides", "tiny"),
+    [
+        ([], ("limbs", "unet")),
+        (["model=fno"], ("limbs", "fno")),
+        (
+            [
+                "model.composition=direct",
+                "training.ema=0.5",
+                "training.clipping.mode=agc",
+                "training.precision=bf16",
+            ],
+            ("limbs", "fno"),
+        ),
+        (
+            ["loss.pde.weight=0.1", "loss.charge.weight=0.1", "loss.mask=[muscle,fat]"],
+            ("limbs", "fno"),
+        ),
+        (
+            ["data=generated", "data.train_samples=6", "data.workers=1", "tracker=tensorboard"],
+            ("limbs", "fno"),
+        ),
+        (["problem.ends=robin", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
+        (["problem.ends=sink", "loss.pde.weight=0.1", "loss.charge.weight=0.1"], ("limbs", "fno")),
+        (
+            [
+                "problem.ends=pair",
+                "data.phantom.pair_distance=0.08",
+                "loss.pde.weight=0.1",
+                "loss.charge.weight=0.1",
+            ],
+            ("limbs", "fno"),
+        ),
+        (
+            [
+                "data.phantom.pennation=[10,25]",
+                "data.sigma_components=6",
+                "loss.pde.weight=0.1",
+                "loss.charge.weight=0.1",
+            ],
+            ("limbs", "fno"),
+        ),
+        (
+            [
+                "data.solver=finite_element",
+                "data.phantom.pennation=[10,25]",
+                "data.sigma_components=6",
+                "data.phantom.bone_shape=tibia_fibula",
+                "loss.pde.weight=0.1",
+                "loss.charge.weight=0.1",
+            ],
+            ("limbs", "unet"),
+        ),
+    ],
+    ids=[
+        "unet",
+        "fno",
+        "direct-ema-agc-bf16",
+        "physics",
+        "generated",
+        "robin",
+        "sink",
+        "pair",
+        "oblique",
+        "elements",
+    ],
+)
 def test_other_choices_train_the_same_way(trained_here, overrides, tiny):
     folder = trained_here(overrides, tiny)
     metrics = json.loads((folder / "evaluation/metrics.json").read_text())
     assert metrics["16x12x12"]["relative_l2"]["mean"] < 2
     log = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    expected = {"mse", "gradient"} | ({"pde", "charge"} if "loss.pde.weight=0.1" in overrides else set())
-    assert expected == {k.removeprefix("train/") for k in log if k.startswith("train/")} - {"loss", "gradient_norm", "parameter_norm", "learning_rate"}
+    expected = {"mse", "gradient"} | (
+        {"pde", "charge"} if "loss.pde.weight=0.1" in overrides else set()
+    )
+    assert expected == {k.removeprefix("train/") for k in log if k.startswith("train/")} - {
+        "loss",
+        "gradient_norm",
+        "parameter_norm",
+        "learning_rate",
+    }
 
 
 LONGER = ["data.samples_per_epoch=40", "training.checkpoint_every=3", "evaluation.samples=1"]
 
 
-@pytest.mark.parametrize("grids", ["null", "[[16,12,12],[12,10,8],[20,12,12]]"], ids=["one grid", "mixed grids"])
+@pytest.mark.parametrize(
+    "grids", ["null", "[[16,12,12],[12,10,8],[20,12,12]]"], ids=["one grid", "mixed grids"]
+)
 def test_killed_in_the_middle_and_started_again_gives_the_same_bits(program, tmp_path, grids):
     """kill -9 at a random moment of training, twice; the same command again."""
     longer = [*LONGER, f"data.grids={grids}"]
@@ -91,8 +181,15 @@ def test_killed_in_the_middle_and_started_again_gives_the_same_bits(program, tmp
     chance = random.Random(0)
     for _ in range(2):
         process = program("train", "run=cut", *longer, start=True)
-        before = (cut / checkpoint.LATEST).stat().st_mtime_ns if (cut / checkpoint.LATEST).exists() else 0
-        while process.poll() is None and not ((cut / checkpoint.LATEST).exists() and (cut / checkpoint.LATEST).stat().st_mtime_ns > before):
+        before = (
+            (cut / checkpoint.LATEST).stat().st_mtime_ns
+            if (cut / checkpoint.LATEST).exists()
+            else 0
+        )
+        while process.poll() is None and not (
+            (cut / checkpoint.LATEST).exists()
+            and (cut / checkpoint.LATEST).stat().st_mtime_ns > before
+        ):
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
@@ -103,7 +200,11 @@ def test_killed_in_the_middle_and_started_again_gives_the_same_bits(program, tmp
     done = program("train", "run=cut", *longer)
     assert "going on from" in done.stdout
     assert torch.equal(final_weights(cut), final_weights(whole))
-    assert (cut / "log.jsonl").read_text().count("\n") == (whole / "log.jsonl").read_text().count("\n") == 2
+    assert (
+        (cut / "log.jsonl").read_text().count("\n")
+        == (whole / "log.jsonl").read_text().count("\n")
+        == 2
+    )
 
 
 def test_sigterm_saves_exits_with_its_code_and_a_damaged_latest_falls_back(program, tmp_path):
@@ -124,8 +225,17 @@ def test_sigterm_saves_exits_with_its_code_and_a_damaged_latest_falls_back(progr
 
 
 def test_a_signal_while_nothing_can_be_saved_does_not_ask_for_the_same_again(program, tmp_path):
-    """Ahead of training, and in the evaluation of a run that is complete: 143, not the status that submits a job again. After training: saved."""
-    folder, slow = tmp_path / "runs" / "r", ["training.epochs=1", "evaluation.samples=400", "evaluation.resolutions=[[48,24,24]]"]
+    """Ahead of training, and in the evaluation of a run that is complete: 143, not the status that
+    submits a job again. After training: saved.
+    """
+    folder, slow = (
+        tmp_path / "runs" / "r",
+        [
+            "training.epochs=1",
+            "evaluation.samples=400",
+            "evaluation.resolutions=[[48,24,24]]",
+        ],
+    )
 
     def told(when, *words):
         process = program("train", "run=r", *words, start=True)
@@ -147,19 +257,34 @@ def test_a_signal_while_nothing_can_be_saved_does_not_ask_for_the_same_again(pro
     assert not (folder / "evaluation").exists()
 
 
-def test_sigterm_to_the_whole_group_finds_the_readers_alive_until_the_state_is_saved(program, tmp_path):
+def test_sigterm_to_the_whole_group_finds_the_readers_alive_until_the_state_is_saved(
+    program, tmp_path
+):
     """As PBS sends it: to every process of a job, those that read data included."""
     folder = tmp_path / "runs" / "r"
-    process = program("train", "run=r", "data=generated", "data.train_samples=40", "data.workers=2", "training.epochs=50", "training.checkpoint_every=3", start=True)
+    process = program(
+        "train",
+        "run=r",
+        "data=generated",
+        "data.train_samples=40",
+        "data.workers=2",
+        "training.epochs=50",
+        "training.checkpoint_every=3",
+        start=True,
+    )
     while process.poll() is None and not (folder / checkpoint.PREVIOUS).exists():
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
-    assert process.returncode == 85 and "SIGTERM: state saved" in output and "Traceback" not in output, output
+    assert (
+        process.returncode == 85 and "SIGTERM: state saved" in output and "Traceback" not in output
+    ), output
 
 
 def test_a_users_own_files(program, tmp_path, limbs):
-    """Training and evaluation on .npz files of two grids, without labels or masks; broken ones skipped when asked."""
+    """Training and evaluation on .npz files of two grids, without labels or masks; broken ones
+    skipped when asked.
+    """
     from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 
     folder = tmp_path / "mine"
@@ -167,7 +292,13 @@ def test_a_users_own_files(program, tmp_path, limbs):
     for grid, numbers in (((16, 12, 12), range(5)), ((20, 12, 10), range(5, 8))):
         batch = LimbStream(limbs, grid, 9, "train", Solver(), torch.device("cpu")).batch(numbers)
         for i, n in enumerate(numbers):
-            np.savez(folder / f"{n}.npz", sigma=np.moveaxis(batch.sigma[i].numpy(), 0, -1), source=batch.source[i].numpy(), u=batch.u[i].numpy(), spacing=batch.spacing[i].numpy())
+            np.savez(
+                folder / f"{n}.npz",
+                sigma=np.moveaxis(batch.sigma[i].numpy(), 0, -1),
+                source=batch.source[i].numpy(),
+                u=batch.u[i].numpy(),
+                spacing=batch.spacing[i].numpy(),
+            )
     options = [f"data.path={folder}", "data.splits={train: 0.5, validation: 0.25, test: 0.25}"]
     done = program("train", *options, "experiment=native", tiny=("files", "fno"))
     metrics = json.loads((folder_of(done) / "evaluation/metrics.json").read_text())
@@ -176,7 +307,14 @@ def test_a_users_own_files(program, tmp_path, limbs):
     failed = program("train", *options, tiny=("files", "fno"), expect=1)
     assert "zz.npz" in failed.stderr
     assert "Traceback" not in failed.stderr
-    evaluated = program("evaluate", f"checkpoint={folder_of(done)}", "data=files", f"data.path={folder}", "data.on_error=skip", f"output={tmp_path / 'e'}")
+    evaluated = program(
+        "evaluate",
+        f"checkpoint={folder_of(done)}",
+        "data=files",
+        f"data.path={folder}",
+        "data.on_error=skip",
+        f"output={tmp_path / 'e'}",
+    )
     assert "zz.npz" in evaluated.stderr
     assert "1 skipped, 8 samples left" in evaluated.stderr
     report = json.loads((tmp_path / "e/metrics.json").read_text())
@@ -185,34 +323,100 @@ def test_a_users_own_files(program, tmp_path, limbs):
         assert len(list(csv.DictReader(file))) == 8
 
 
-@pytest.mark.parametrize(("overrides", "tiny", "message"), [
-    (["model.backbone.modes=[3,9,3]"], ("limbs", "fno"), r"9 Fourier modes along H exceed what the grid \(16, 12, 12\) holds \(at most 6\)"),
-    (["model.backbone.levels=4"], ("limbs", "unet"), r"grid \(16, 12, 12\) is too small to be halved 4 times"),
-    (["runs_folder=/proc/none"], ("limbs", "fno"), "cannot be written"), (["model.composition=sum"], ("limbs", "fno"), "multiplicative, additive, direct"),
-    (["data.path=/nowhere"], ("files", "fno"), "does not exist"), (["data.solve.tolerance=1e-30"], ("limbs", "fno"), "did not reach a relative residual"),
-    (["problem.ends=neumann"], ("limbs", "fno"), "grounded: .*robin: .*sink: .*pair: "), (["problem.ends=robin", "problem.beta=0"], ("limbs", "fno"), "no way out"),
-    (["model.baseline.kind=coarse_solve", "model.baseline.coarsen=4"], ("limbs", "fno"), "makes 4x3x3 voxels of the grid 16x12x12"), (["model.baseline.kind=cubic"], ("limbs", "fno"), "isotropic, anisotropic or coarse_solve"),
-    (["data.solver=spectral"], ("limbs", "fno"), "finite_volume or finite_element"), (["data.solver=finite_element", "data.solve.dtype=float32"], ("limbs", "fno"), "solved in float64"), (["problem.ends=sink", "loss.charge.weight=1", "loss.charge.boxes=0"], ("limbs", "fno"), "loss.charge.boxes of at least 1"),
-    (["evaluation.resolutions=[[4,4,4]]"], ("limbs", "fno"), r"modes along D exceed what the grid \(4, 4, 4\)"),
-    (["evaluation.resolutions=[16,12,12]"], ("limbs", "fno"), "must be a list of grids"), (["evaluation.samples=0"], ("limbs", "fno"), "evaluation.samples"),
-    (["model.backbone.modes=[3,3]"], ("limbs", "fno"), "must be three whole numbers"), (["tracker=wandb", "tracker.mode=foo"], ("limbs", "fno"), "tracker.mode must be"),
-    (["data.phantom.sigma.fat=[0.05,-0.1,0.05]"], ("limbs", "fno"), "data.phantom.sigma.fat must be three positive"),
-    (["training.init_from=/nowhere"], ("limbs", "fno"), "does not exist"), (["data.grids=[[16,12,12],[4,4,4]]"], ("limbs", "fno"), r"exceed what the grid \(4, 4, 4\)"),
-    (["data.grids=[16,12,12]"], ("limbs", "fno"), "each of data.grids must be three whole sizes"), (["data=generated", "data.grids=[[16,12,12],[32,24,24]]"], ("limbs", "fno"), "set data.train_samples=null"),
-    (["training.lost_rank_seconds=0"], ("limbs", "fno"), "lost_rank_seconds must be > 0"),
-    (["training.requeue_exit_code=0"], ("limbs", "fno"), "requeue_exit_code must be 3 to 125"), (["training.requeue_exit_code=86"], ("limbs", "fno"), "not 86"),
-], ids=lambda v: v[0].split("=")[0] if isinstance(v, list) else None)
+@pytest.mark.parametrize(
+    ("overrides", "tiny", "message"),
+    [
+        (
+            ["model.backbone.modes=[3,9,3]"],
+            ("limbs", "fno"),
+            r"9 Fourier modes along H exceed what the grid \(16, 12, 12\) holds \(at most 6\)",
+        ),
+        (
+            ["model.backbone.levels=4"],
+            ("limbs", "unet"),
+            r"grid \(16, 12, 12\) is too small to be halved 4 times",
+        ),
+        (["runs_folder=/proc/none"], ("limbs", "fno"), "cannot be written"),
+        (["model.composition=sum"], ("limbs", "fno"), "multiplicative, additive, direct"),
+        (["data.path=/nowhere"], ("files", "fno"), "does not exist"),
+        (["data.solve.tolerance=1e-30"], ("limbs", "fno"), "did not reach a relative residual"),
+        (["problem.ends=neumann"], ("limbs", "fno"), "grounded: .*robin: .*sink: .*pair: "),
+        (["problem.ends=robin", "problem.beta=0"], ("limbs", "fno"), "no way out"),
+        (
+            ["model.baseline.kind=coarse_solve", "model.baseline.coarsen=4"],
+            ("limbs", "fno"),
+            "makes 4x3x3 voxels of the grid 16x12x12",
+        ),
+        (["model.baseline.kind=cubic"], ("limbs", "fno"), "isotropic, anisotropic or coarse_solve"),
+        (["data.solver=spectral"], ("limbs", "fno"), "finite_volume or finite_element"),
+        (
+            ["data.solver=finite_element", "data.solve.dtype=float32"],
+            ("limbs", "fno"),
+            "solved in float64",
+        ),
+        (
+            ["problem.ends=sink", "loss.charge.weight=1", "loss.charge.boxes=0"],
+            ("limbs", "fno"),
+            "loss.charge.boxes of at least 1",
+        ),
+        (
+            ["evaluation.resolutions=[[4,4,4]]"],
+            ("limbs", "fno"),
+            r"modes along D exceed what the grid \(4, 4, 4\)",
+        ),
+        (["evaluation.resolutions=[16,12,12]"], ("limbs", "fno"), "must be a list of grids"),
+        (["evaluation.samples=0"], ("limbs", "fno"), "evaluation.samples"),
+        (["model.backbone.modes=[3,3]"], ("limbs", "fno"), "must be three whole numbers"),
+        (["tracker=wandb", "tracker.mode=foo"], ("limbs", "fno"), "tracker.mode must be"),
+        (
+            ["data.phantom.sigma.fat=[0.05,-0.1,0.05]"],
+            ("limbs", "fno"),
+            "data.phantom.sigma.fat must be three positive",
+        ),
+        (["training.init_from=/nowhere"], ("limbs", "fno"), "does not exist"),
+        (
+            ["data.grids=[[16,12,12],[4,4,4]]"],
+            ("limbs", "fno"),
+            r"exceed what the grid \(4, 4, 4\)",
+        ),
+        (
+            ["data.grids=[16,12,12]"],
+            ("limbs", "fno"),
+            "each of data.grids must be three whole sizes",
+        ),
+        (
+            ["data=generated", "data.grids=[[16,12,12],[32,24,24]]"],
+            ("limbs", "fno"),
+            "set data.train_samples=null",
+        ),
+        (["training.lost_rank_seconds=0"], ("limbs", "fno"), "lost_rank_seconds must be > 0"),
+        (["training.requeue_exit_code=0"], ("limbs", "fno"), "requeue_exit_code must be 3 to 125"),
+        (["training.requeue_exit_code=86"], ("limbs", "fno"), "not 86"),
+    ],
+    ids=lambda v: v[0].split("=")[0] if isinstance(v, list) else None,
+)
 def test_bad_settings_fail_before_training_in_one_line(refused, overrides, tiny, message):
     errors = refused(overrides, tiny)
     assert re.search(message, errors), errors
     assert [line for line in errors.splitlines() if line.startswith("error: ")]
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["training.epoch=3"], "did you mean training.epochs"), (["epochs=3"], "did you mean training.epochs"), (["modle=unet"], "did you mean model"),
-    (["model=unett"], "fno_residual"), (["training.epochs=abc"], "a whole number is expected"), (["training.learning_rate=fast"], "a number is expected"),
-    (["model.backbone.levels=3"], "no key"), (["epochs"], "write key=value"), (["data.grid=5"], "a list is expected"), (["data.workers=true"], "a whole number"), (["data.path=/var/tmp/48213[7].pbs01"], "needs quotes"),
-])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["training.epoch=3"], "did you mean training.epochs"),
+        (["epochs=3"], "did you mean training.epochs"),
+        (["modle=unet"], "did you mean model"),
+        (["model=unett"], "fno_residual"),
+        (["training.epochs=abc"], "a whole number is expected"),
+        (["training.learning_rate=fast"], "a number is expected"),
+        (["model.backbone.levels=3"], "no key"),
+        (["epochs"], "write key=value"),
+        (["data.grid=5"], "a list is expected"),
+        (["data.workers=true"], "a whole number"),
+        (["data.path=/var/tmp/48213[7].pbs01"], "needs quotes"),
+    ],
+)
 def test_typos_get_a_suggestion_at_once(program, words, message):
     done = program("train", *words, tiny=None, expect=2)
     assert message in done.stderr
@@ -220,9 +424,16 @@ def test_typos_get_a_suggestion_at_once(program, words, message):
 
 
 def test_evaluate_explains_a_bad_checkpoint(program, tmp_path):
-    assert "/nowhere/48213[7].pbs01 does not exist" in program("evaluate", "checkpoint='/nowhere/48213[7].pbs01'", expect=1).stderr  # quoted as evaluate.pbs does
+    # quoted as evaluate.pbs does
+    assert (
+        "/nowhere/48213[7].pbs01 does not exist"
+        in program("evaluate", "checkpoint='/nowhere/48213[7].pbs01'", expect=1).stderr
+    )
     (tmp_path / "x.mdlus").write_bytes(b"no")
-    assert "x.mdlus is damaged" in program("evaluate", f"checkpoint={tmp_path / 'x.mdlus'}", expect=1).stderr
+    assert (
+        "x.mdlus is damaged"
+        in program("evaluate", f"checkpoint={tmp_path / 'x.mdlus'}", expect=1).stderr
+    )
     assert "checkpoint" in program("evaluate", expect=1).stderr
 
 
@@ -230,11 +441,16 @@ def test_other_settings_in_an_old_folder_are_refused(program):
     program("train", "run=a", "training.epochs=1", "evaluation.samples=1")
     done = program("train", "run=a", "training.epochs=1", "model.backbone.width=12", expect=1)
     assert "model.backbone.width: 8 -> 12" in done.stderr
-    program("train", "run=b", "training.epochs=1", "evaluation.samples=1", "training.init_from=runs/a")
+    program(
+        "train", "run=b", "training.epochs=1", "evaluation.samples=1", "training.init_from=runs/a"
+    )
 
 
 def test_help_is_a_page(program):
-    for script, word in (("train", "experiment=native data.path=FOLDER"), ("evaluate", "checkpoint=runs/mine")):
+    for script, word in (
+        ("train", "experiment=native data.path=FOLDER"),
+        ("evaluate", "checkpoint=runs/mine"),
+    ):
         started = time.perf_counter()
         page = program(script, "--help", tiny=None).stdout
         assert word in page and "fno_residual" in page if script == "train" else word in page
@@ -242,8 +458,12 @@ def test_help_is_a_page(program):
 
 
 def test_every_key_is_commented_and_used():
-    """A key without a comment above it (or above its group) or without a reader in the package is a mistake."""
-    sources = "\n".join(p.read_text() for p in [*ROOT.glob("*.py"), *(ROOT / "physics_hybrid").rglob("*.py")])
+    """A key without a comment above it (or above its group) or without a reader in the package is a
+    mistake.
+    """
+    sources = "\n".join(
+        p.read_text() for p in [*ROOT.glob("*.py"), *(ROOT / "physics_hybrid").rglob("*.py")]
+    )
     for path in (ROOT / "conf").rglob("*.yaml"):
         if "hydra" in path.parts or path.parent.name == "experiment":
             continue

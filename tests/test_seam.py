@@ -1,10 +1,13 @@
-"""The test of the seam: a second problem lives in this file alone, and gets everything that a run has.
+"""The test of the seam: a second problem lives in this file alone, and gets everything that a run
+has.
 
-The period of a pendulum. For small swings T0 = 2 pi sqrt(L / g); a network learns what that leaves out,
+The period of a pendulum. For small swings T0 = 2 pi sqrt(L / g); a network learns what that leaves
+out,
 
     T = T0 (1 + NN(amplitude)),      truth: T = T0 (2 / pi) K(sin^2(amplitude / 2))
 
-(K the complete elliptic integral; Landau and Lifshitz, Mechanics, paragraph 11). Pointwise, no grid.
+(K the complete elliptic integral; Landau and Lifshitz, Mechanics, paragraph 11). Pointwise, no
+grid.
 
     python tests/test_seam.py run=NAME [key=value ...]        trains it, as train.py trains the flagship
 """
@@ -225,11 +228,13 @@ def configured(*overrides: str) -> dict:
     tiny += ["training.learning_rate=0.02", "training.checkpoint_every=1"]
     with initialize_config_dir(version_base="1.3", config_dir=folder):
         config = compose("config", overrides=tiny)
-    config = OmegaConf.merge({**OmegaConf.to_container(config), **CONF}, OmegaConf.from_dotlist(overrides))
+    config = OmegaConf.merge(
+        {**OmegaConf.to_container(config), **CONF}, OmegaConf.from_dotlist(overrides)
+    )
     return OmegaConf.to_container(config, resolve=True)
 
 
-# --- what it gets for it ----------------------------------------------------------------------------
+# --- what it gets for it
 
 
 def weights(folder: Path, run: str) -> Tensor:
@@ -242,11 +247,20 @@ def weights(folder: Path, run: str) -> Tensor:
 def start(folder: Path, *overrides: str, ranks: int = 1) -> subprocess.Popen:
     root = str(Path(__file__).resolve().parents[1])
     launcher = ["-m", "physics_hybrid", "torchrun", "--standalone", "--nproc-per-node", str(ranks)]
-    words = [sys.executable, *(launcher if ranks > 1 else []), __file__, f"runs_folder={folder}/runs"]
+    words = [
+        sys.executable,
+        *(launcher if ranks > 1 else []),
+        __file__,
+        f"runs_folder={folder}/runs",
+    ]
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*words, *overrides], cwd=folder, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [*words, *overrides],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
@@ -286,7 +300,10 @@ def test_its_checkpoints_load_and_are_tested_again(run, tmp_path, capsys):
     period = recipe_of(config).predictor(model.eval())
     assert period(1.0, 2.0) == pytest.approx(float(swing_of(1.0, 2.0)), rel=0.05)
     options = {"device": "cpu", "checkpoint": str(run / "runs/whole"), "reference": None}
-    options |= {"output": str(tmp_path), "tracker": {"_target_": "physics_hybrid.training.tracker.Tracker"}}
+    options |= {
+        "output": str(tmp_path),
+        "tracker": {"_target_": "physics_hybrid.training.tracker.Tracker"},
+    }
     evaluate_checkpoint(options, {})
     first = json.loads((run / "runs/whole/evaluation/metrics.json").read_text())
     again = json.loads((tmp_path / "metrics.json").read_text())
@@ -295,7 +312,14 @@ def test_its_checkpoints_load_and_are_tested_again(run, tmp_path, capsys):
 
 
 def swing_of(length: float, amplitude: float) -> float:
-    return 2 * math.pi * math.sqrt(length / GRAVITY) * 2 / math.pi * ellipk(math.sin(amplitude / 2) ** 2)
+    return (
+        2
+        * math.pi
+        * math.sqrt(length / GRAVITY)
+        * 2
+        / math.pi
+        * ellipk(math.sin(amplitude / 2) ** 2)
+    )
 
 
 @pytest.mark.program
@@ -320,7 +344,9 @@ def test_two_ranks_train_what_one_does_with_the_same_global_batch(tmp_path):
     output = finish(start(tmp_path, "run=two", "data.batch_size=2", ranks=2))
     assert "rank 0 of 2" in output
     finish(start(tmp_path, "run=one", "data.batch_size=4"))
-    torch.testing.assert_close(weights(tmp_path, "two"), weights(tmp_path, "one"), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        weights(tmp_path, "two"), weights(tmp_path, "one"), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_groups_of_another_problem_are_refused():

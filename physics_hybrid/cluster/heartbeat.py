@@ -1,9 +1,10 @@
 """A lost rank is noticed, named, and not waited for.
 
-Every rank tells a small store each few seconds that it lives, and looks whether the others did. A rank that leaves with an error puts the
-reason there first. One that has been silent for too long is gone (killed, its node down). Either way the rest say which one, on which host
-and why, and leave with exit code 86, instead of hanging in a collective until the walltime. The thread beats through validation, figures
-and file writing alike.
+Every rank tells a small store each few seconds that it lives, and looks whether the others did. A
+rank that leaves with an error puts the reason there first. One that has been silent for too long is
+gone (killed, its node down). Either way the rest say which one, on which host and why, and leave
+with exit code 86, instead of hanging in a collective until the walltime. The thread beats through
+validation, figures and file writing alike.
 """
 
 from __future__ import annotations
@@ -25,14 +26,19 @@ LOST_RANK_EXIT_CODE = 86
 
 
 def of_a_collective(error: BaseException | None) -> bool:
-    """Whether an error says that ranks did not come together, rather than what is wrong on this one: gloo's have no class of their own."""
-    return isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error))
+    """Whether an error says that ranks did not come together, rather than what is wrong on this
+    one: gloo's have no class of their own.
+    """
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, dist.DistError) or "gloo" in str(error)
+    )
 
 
 class Heartbeat:
     """Started by all ranks of an initialised process group; `patience` in seconds.
 
-    Use as a context manager; leaving it in order, or with a `Requeue` that all ranks agreed on, tells the others not to miss this rank.
+    Use as a context manager; leaving it in order, or with a `Requeue` that all ranks agreed on,
+    tells the others not to miss this rank.
     """
 
     def __init__(self, rank: int, world_size: int, patience: float, master: str):
@@ -40,23 +46,39 @@ class Heartbeat:
         self.interval = max(0.2, patience / 10)
         self.stop, self.last_word = threading.Event(), threading.Lock()
         self.lost: str | None = None
-        self.before_leaving: list[Callable[[], None]] = []  # called ahead of an exit that unwinds nothing
+        # called ahead of an exit that unwinds nothing
+        self.before_leaving: list[Callable[[], None]] = []
         if world_size == 1:
             return
         name = socket.gethostname()
         port: list = [None]
         if rank == 0:
-            self.store = dist.TCPStore("0.0.0.0", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=patience))
+            self.store = dist.TCPStore(
+                "0.0.0.0",
+                0,
+                is_master=True,
+                wait_for_workers=False,
+                timeout=timedelta(seconds=patience),
+            )
             port[0] = self.store.port
         dist.broadcast_object_list(port, src=0)
         if rank != 0:
-            self.store = dist.TCPStore(master, port[0], is_master=False, wait_for_workers=False, timeout=timedelta(seconds=patience))
+            self.store = dist.TCPStore(
+                master,
+                port[0],
+                is_master=False,
+                wait_for_workers=False,
+                timeout=timedelta(seconds=patience),
+            )
         hosts: list = [None] * world_size
         dist.all_gather_object(hosts, name)
         self.hosts = hosts
         self.answered = time.monotonic()
         self.heard = {r: self.answered for r in range(world_size) if r != rank}
-        self.threads = [threading.Thread(target=f, name="heartbeat", daemon=True) for f in (self._beat, self._watch)]
+        self.threads = [
+            threading.Thread(target=f, name="heartbeat", daemon=True)
+            for f in (self._beat, self._watch)
+        ]
 
     def __enter__(self) -> Heartbeat:
         if self.world_size > 1:
@@ -75,14 +97,21 @@ class Heartbeat:
         failed = kind is not None and not (isinstance(error, Requeue) and error.agreed)
         try:
             if failed:
-                self._tell(str(error) if isinstance(error, Requeue) else f"{kind.__name__}: {error}")
+                self._tell(
+                    str(error) if isinstance(error, Requeue) else f"{kind.__name__}: {error}"
+                )
             else:
                 self.store.set(f"done/{self.rank}", "1")
-            if self.rank == 0:  # the store lives in this process: stay until the others have read it
+            # the store lives in this process: stay until the others have read it
+            if self.rank == 0:
                 deadline = time.monotonic() + (3 * self.interval if failed else self.patience)
+
                 def gone(r):
                     return self.store.check([f"done/{r}"]) or self.store.check([f"failed/{r}"])
-                while time.monotonic() < deadline and not all(gone(r) for r in range(1, self.world_size)):
+
+                while time.monotonic() < deadline and not all(
+                    gone(r) for r in range(1, self.world_size)
+                ):
                     time.sleep(self.interval / 4)
         except RuntimeError:
             pass  # the store's process has left before us
@@ -103,18 +132,30 @@ class Heartbeat:
         self.store.set(f"failed/{self.rank}", why[:500])
 
     def _leave(self, why: str) -> None:
-        self.last_word.acquire()  # never released: the watch and a failed collective may both come here, and one of them ends the process
-        print(f"error: rank {self.rank} on {self.hosts[self.rank]}: {why}. Start the same command again: it goes on from the last checkpoint", file=sys.stderr, flush=True)
+        # never released: the watch and a failed collective may both come here, and one of them ends
+        # the process
+        self.last_word.acquire()
+        print(
+            f"error: rank {self.rank} on {self.hosts[self.rank]}: {why}. Start the same command"
+            " again: it goes on from the last checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
         sys.stdout.flush()
-        cleaning = threading.Thread(target=lambda: [undo() for undo in self.before_leaving], daemon=True)
+        cleaning = threading.Thread(
+            target=lambda: [undo() for undo in self.before_leaving], daemon=True
+        )
         cleaning.start()
         cleaning.join(self.patience)  # a disk that hangs must not keep us
         if self.rank == 0:
-            time.sleep(1.5 * self.interval)  # the store lives in this process: the others read there who it was
+            # the store lives in this process: the others read there who it was
+            time.sleep(1.5 * self.interval)
         os._exit(LOST_RANK_EXIT_CODE)  # no clean-up: the main thread may hang in a collective
 
     def _beat(self) -> None:
-        """Tell the store that this rank lives, and what it says of the others. Hangs where the store's process is frozen."""
+        """Tell the store that this rank lives, and what it says of the others. Hangs where the
+        store's process is frozen.
+        """
         beat, last = 0, dict.fromkeys(self.heard)
         while not self.stop.wait(self.interval):
             beat += 1
@@ -124,7 +165,10 @@ class Heartbeat:
                     if self.store.check([f"done/{r}"]):
                         del last[r], self.heard[r]
                     elif self.store.check([f"failed/{r}"]):
-                        self.lost = f"rank {r} on {self.hosts[r]} failed: {self.store.get(f'failed/{r}').decode()}"
+                        self.lost = (
+                            f"rank {r} on {self.hosts[r]} failed:"
+                            f" {self.store.get(f'failed/{r}').decode()}"
+                        )
                     elif self.store.check([f"beat/{r}"]):
                         now = self.store.get(f"beat/{r}")
                         if now != last[r]:
@@ -142,6 +186,9 @@ class Heartbeat:
             if now - self.answered > self.patience:
                 silent = [0]
             if silent and not self.lost:
-                self.lost = f"rank {silent[0]} on {self.hosts[silent[0]]} has not been heard of for {self.patience:g} s"
+                self.lost = (
+                    f"rank {silent[0]} on {self.hosts[silent[0]]} has not been heard of for"
+                    f" {self.patience:g} s"
+                )
             if self.lost:
                 self._leave(self.lost)

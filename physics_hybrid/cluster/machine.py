@@ -1,4 +1,6 @@
-"""Which machine this is: joins the processes that `layout.detect` found, through PhysicsNeMo's DistributedManager, and chooses a device."""
+"""Which machine this is: joins the processes that `layout.detect` found, through PhysicsNeMo's
+DistributedManager, and chooses a device.
+"""
 
 from __future__ import annotations
 
@@ -41,28 +43,37 @@ class Machine:
 
     def __str__(self) -> str:
         threads = torch.get_num_threads()
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{threads} {plural('thread', threads)}"
+        name = (
+            torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else f"{threads} {plural('thread', threads)}"
+        )
         return (
-            f"rank {self.rank} of {self.world_size} on {self.nodes} {plural('node', self.nodes)}, {self.device} ({name}), "
-            f"{self.backend or 'no process group'}, detected: {self.method}"
+            f"rank {self.rank} of {self.world_size} on {self.nodes} {plural('node', self.nodes)},"
+            f" {self.device} ({name}), {self.backend or 'no process group'}, detected:"
+            f" {self.method}"
         )
 
 
-#: How long ranks wait for one of them that solves or copies data; that a rank is gone is the heartbeat's to find out.
+#: How long ranks wait for one of them that solves or copies data; that a rank is gone is the
+#: heartbeat's to find out.
 WAIT = timedelta(hours=12)
 
-#: How long ranks wait for all to be there at the start, where there is no heartbeat yet: Python may take minutes on a busy file system.
+#: How long ranks wait for all to be there at the start, where there is no heartbeat yet: Python may
+#: take minutes on a busy file system.
 MEETING = timedelta(minutes=10)
 
-#: The layout of the process group that `initialize` made; its own exports would hide how it was detected.
+#: The layout of the process group that `initialize` made; its own exports would hide how it was
+#: detected.
 _joined: Layout | None = None
 
 
 def initialize(device: str = "auto") -> Machine:
     """Find this process's place, join the others through DistributedManager, and choose a device.
 
-    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are exported where there are several processes; for one, the
-    environment is left as it was and no process group is made. Called again it returns the same machine.
+    RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT are exported where there are several
+    processes; for one, the environment is left as it was and no process group is made. Called again
+    it returns the same machine.
 
     Parameters
     ----------
@@ -71,25 +82,48 @@ def initialize(device: str = "auto") -> Machine:
     Raises
     ------
     RuntimeError
-        The device asked for is not there, there are more processes than GPUs on a node, the launcher's variables contradict each other
-        (see `detect`), the processes cannot meet, or not all of them joined.
+        The device asked for is not there, there are more processes than GPUs on a node, the
+        launcher's variables contradict each other (see `detect`), the processes cannot meet, or not
+        all of them joined.
     """
     global _joined
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise RuntimeError(f"training.device must be auto, cpu, cuda or mps; got {device!r}")
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if device != "auto" and not available[device]:
-        raise RuntimeError(f"training.device={device} was asked for, and this machine has none; use training.device=auto")
+        raise RuntimeError(
+            f"training.device={device} was asked for, and this machine has none; use"
+            " training.device=auto"
+        )
 
     from physicsnemo.distributed import DistributedManager
 
     again = DistributedManager.is_initialized()
     layout = _joined if again and _joined else detect(os.environ)
     several = layout.world_size > 1
-    chosen = device if device != "auto" else next(k for k in ("cuda", "mps", "cpu") if available[k] and not (k == "mps" and several))
+    chosen = (
+        device
+        if device != "auto"
+        else next(
+            k for k in ("cuda", "mps", "cpu") if available[k] and not (k == "mps" and several)
+        )
+    )
     if several and chosen == "mps":
-        raise RuntimeError(f"training.device=mps runs in one process and {layout.world_size} were launched; use training.device=cpu")
-    backend = None if not several else "nccl" if chosen == "cuda" and torch.distributed.is_nccl_available() else "gloo"
+        raise RuntimeError(
+            f"training.device=mps runs in one process and {layout.world_size} were launched; use"
+            " training.device=cpu"
+        )
+    backend = (
+        None
+        if not several
+        else "nccl"
+        if chosen == "cuda" and torch.distributed.is_nccl_available()
+        else "gloo"
+    )
     index = _device_index(layout, chosen)
     if not again:
         _share_threads(layout)
@@ -102,13 +136,27 @@ def initialize(device: str = "auto") -> Machine:
             print(f"WARNING: {layout.note}", file=sys.stderr, flush=True)
     manager = DistributedManager()
     members = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    if (manager.rank, manager.world_size, members) != (layout.rank, layout.world_size, layout.world_size):
+    if (manager.rank, manager.world_size, members) != (
+        layout.rank,
+        layout.world_size,
+        layout.world_size,
+    ):
         raise RuntimeError(
-            f"this is rank {layout.rank} of {layout.world_size} ({layout.method}), and DistributedManager made it {manager.rank} of {manager.world_size} in a group "
-            f"of {members}: not all processes would train together"
+            f"this is rank {layout.rank} of {layout.world_size} ({layout.method}), and"
+            f" DistributedManager made it {manager.rank} of {manager.world_size} in a group of"
+            f" {members}: not all processes would train together"
         )
     where = torch.device("cuda", index) if chosen == "cuda" else torch.device(chosen)
-    return Machine(layout.rank, layout.world_size, where, layout.local_rank, layout.nodes, layout.method, backend, layout.local_size)
+    return Machine(
+        layout.rank,
+        layout.world_size,
+        where,
+        layout.local_rank,
+        layout.nodes,
+        layout.method,
+        backend,
+        layout.local_size,
+    )
 
 
 def agreed(value: Any) -> Any:
@@ -129,16 +177,22 @@ def finalize() -> None:
 
 
 def _device_index(layout: Layout, chosen: str) -> int:
-    """The GPU of this process among those it can see; where it computes on the CPU, one that DistributedManager accepts."""
+    """The GPU of this process among those it can see; where it computes on the CPU, one that
+    DistributedManager accepts.
+    """
     count = torch.cuda.device_count()
     if chosen != "cuda":
         return layout.local_rank % count if count else layout.local_rank
-    if count == 1 and layout.local_size > 1 and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ","):
+    if (
+        count == 1
+        and layout.local_size > 1
+        and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ",")
+    ):
         return 0  # the launcher gave each process a GPU of its own, which each sees as the first
     if layout.local_rank >= count:
         raise RuntimeError(
-            f"{socket.gethostname()} has {count} {plural('GPU', count)} for the {layout.local_size} processes on it: start at most {count} a node, "
-            "or use training.device=cpu"
+            f"{socket.gethostname()} has {count} {plural('GPU', count)} for the {layout.local_size}"
+            f" processes on it: start at most {count} a node, or use training.device=cpu"
         )
     return layout.local_rank
 
@@ -148,7 +202,9 @@ def _cores() -> int:
 
 
 def _share_threads(layout: Layout) -> None:
-    """Ranks of one node share its cores: each would start a thread on every one of them, and they would wait for each other."""
+    """Ranks of one node share its cores: each would start a thread on every one of them, and they
+    would wait for each other.
+    """
     if layout.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), max(1, _cores() // layout.local_size)))
 
@@ -157,20 +213,27 @@ def _join(layout: Layout, chosen: str, backend: str, index: int) -> None:
     from physicsnemo.distributed import DistributedManager
 
     os.environ.update(
-        RANK=str(layout.rank), WORLD_SIZE=str(layout.world_size), LOCAL_RANK=str(index), MASTER_ADDR=layout.master_addr, MASTER_PORT=str(layout.master_port),
+        RANK=str(layout.rank),
+        WORLD_SIZE=str(layout.world_size),
+        LOCAL_RANK=str(index),
+        MASTER_ADDR=layout.master_addr,
+        MASTER_PORT=str(layout.master_port),
         PHYSICSNEMO_DISTRIBUTED_INITIALIZATION_METHOD="ENV",
     )
     if backend == "gloo" and layout.nodes > 1 and "GLOO_SOCKET_IFNAME" not in os.environ:
-        interface = _interface_towards(layout.master_addr)  # gloo takes the one of the host's name, which may be the loopback (127.0.1.1)
+        # gloo takes the one of the host's name, which may be the loopback (127.0.1.1)
+        interface = _interface_towards(layout.master_addr)
         if interface:
             os.environ["GLOO_SOCKET_IFNAME"] = interface
     try:
         with _corrected_process_group(backend, chosen):
             DistributedManager.initialize()
     except (RuntimeError, ValueError, OSError) as error:
-        DistributedManager._shared_state.clear()  # it counts as initialised, and would leave a group that does not exist at exit
+        # it counts as initialised, and would leave a group that does not exist at exit
+        DistributedManager._shared_state.clear()
         raise RuntimeError(
-            f"rank {layout.rank} of {layout.world_size} could not join the others at {layout.master_addr}:{layout.master_port} with {backend} ({layout.method}): {error}"
+            f"rank {layout.rank} of {layout.world_size} could not join the others at"
+            f" {layout.master_addr}:{layout.master_port} with {backend} ({layout.method}): {error}"
         ) from error
 
 
@@ -178,9 +241,11 @@ def _join(layout: Layout, chosen: str, backend: str, index: int) -> None:
 def _corrected_process_group(backend: str, chosen: str):
     """What DistributedManager hands to `init_process_group`, put right.
 
-    Its one time-out would be that of the first meeting and of every later wait. It passes device_id=cpu, which gloo refuses (PhysicsNeMo issue 1936), and sets TORCH_NCCL_ASYNC_ERROR_HANDLING=0, with which a lost
-    rank hangs the others to the walltime. NCCL reads the variable when a group is made, so that it is set at that moment, and stays
-    set for groups made later.
+    Its one time-out would be that of the first meeting and of every later wait. It passes
+    device_id=cpu, which gloo refuses (PhysicsNeMo issue 1936), and sets
+    TORCH_NCCL_ASYNC_ERROR_HANDLING=0, with which a lost rank hangs the others to the walltime. NCCL
+    reads the variable when a group is made, so that it is set at that moment, and stays set for
+    groups made later.
     """
     original = torch.distributed.init_process_group
     handling = os.environ.get("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
@@ -188,8 +253,15 @@ def _corrected_process_group(backend: str, chosen: str):
     def corrected(_backend, device_id=None, **rest):
         os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = handling
         store, *_ = next(torch.distributed.rendezvous("env://", timeout=MEETING))
-        store = torch.distributed.PrefixStore("default_pg", store)  # as torch does where it makes the store itself
-        return original(backend, **rest, store=store, timeout=WAIT, **({"device_id": device_id} if chosen == "cuda" else {}))
+        # as torch does where it makes the store itself
+        store = torch.distributed.PrefixStore("default_pg", store)
+        return original(
+            backend,
+            **rest,
+            store=store,
+            timeout=WAIT,
+            **({"device_id": device_id} if chosen == "cuda" else {}),
+        )
 
     torch.distributed.init_process_group = corrected
     try:
@@ -200,14 +272,24 @@ def _corrected_process_group(backend: str, chosen: str):
 
 
 def _stay_alone() -> None:
-    """DistributedManager for one process: it must see nothing that could start a process group, and leave nothing behind."""
+    """DistributedManager for one process: it must see nothing that could start a process group, and
+    leave nothing behind.
+    """
     from physicsnemo.distributed import DistributedManager
 
-    hidden = ("RANK", "WORLD_SIZE", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PHYSICSNEMO_DISTRIBUTED_INITIALIZATION_METHOD", "TORCH_NCCL_ASYNC_ERROR_HANDLING")
+    hidden = (
+        "RANK",
+        "WORLD_SIZE",
+        "SLURM_PROCID",
+        "OMPI_COMM_WORLD_RANK",
+        "PHYSICSNEMO_DISTRIBUTED_INITIALIZATION_METHOD",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING",
+    )
     before = {k: os.environ.pop(k) for k in hidden if k in os.environ}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "Could not initialize using ENV, SLURM or OPENMPI": right for one process
+            # "Could not initialize using ENV, SLURM or OPENMPI": right for one process
+            warnings.simplefilter("ignore")
             DistributedManager.initialize()
     finally:
         os.environ.pop("TORCH_NCCL_ASYNC_ERROR_HANDLING", None)
@@ -221,12 +303,14 @@ def _interface_towards(host: str) -> str | None:
         import struct
 
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, 9))  # no packet is sent: the kernel chooses the address it would send from
+            # no packet is sent: the kernel chooses the address it would send from
+            probe.connect((host, 9))
             own = probe.getsockname()[0]
             names = {}
             for _, name in socket.if_nameindex():
                 with contextlib.suppress(OSError):  # an interface without an IPv4 address
-                    answer = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()))  # SIOCGIFADDR
+                    # SIOCGIFADDR
+                    answer = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()))
                     names[socket.inet_ntoa(answer[20:24])] = name
     except (OSError, ImportError):
         return None

@@ -1,7 +1,9 @@
-"""How many processes were launched and which of them this one is, read from the variables that launchers leave behind.
+"""How many processes were launched and which of them this one is, read from the variables that
+launchers leave behind.
 
-PhysicsNeMo's DistributedManager knows torchrun, Open MPI and SLURM, and where it cannot tell it goes on as "0 of 1": an allocation of
-many nodes then trains the same model many times. Here PBS, PMI and PALS are known too, and what cannot be told is an error.
+PhysicsNeMo's DistributedManager knows torchrun, Open MPI and SLURM, and where it cannot tell it
+goes on as "0 of 1": an allocation of many nodes then trains the same model many times. Here PBS,
+PMI and PALS are known too, and what cannot be told is an error.
 """
 
 from __future__ import annotations
@@ -16,13 +18,16 @@ from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 
-#: Ports for the first meeting of the ranks where MASTER_PORT is not set: above those that Linux gives to outgoing connections.
+#: Ports for the first meeting of the ranks where MASTER_PORT is not set: above those that Linux
+#: gives to outgoing connections.
 PORTS = range(61000, 65536)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One process among those that were launched; `method` says how it was detected, `note` what a person should know."""
+    """One process among those that were launched; `method` says how it was detected, `note` what a
+    person should know.
+    """
 
     rank: int = 0
     world_size: int = 1
@@ -51,25 +56,50 @@ class Launcher:
     job: tuple[str, ...] = ("PBS_JOBID",)
 
 
-TORCHRUN = Launcher("torchrun", "RANK", ("WORLD_SIZE",), ("LOCAL_RANK",), ("LOCAL_WORLD_SIZE",), ("GROUP_WORLD_SIZE",))
+TORCHRUN = Launcher(
+    "torchrun",
+    "RANK",
+    ("WORLD_SIZE",),
+    ("LOCAL_RANK",),
+    ("LOCAL_WORLD_SIZE",),
+    ("GROUP_WORLD_SIZE",),
+)
 LAUNCHERS = (
     Launcher(
-        "Open MPI", "OMPI_COMM_WORLD_RANK", ("OMPI_COMM_WORLD_SIZE",), ("OMPI_COMM_WORLD_LOCAL_RANK",), ("OMPI_COMM_WORLD_LOCAL_SIZE",),
+        "Open MPI",
+        "OMPI_COMM_WORLD_RANK",
+        ("OMPI_COMM_WORLD_SIZE",),
+        ("OMPI_COMM_WORLD_LOCAL_RANK",),
+        ("OMPI_COMM_WORLD_LOCAL_SIZE",),
         job=("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PBS_JOBID"),
     ),
     # With PALS_PMI=pmix PALS gives no size at all; the job script exports WORLD_SIZE.
     Launcher(
-        "Cray PALS", "PALS_RANKID", ("PMI_SIZE", "WORLD_SIZE"), ("PALS_LOCAL_RANKID", "PMI_LOCAL_RANK"), ("PALS_LOCAL_SIZE", "PMI_LOCAL_SIZE"),
+        "Cray PALS",
+        "PALS_RANKID",
+        ("PMI_SIZE", "WORLD_SIZE"),
+        ("PALS_LOCAL_RANKID", "PMI_LOCAL_RANK"),
+        ("PALS_LOCAL_SIZE", "PMI_LOCAL_SIZE"),
         job=("PALS_APID", "PBS_JOBID"),
     ),
-    # Ahead of SLURM: Hydra starts its proxies with srun, and its processes inherit the proxy's SLURM_PROCID.
+    # Ahead of SLURM: Hydra starts its proxies with srun, and its processes inherit the proxy's
+    # SLURM_PROCID.
     Launcher(
-        "MPICH/PMI", "PMI_RANK", ("PMI_SIZE",), ("MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID"), ("MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"),
+        "MPICH/PMI",
+        "PMI_RANK",
+        ("PMI_SIZE",),
+        ("MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID"),
+        ("MPI_LOCALNRANKS", "PMI_LOCAL_SIZE"),
         job=("PBS_JOBID", "SLURM_JOB_ID"),
     ),
     # SLURM_NTASKS may be that of the whole job (an interactive step has one task).
     Launcher(
-        "SLURM", "SLURM_PROCID", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"), ("SLURM_LOCALID",), (), ("SLURM_STEP_NUM_NODES", "SLURM_NNODES"),
+        "SLURM",
+        "SLURM_PROCID",
+        ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"),
+        ("SLURM_LOCALID",),
+        (),
+        ("SLURM_STEP_NUM_NODES", "SLURM_NNODES"),
         job=("SLURM_JOB_ID",),
     ),
 )
@@ -79,11 +109,15 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text().split()
 
 
-def detect(environ: Mapping[str, str], read_nodefile: Callable[[str], list[str]] = _lines, hostname: str = socket.gethostname()) -> Layout:
+def detect(
+    environ: Mapping[str, str],
+    read_nodefile: Callable[[str], list[str]] = _lines,
+    hostname: str = socket.gethostname(),
+) -> Layout:
     """The layout that the environment of a process describes.
 
-    Asked in this order: RANK and WORLD_SIZE (torchrun), Open MPI, Cray PALS, MPICH and Intel MPI, SLURM (inside a step), a slot of
-    PBS_NODEFILE (pbsdsh); else this is one process.
+    Asked in this order: RANK and WORLD_SIZE (torchrun), Open MPI, Cray PALS, MPICH and Intel MPI,
+    SLURM (inside a step), a slot of PBS_NODEFILE (pbsdsh); else this is one process.
 
     Parameters
     ----------
@@ -97,45 +131,75 @@ def detect(environ: Mapping[str, str], read_nodefile: Callable[[str], list[str]]
         The variables contradict each other, or leave open what all processes must agree on.
     """
     environ = {k: v for k, v in environ.items() if v}
-    found = [x for x in LAUNCHERS if x.rank in environ and (x.method != "SLURM" or "SLURM_STEP_ID" in environ)]
+    found = [
+        x
+        for x in LAUNCHERS
+        if x.rank in environ and (x.method != "SLURM" or "SLURM_STEP_ID" in environ)
+    ]
     if "RANK" in environ:
         layout = _from_environment(environ, found, read_nodefile, hostname)
     elif found:
         layout = _from_launcher(found[0], environ, read_nodefile)
     elif _whole(environ, "WORLD_SIZE") not in (None, 1):
-        raise RuntimeError(f"WORLD_SIZE={environ['WORLD_SIZE']}, and neither RANK nor a launcher's variables say which of them this process is: unset it, or start with torchrun or mpirun")
-    elif environ.get("PBS_TASKNUM", "1") != "1":  # the job script is task "1"; pbsdsh's are "00000002" or, with TORQUE, "2"
+        raise RuntimeError(
+            f"WORLD_SIZE={environ['WORLD_SIZE']}, and neither RANK nor a launcher's variables say"
+            " which of them this process is: unset it, or start with torchrun or mpirun"
+        )
+    # the job script is task "1"; pbsdsh's are "00000002" or, with TORQUE, "2"
+    elif environ.get("PBS_TASKNUM", "1") != "1":
         layout = _from_slot(environ, read_nodefile, hostname)
     else:
         layout = Layout(master_port=_port(environ, ("PBS_JOBID",)))
     return replace(layout, note=_idle(layout, environ, read_nodefile))
 
 
-# --- the ways to be launched ------------------------------------------------------------------------------------------
+# --- the ways to be launched
 
 
-def _from_environment(environ: Mapping[str, str], others: list[Launcher], read_nodefile, hostname: str) -> Layout:
+def _from_environment(
+    environ: Mapping[str, str], others: list[Launcher], read_nodefile, hostname: str
+) -> Layout:
     """RANK and WORLD_SIZE: torchrun, or set by hand."""
     if "WORLD_SIZE" not in environ:
-        raise RuntimeError(f"RANK={environ['RANK']} is set and WORLD_SIZE is not: set both, or neither to run one process")
-    if "TORCHELASTIC_RUN_ID" in environ:  # whatever started torchrun (mpirun, once a node) has its own numbers
+        raise RuntimeError(
+            f"RANK={environ['RANK']} is set and WORLD_SIZE is not: set both, or neither to run one"
+            " process"
+        )
+    # whatever started torchrun (mpirun, once a node) has its own numbers
+    if "TORCHELASTIC_RUN_ID" in environ:
         return _from_launcher(TORCHRUN, environ, read_nodefile)
     rank, size = _whole(environ, "RANK"), _whole(environ, "WORLD_SIZE")
     for other in others:
         their_rank, their_size = _whole(environ, other.rank), _first(environ, other.size)[1]
         if their_rank != rank or their_size not in (None, size):
             theirs = f"{their_rank}" if their_size is None else f"{their_rank} of {their_size}"
-            raise RuntimeError(f"RANK={rank} and WORLD_SIZE={size}, and this is process {theirs} of {other.method}: unset RANK and WORLD_SIZE, they are left from something else")
+            raise RuntimeError(
+                f"RANK={rank} and WORLD_SIZE={size}, and this is process {theirs} of"
+                f" {other.method}: unset RANK and WORLD_SIZE, they are left from something else"
+            )
     local = {}
-    if size > 1 and "LOCAL_RANK" not in environ:  # DistributedManager would divide by the number of GPUs, 0 on a CPU
-        hosts = [_short(h) for h in _nodefile(environ, read_nodefile)] if "PBS_NODEFILE" in environ else []
+    # DistributedManager would divide by the number of GPUs, 0 on a CPU
+    if size > 1 and "LOCAL_RANK" not in environ:
+        hosts = (
+            [_short(h) for h in _nodefile(environ, read_nodefile)]
+            if "PBS_NODEFILE" in environ
+            else []
+        )
         if is_loopback(environ.get("MASTER_ADDR", "")):
             local = {"LOCAL_RANK": str(rank)}
         elif len(hosts) == size > rank and hosts[rank] == _short(hostname):
-            local = {"LOCAL_RANK": str(hosts[:rank].count(hosts[rank])), "LOCAL_WORLD_SIZE": str(hosts.count(hosts[rank]))}
+            local = {
+                "LOCAL_RANK": str(hosts[:rank].count(hosts[rank])),
+                "LOCAL_WORLD_SIZE": str(hosts.count(hosts[rank])),
+            }
         else:
-            raise RuntimeError(f"RANK={rank} and WORLD_SIZE={size} are set and LOCAL_RANK is not: set it to the number of this process on its node, from 0")
-    return _from_launcher(replace(TORCHRUN, method="RANK and WORLD_SIZE"), {**environ, **local}, read_nodefile)
+            raise RuntimeError(
+                f"RANK={rank} and WORLD_SIZE={size} are set and LOCAL_RANK is not: set it to the"
+                " number of this process on its node, from 0"
+            )
+    return _from_launcher(
+        replace(TORCHRUN, method="RANK and WORLD_SIZE"), {**environ, **local}, read_nodefile
+    )
 
 
 def _from_launcher(launcher: Launcher, environ: Mapping[str, str], read_nodefile) -> Layout:
@@ -143,61 +207,105 @@ def _from_launcher(launcher: Launcher, environ: Mapping[str, str], read_nodefile
     size_name, size = _first(environ, launcher.size)
     if size is None:
         raise RuntimeError(
-            f"{launcher.rank}={rank} is set ({launcher.method}) and {' or '.join(launcher.size)} is not, so that the number of processes is not known: "
-            "export WORLD_SIZE in the job script, or use torchrun (pbs/train.pbs)"
+            f"{launcher.rank}={rank} is set ({launcher.method}) and {' or '.join(launcher.size)} is"
+            " not, so that the number of processes is not known: export WORLD_SIZE in the job"
+            " script, or use torchrun (pbs/train.pbs)"
         )
     _check_below(launcher.rank, rank, size_name, size)
     if _whole(environ, "WORLD_SIZE") not in (None, size):
-        raise RuntimeError(f"WORLD_SIZE={environ['WORLD_SIZE']} contradicts {size_name}={size}: unset WORLD_SIZE")
+        raise RuntimeError(
+            f"WORLD_SIZE={environ['WORLD_SIZE']} contradicts {size_name}={size}: unset WORLD_SIZE"
+        )
     local_name, local_rank = _first(environ, launcher.local_rank)
     if local_rank is None and size > 1:
         names = " or ".join(launcher.local_rank)
-        raise RuntimeError(f"{launcher.rank}={rank} and {size_name}={size} are set ({launcher.method}) and {names} is not: which device of the node is this process's?")
+        raise RuntimeError(
+            f"{launcher.rank}={rank} and {size_name}={size} are set ({launcher.method}) and {names}"
+            " is not: which device of the node is this process's?"
+        )
     local_rank = local_rank or 0
     local_size_name, local_size = _first(environ, (*launcher.local_size, "LOCAL_WORLD_SIZE"))
     if local_size is not None:
         _check_below(local_name, local_rank, local_size_name, local_size)
     elif "SLURM_STEP_TASKS_PER_NODE" in environ:
-        local_size = _slurm_tasks(environ["SLURM_STEP_TASKS_PER_NODE"], _whole(environ, "SLURM_NODEID") or 0)
+        local_size = _slurm_tasks(
+            environ["SLURM_STEP_TASKS_PER_NODE"], _whole(environ, "SLURM_NODEID") or 0
+        )
     elif size == 1 or is_loopback(environ.get("MASTER_ADDR", "")):
         local_size = size
     else:
         raise RuntimeError(
-            f"{launcher.rank}={rank} and {size_name}={size} are set ({launcher.method}), and not how many of them share this node, so that devices and cores cannot be shared out: "
-            f"set {' or '.join(dict.fromkeys((*launcher.local_size, 'LOCAL_WORLD_SIZE')))}, or MASTER_ADDR=localhost where all are on this one"
+            f"{launcher.rank}={rank} and {size_name}={size} are set ({launcher.method}), and not"
+            " how many of them share this node, so that devices and cores cannot be shared out:"
+            f" set {' or '.join(dict.fromkeys((*launcher.local_size, 'LOCAL_WORLD_SIZE')))}, or"
+            " MASTER_ADDR=localhost where all are on this one"
         )
     nodes = _first(environ, launcher.nodes)[1] or math.ceil(size / local_size)
     if launcher in LAUNCHERS and nodes > 1 and is_loopback(environ.get("MASTER_ADDR", "")):
-        raise RuntimeError(f"MASTER_ADDR={environ['MASTER_ADDR']}, and {launcher.method} started processes on {nodes} nodes: each node would wait for itself; set it to the host of rank 0")
-    return Layout(rank, size, local_rank, local_size, nodes, _master(launcher.method, environ, size, nodes, read_nodefile), _port(environ, launcher.job), launcher.method)
+        raise RuntimeError(
+            f"MASTER_ADDR={environ['MASTER_ADDR']}, and {launcher.method} started processes on"
+            f" {nodes} nodes: each node would wait for itself; set it to the host of rank 0"
+        )
+    return Layout(
+        rank,
+        size,
+        local_rank,
+        local_size,
+        nodes,
+        _master(launcher.method, environ, size, nodes, read_nodefile),
+        _port(environ, launcher.job),
+        launcher.method,
+    )
 
 
 def _from_slot(environ: Mapping[str, str], read_nodefile, hostname: str) -> Layout:
     """One process for each line of the node file.
 
-    TORQUE says which line in PBS_VNODENUM. PBS Professional does not, and leaves out PBS_NODEFILE too: there, the line is
-    known where a node has one line only, or PBS_VNODENUM is handed over.
+    TORQUE says which line in PBS_VNODENUM. PBS Professional does not, and leaves out PBS_NODEFILE
+    too: there, the line is known where a node has one line only, or PBS_VNODENUM is handed over.
     """
-    by_hand = "pbsdsh -n I -- env PBS_VNODENUM=I PBS_NODEFILE=<a copy that all nodes can read> python train.py"
+    by_hand = (
+        "pbsdsh -n I -- env PBS_VNODENUM=I PBS_NODEFILE=<a copy that all nodes can read> python"
+        " train.py"
+    )
     if "PBS_NODEFILE" not in environ:
         raise RuntimeError(
-            f"pbsdsh started this process (PBS_TASKNUM={environ['PBS_TASKNUM']}), and without PBS_NODEFILE it cannot know how many there are. Use pbs/train.pbs or "
-            f"mpirun, or start each slot I with `{by_hand}`. To work alone: RANK=0 WORLD_SIZE=1"
+            f"pbsdsh started this process (PBS_TASKNUM={environ['PBS_TASKNUM']}), and without"
+            " PBS_NODEFILE it cannot know how many there are. Use pbs/train.pbs or mpirun, or"
+            f" start each slot I with `{by_hand}`. To work alone: RANK=0 WORLD_SIZE=1"
         )
     hosts = _nodefile(environ, read_nodefile)
     here = [i for i, host in enumerate(hosts) if _short(host) == _short(hostname)]
     if not here:
-        raise RuntimeError(f"this host, {hostname}, is not in PBS_NODEFILE={environ['PBS_NODEFILE']} ({', '.join(dict.fromkeys(hosts))}): the file belongs to another job")
+        raise RuntimeError(
+            f"this host, {hostname}, is not in PBS_NODEFILE={environ['PBS_NODEFILE']}"
+            f" ({', '.join(dict.fromkeys(hosts))}): the file belongs to another job"
+        )
     rank = _whole(environ, "PBS_VNODENUM")
     if rank is None:
         if len(here) > 1:
-            raise RuntimeError(f"PBS_NODEFILE has {len(here)} slots on {hostname}, and PBS_VNODENUM does not say which of them is this process's: start each slot I with `{by_hand}`")
+            raise RuntimeError(
+                f"PBS_NODEFILE has {len(here)} slots on {hostname}, and PBS_VNODENUM does not say"
+                f" which of them is this process's: start each slot I with `{by_hand}`"
+            )
         rank = here[0]
     if rank not in here:
-        raise RuntimeError(f"PBS_VNODENUM={rank}, and the slots of {hostname} in PBS_NODEFILE are {', '.join(map(str, here))} (of {len(hosts)})")
+        raise RuntimeError(
+            f"PBS_VNODENUM={rank}, and the slots of {hostname} in PBS_NODEFILE are"
+            f" {', '.join(map(str, here))} (of {len(hosts)})"
+        )
     nodes = len({_short(h) for h in hosts})
     master = _master("pbsdsh", environ, len(hosts), nodes, read_nodefile)
-    return Layout(rank, len(hosts), here.index(rank), len(here), nodes, master, _port(environ, ("PBS_JOBID",)), "PBS_NODEFILE")
+    return Layout(
+        rank,
+        len(hosts),
+        here.index(rank),
+        len(here),
+        nodes,
+        master,
+        _port(environ, ("PBS_JOBID",)),
+        "PBS_NODEFILE",
+    )
 
 
 def _idle(layout: Layout, environ: Mapping[str, str], read_nodefile) -> str:
@@ -207,19 +315,29 @@ def _idle(layout: Layout, environ: Mapping[str, str], read_nodefile) -> str:
     try:
         hosts = _nodefile(environ, read_nodefile)
     except RuntimeError:
-        if layout.world_size > 1:  # the file lies on the first node only, and these processes do not need it
+        # the file lies on the first node only, and these processes do not need it
+        if layout.world_size > 1:
             return ""
         raise
     nodes = len({_short(h) for h in hosts})
-    how = "start on all of them with `qsub pbs/train.pbs` (torchrun) or `qsub pbs/train_mpi.pbs` (mpirun), or from here as these scripts do"
+    how = (
+        "start on all of them with `qsub pbs/train.pbs` (torchrun) or `qsub pbs/train_mpi.pbs`"
+        " (mpirun), or from here as these scripts do"
+    )
     if layout.method == "one process" and len(hosts) > 1:
-        return f"PBS gave this job {len(hosts)} slots on {nodes} {plural('node', nodes)} and this is one process: {len(hosts) - 1} {plural('slot', len(hosts) - 1)} will be idle; {how}"
+        return (
+            f"PBS gave this job {len(hosts)} slots on {nodes} {plural('node', nodes)} and this is"
+            f" one process: {len(hosts) - 1} {plural('slot', len(hosts) - 1)} will be idle; {how}"
+        )
     if layout.nodes < nodes:
-        return f"PBS gave this job {nodes} nodes and {layout.method} started processes on {layout.nodes}: {nodes - layout.nodes} will be idle; {how}"
+        return (
+            f"PBS gave this job {nodes} nodes and {layout.method} started processes on"
+            f" {layout.nodes}: {nodes - layout.nodes} will be idle; {how}"
+        )
     return ""
 
 
-# --- reading variables ------------------------------------------------------------------------------------------------
+# --- reading variables
 
 
 def _whole(environ: Mapping[str, str], name: str) -> int | None:
@@ -238,7 +356,9 @@ def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, int
 
 def _check_below(name: str, value: int, limit_name: str, limit: int) -> None:
     if value >= limit:
-        raise RuntimeError(f"{name}={value} and {limit_name}={limit} contradict each other: ranks count from 0")
+        raise RuntimeError(
+            f"{name}={value} and {limit_name}={limit} contradict each other: ranks count from 0"
+        )
 
 
 def _master(method: str, environ: Mapping[str, str], size: int, nodes: int, read_nodefile) -> str:
@@ -250,10 +370,15 @@ def _master(method: str, environ: Mapping[str, str], size: int, nodes: int, read
     if "PBS_NODEFILE" in environ:
         return _nodefile(environ, read_nodefile)[0]
     if "SLURM_STEP_NODELIST" in environ:  # gpu[003-004,7],login1: the first is gpu003
-        return re.sub(r"\[(\w+)[^\]]*\]", r"\1", re.match(r"(?:[^,\[]|\[[^\]]*\])+", environ["SLURM_STEP_NODELIST"])[0])
+        return re.sub(
+            r"\[(\w+)[^\]]*\]",
+            r"\1",
+            re.match(r"(?:[^,\[]|\[[^\]]*\])+", environ["SLURM_STEP_NODELIST"])[0],
+        )
     raise RuntimeError(
-        f"{size} processes on {nodes} nodes ({method}), MASTER_ADDR is not set and there is no PBS_NODEFILE to take it from: "
-        "export MASTER_ADDR=<host of rank 0> and hand it on (mpirun -x MASTER_ADDR ...), or use pbs/train_mpi.pbs"
+        f"{size} processes on {nodes} nodes ({method}), MASTER_ADDR is not set and there is no"
+        " PBS_NODEFILE to take it from: export MASTER_ADDR=<host of rank 0> and hand it on (mpirun"
+        " -x MASTER_ADDR ...), or use pbs/train_mpi.pbs"
     )
 
 
@@ -271,7 +396,10 @@ def _nodefile(environ: Mapping[str, str], read_nodefile) -> list[str]:
     try:
         hosts = read_nodefile(path)
     except OSError as error:
-        raise RuntimeError(f"PBS_NODEFILE={path} cannot be read ({error.strerror or error}); it lies on the first node of a job only") from error
+        raise RuntimeError(
+            f"PBS_NODEFILE={path} cannot be read ({error.strerror or error}); it lies on the first"
+            " node of a job only"
+        ) from error
     if not hosts:
         raise RuntimeError(f"PBS_NODEFILE={path} is empty")
     return hosts
@@ -279,7 +407,11 @@ def _nodefile(environ: Mapping[str, str], read_nodefile) -> list[str]:
 
 def _slurm_tasks(text: str, node: int) -> int:
     """Tasks on a node from SLURM_STEP_TASKS_PER_NODE, such as 4(x2),3."""
-    counts = [int(n) for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text) for _ in range(int(times or 1))]
+    counts = [
+        int(n)
+        for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
+        for _ in range(int(times or 1))
+    ]
     return counts[node]
 
 

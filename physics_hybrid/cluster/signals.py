@@ -1,4 +1,6 @@
-"""SIGTERM, SIGINT and, where the system has it, SIGUSR1: save and leave, with an exit code that says whether it was possible to save."""
+"""SIGTERM, SIGINT and, where the system has it, SIGUSR1: save and leave, with an exit code that
+says whether it was possible to save.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ WORKER_GRACE = 20
 
 
 class Requeue(SystemExit):
-    """A signal asked us to leave: what can be saved is saved, start again to go on. `code` is the exit status.
+    """A signal asked us to leave: what can be saved is saved, start again to go on. `code` is the
+    exit status.
 
     agreed : all ranks leave together; else the others do not know of it.
     """
@@ -25,11 +28,12 @@ class Requeue(SystemExit):
 
 
 class Signals:
-    """A context in which those signals end the program: at once, or, inside `deferred()`, when the work in hand looks at `number`. The old
-    handlers come back at the end.
+    """A context in which those signals end the program: at once, or, inside `deferred()`, when the
+    work in hand looks at `number`. The old handlers come back at the end.
 
-    The exit status is `code` where this program has saved a state (`saved`): starting it again goes on from there. Else it is 128 and the
-    signal's number, as of a program that knows no signals: starting it again would come no further. For SIGINT it is always that, 130.
+    The exit status is `code` where this program has saved a state (`saved`): starting it again goes
+    on from there. Else it is 128 and the signal's number, as of a program that knows no signals:
+    starting it again would come no further. For SIGINT it is always that, 130.
     """
 
     def __init__(self, code: int):
@@ -40,7 +44,8 @@ class Signals:
     def __enter__(self) -> Signals:
         for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
             if hasattr(signal, name):
-                with contextlib.suppress(ValueError):  # not the main thread: signals stay with whoever has it
+                # not the main thread: signals stay with whoever has it
+                with contextlib.suppress(ValueError):
                     number = getattr(signal, name)
                     self._old[number] = signal.signal(number, self._handle)
         return self
@@ -80,10 +85,12 @@ class Signals:
 
 
 def quiet_worker(_worker: int) -> None:
-    """For processes that read data: a signal to the whole group is answered by the training process.
+    """For processes that read data: a signal to the whole group is answered by the training
+    process.
 
-    SIGTERM must still end them, for Python sends it to workers left over at exit; but later, when the step in hand has had its data and
-    the state is saved, and as a success, since PyTorch makes an error of any other end.
+    SIGTERM must still end them, for Python sends it to workers left over at exit; but later, when
+    the step in hand has had its data and the state is saved, and as a success, since PyTorch makes
+    an error of any other end.
     """
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):

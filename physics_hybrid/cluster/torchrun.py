@@ -1,7 +1,9 @@
-"""torchrun that answers signals as its ranks do and ends with their exit status: `python -m physics_hybrid torchrun --nproc-per-node 4 train.py ...`.
+"""torchrun that answers signals as its ranks do and ends with their exit status: `python -m
+physics_hybrid torchrun --nproc-per-node 4 train.py ...`.
 
-torchrun ends with 1 whatever its ranks said, so that a job cannot tell "saved, start again" from an error; it answers SIGTERM by killing them
-after 30 seconds, and dies of SIGUSR1, leaving them behind. Here both are handed to the ranks, which save and leave.
+torchrun ends with 1 whatever its ranks said, so that a job cannot tell "saved, start again" from an
+error; it answers SIGTERM by killing them after 30 seconds, and dies of SIGUSR1, leaving them
+behind. Here both are handed to the ranks, which save and leave.
 """
 
 from __future__ import annotations
@@ -29,19 +31,25 @@ def main(arguments: list[str] | None = None) -> None:
     start = api.PContext.start
 
     def listen_and_start(context) -> None:
-        # not before: torchrun may be waiting for other nodes, where Python's handlers do not run and the signal itself must end it
+        # not before: torchrun may be waiting for other nodes, where Python's handlers do not run
+        # and the signal itself must end it
         if hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGUSR1, hand_on)
         start(context)
 
-    api._terminate_process_handler = hand_on  # torchrun installs it, for SIGTERM, SIGINT and more, when it starts the ranks
+    # torchrun installs it, for SIGTERM, SIGINT and more, when it starts the ranks
+    api._terminate_process_handler = hand_on
     api.PContext.start = listen_and_start
     try:
         run.main(arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode
-        how = f"ended with exit status {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+        how = (
+            f"ended with exit status {code}"
+            if code >= 0
+            else f"was killed by {signal.Signals(-code).name}"
+        )
         print(f"rank {rank} on {socket.gethostname()} {how}", file=sys.stderr, flush=True)
         sys.exit(code if code >= 0 else 128 - code)
 

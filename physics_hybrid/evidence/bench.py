@@ -1,4 +1,6 @@
-"""What the measuring scripts share: a trainer and one batch, built from configuration overrides, with nothing written."""
+"""What the measuring scripts share: a trainer and one batch, built from configuration overrides,
+with nothing written.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from physics_hybrid.command_line import CONF
 
 @dataclass
 class Bench:
-    """config: resolved; trainer: ready for `step([batch])`; solve_s: seconds to draw and solve the batch."""
+    """config: resolved; trainer: ready for `step([batch])`; solve_s: seconds to draw and solve the
+    batch.
+    """
 
     config: dict[str, Any]
     machine: Machine
@@ -34,7 +38,9 @@ def configuration(overrides: list[str]) -> dict[str, Any]:
 
 
 def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:
-    """Raises what train.py raises for the same overrides. statistics_samples: of model.statistics_samples; None: as configured."""
+    """Raises what train.py raises for the same overrides. statistics_samples: of
+    model.statistics_samples; None: as configured.
+    """
     from physics_hybrid.cluster.machine import initialize
     from physics_hybrid.problem import Place
     from physics_hybrid.run.load import recipe_of
@@ -53,7 +59,9 @@ def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:
     trainer = Trainer(model, problem, settings, machine, Path("."), Tracker(), config, statistics)
     started = time.perf_counter()
     batch = next(problem.train_batches(0, 0, ()))
-    return Bench(config, machine, problem, trainer, batch, statistics, time.perf_counter() - started)
+    return Bench(
+        config, machine, problem, trainer, batch, statistics, time.perf_counter() - started
+    )
 
 
 def seconds(step, machine: Machine) -> float:

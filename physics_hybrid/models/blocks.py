@@ -11,13 +11,15 @@ from physics_hybrid.grid import Grid
 
 
 class PrunedSpectralConv3d(SpectralConv3d):
-    """PhysicsNeMo's spectral convolution with the same weights and result, but only the kept modes are computed.
+    """PhysicsNeMo's spectral convolution with the same weights and result, but only the kept modes
+    are computed.
 
-    After the transform of each axis the frequencies that would be thrown away are dropped, so that the next axis transforms less;
-    the way back likewise. The four corners of the spectrum are multiplied at once, in real arithmetic, as one batched
-    matrix product over modes.
+    After the transform of each axis the frequencies that would be thrown away are dropped, so that
+    the next axis transforms less; the way back likewise. The four corners of the spectrum are
+    multiplied at once, in real arithmetic, as one batched matrix product over modes.
 
-    Stays in float32 under autocast: cuFFT refuses bfloat16 always, and float16 on sizes such as 96x48x48 (PhysicsNeMo issue 1737).
+    Stays in float32 under autocast: cuFFT refuses bfloat16 always, and float16 on sizes such as
+    96x48x48 (PhysicsNeMo issue 1737).
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +44,10 @@ class PrunedSpectralConv3d(SpectralConv3d):
         high = torch.cat([self.weights2, self.weights4], dim=3)
         w = torch.cat([low, high], dim=2).flatten(2, 4)  # (I, O, modes, 2)
         real, imaginary = w[..., 0].permute(2, 0, 1), w[..., 1].permute(2, 0, 1)
-        block = torch.cat([torch.cat([real, imaginary], dim=2), torch.cat([-imaginary, real], dim=2)], dim=1)  # (modes, 2 I, 2 O)
+        # (modes, 2 I, 2 O)
+        block = torch.cat(
+            [torch.cat([real, imaginary], dim=2), torch.cat([-imaginary, real], dim=2)], dim=1
+        )
         y = torch.view_as_real(y.flatten(2)).permute(2, 0, 3, 1).flatten(2)  # (modes, B, 2 I)
         out = torch.bmm(y, block).unflatten(2, (2, -1)).permute(1, 3, 0, 2).contiguous()
         return torch.view_as_complex(out).unflatten(2, shape[2:])
@@ -63,31 +68,34 @@ def _spread(y: Tensor, n: int, m: int, dim: int) -> Tensor:
 def checked_modes(modes: list[int]) -> list[int]:
     """Three positive whole numbers, or ValueError."""
     if len(modes) != 3 or not all(isinstance(m, int) and m >= 1 for m in modes):
-        raise ValueError(f"model.backbone.modes must be three whole numbers >= 1 (D, H, W); got {list(modes)}")
+        raise ValueError(
+            f"model.backbone.modes must be three whole numbers >= 1 (D, H, W); got {list(modes)}"
+        )
     return list(modes)
 
 
 def check_modes(modes: list[int], grid: Grid, padding: float = 0.0) -> None:
     """Raise ValueError where Fourier modes exceed what a grid holds once it is padded.
 
-    The first two axes keep m positive and m negative frequencies: m <= N / 2; the last is a half spectrum:
-    m <= N // 2 + 1. Above that PhysicsNeMo's layer overlaps silently or fails inside einsum.
+    The first two axes keep m positive and m negative frequencies: m <= N / 2; the last is a half
+    spectrum: m <= N // 2 + 1. Above that PhysicsNeMo's layer overlaps silently or fails inside
+    einsum.
     """
     D, H, W = (n + round(padding * n) for n in grid)
     limits = (D // 2, H // 2, W // 2 + 1)
     for axis, mode, limit in zip("DHW", modes, limits):
         if mode > limit:
             raise ValueError(
-                f"{mode} Fourier modes along {axis} exceed what the grid {tuple(grid)} holds (at most {limit}): "
-                "lower model.backbone.modes or use a finer grid"
+                f"{mode} Fourier modes along {axis} exceed what the grid {tuple(grid)} holds (at"
+                f" most {limit}): lower model.backbone.modes or use a finer grid"
             )
 
 
 def proportional_padding(x: Tensor, fraction: float) -> Tensor:
     """Zeros after the end of each spatial axis, `fraction` of its length.
 
-    In proportion to the grid, not in voxels: the padded box is then the same at every resolution. Fixed-voxel
-    padding breaks zero-shot super-resolution.
+    In proportion to the grid, not in voxels: the padded box is then the same at every resolution.
+    Fixed-voxel padding breaks zero-shot super-resolution.
     """
     if fraction == 0:
         return x

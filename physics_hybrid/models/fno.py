@@ -1,4 +1,6 @@
-"""Fourier neural operators: PhysicsNeMo's own, and a residual one on PhysicsNeMo's spectral convolution."""
+"""Fourier neural operators: PhysicsNeMo's own, and a residual one on PhysicsNeMo's spectral
+convolution.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +47,29 @@ class PlainFNO(Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int = 1, width: int = 24, depth: int = 4, modes: list[int] = [8, 6, 6],
-        padding: float = 0.0, decoder_layers: int = 1, decoder_width: int = 32,
+        self,
+        in_channels: int,
+        out_channels: int = 1,
+        width: int = 24,
+        depth: int = 4,
+        modes: list[int] = [8, 6, 6],
+        padding: float = 0.0,
+        decoder_layers: int = 1,
+        decoder_width: int = 32,
     ):
         super().__init__()
         self.modes, self.padding = checked_modes(modes), padding
         self.net = PhysicsNeMoFNO(
-            in_channels, out_channels, decoder_layers=decoder_layers, decoder_layer_size=decoder_width, dimension=3,
-            latent_channels=width, num_fno_layers=depth, num_fno_modes=self.modes, padding=0, coord_features=False,
+            in_channels,
+            out_channels,
+            decoder_layers=decoder_layers,
+            decoder_layer_size=decoder_width,
+            dimension=3,
+            latent_channels=width,
+            num_fno_layers=depth,
+            num_fno_modes=self.modes,
+            padding=0,
+            coord_features=False,
         )
         layers = self.net.spec_encoder.spconv_layers
         for i in range(len(layers)):
@@ -71,7 +88,8 @@ class PlainFNO(Module):
 class SpectralBlock(nn.Module):
     """x + V GELU(K x + W x): K a spectral convolution, W and V pointwise, V zero at the start.
 
-    The block is the identity at step 0, so that depth costs no stability (Zhang, Dauphin and Ma, Fixup, ICLR 2019).
+    The block is the identity at step 0, so that depth costs no stability (Zhang, Dauphin and Ma,
+    Fixup, ICLR 2019).
     """
 
     def __init__(self, width: int, modes: list[int]):
@@ -86,9 +104,11 @@ class SpectralBlock(nn.Module):
 
 
 class ResidualFNO(Module):
-    """FNO of zero-initialised residual blocks on PhysicsNeMo's SpectralConv3d; output zero at the start.
+    """FNO of zero-initialised residual blocks on PhysicsNeMo's SpectralConv3d; output zero at the
+    start.
 
-    Parameters as `PlainFNO`; activation_checkpointing trades a second forward pass for the memory of all blocks but one.
+    Parameters as `PlainFNO`; activation_checkpointing trades a second forward pass for the memory
+    of all blocks but one.
 
     Forward: x (B, in_channels, D, H, W) -> (B, out_channels, D, H, W).
 
@@ -99,14 +119,28 @@ class ResidualFNO(Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int = 1, width: int = 24, depth: int = 4, modes: list[int] = [8, 6, 6],
-        padding: float = 0.0, activation_checkpointing: bool = False,
+        self,
+        in_channels: int,
+        out_channels: int = 1,
+        width: int = 24,
+        depth: int = 4,
+        modes: list[int] = [8, 6, 6],
+        padding: float = 0.0,
+        activation_checkpointing: bool = False,
     ):
         super().__init__()
-        self.modes, self.padding, self.activation_checkpointing = checked_modes(modes), padding, activation_checkpointing
-        self.lift = nn.Sequential(nn.Conv3d(in_channels, width, 1), nn.GELU(), nn.Conv3d(width, width, 1))
+        self.modes, self.padding, self.activation_checkpointing = (
+            checked_modes(modes),
+            padding,
+            activation_checkpointing,
+        )
+        self.lift = nn.Sequential(
+            nn.Conv3d(in_channels, width, 1), nn.GELU(), nn.Conv3d(width, width, 1)
+        )
         self.blocks = nn.ModuleList(SpectralBlock(width, self.modes) for _ in range(depth))
-        self.head = nn.Sequential(nn.Conv3d(width, width, 1), nn.GELU(), zero_(nn.Conv3d(width, out_channels, 1)))
+        self.head = nn.Sequential(
+            nn.Conv3d(width, width, 1), nn.GELU(), zero_(nn.Conv3d(width, out_channels, 1))
+        )
 
     def check_grid(self, grid: Grid) -> None:
         check_modes(self.modes, grid, self.padding)

@@ -1,7 +1,7 @@
 """Models in PhysicsNeMo's own format: `.mdlus` files, and folders of its `save_checkpoint`.
 
-PhysicsNeMo's writer is not atomic (issue 2012): here it writes into a temporary folder, which is then
-renamed.
+PhysicsNeMo's writer is not atomic (issue 2012): here it writes into a temporary folder, which is
+then renamed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ class CheckpointError(RuntimeError):
 
 
 def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
-    """Write a model with PhysicsNeMo's `save_checkpoint` into `folder`, which is replaced as a whole.
+    """Write a model with PhysicsNeMo's `save_checkpoint` into `folder`, which is replaced as a
+    whole.
 
     Raises
     ------
@@ -29,9 +30,13 @@ def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
     from physicsnemo.utils.checkpoint import save_checkpoint
 
     folder = Path(folder)
-    temporary, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    temporary, old = (
+        folder.with_name(f".{folder.name}.new"),
+        folder.with_name(f".{folder.name}.old"),
+    )
     try:
-        if old.exists() and not folder.exists():  # killed between the two renames below: this is the only copy
+        # killed between the two renames below: this is the only copy
+        if old.exists() and not folder.exists():
             os.replace(old, folder)
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -51,7 +56,9 @@ def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
 
 
 def export_model(path: Path, model) -> Path:
-    """Write one `.mdlus` file, renamed into place. Raises CheckpointError where that is not possible."""
+    """Write one `.mdlus` file, renamed into place. Raises CheckpointError where that is not
+    possible.
+    """
     path = Path(path)
     temporary = path.with_name(f".new.{path.name}")
     try:
@@ -67,12 +74,16 @@ def export_model(path: Path, model) -> Path:
 
 @contextlib.contextmanager
 def _corrected_save():
-    """PhysicsNeMo's Module.save asks git for a commit it then does not store, and raises ValueError in a repository without one; and it takes
+    """PhysicsNeMo's Module.save asks git for a commit it then does not store, and raises ValueError
+    in a repository without one; and it takes
     brackets in TMPDIR, which PBS gives to array jobs, for a pattern of file names."""
     import physicsnemo.core.module as module
 
     original = module.get_physicsnemo_pkg_info, module._get_fs
-    module.get_physicsnemo_pkg_info = lambda: {"version": version("nvidia-physicsnemo"), "git_hash": ""}
+    module.get_physicsnemo_pkg_info = lambda: {
+        "version": version("nvidia-physicsnemo"),
+        "git_hash": "",
+    }
     module._get_fs = lambda _path: SimpleNamespace(put=shutil.copyfile)
     try:
         yield
@@ -81,7 +92,8 @@ def _corrected_save():
 
 
 def load_model(path: Path):
-    """A model from a `.mdlus` file or a folder that PhysicsNeMo's `save_checkpoint` wrote (the highest epoch).
+    """A model from a `.mdlus` file or a folder that PhysicsNeMo's `save_checkpoint` wrote (the
+    highest epoch).
 
     Raises
     ------
@@ -92,11 +104,16 @@ def load_model(path: Path):
 
     path = Path(path)
     if path.is_dir():
-        files = sorted((p for p in path.iterdir() if p.suffix == ".mdlus"), key=lambda p: int(p.stem.split(".")[-1]))
+        files = sorted(
+            (p for p in path.iterdir() if p.suffix == ".mdlus"),
+            key=lambda p: int(p.stem.split(".")[-1]),
+        )
         if not files:
             raise CheckpointError(f"{path} holds no .mdlus file")
         path = files[-1]
     try:
         return Module.from_checkpoint(str(path))
     except Exception as error:
-        raise CheckpointError(f"{path} is damaged or not a PhysicsNeMo model ({type(error).__name__}: {error})") from error
+        raise CheckpointError(
+            f"{path} is damaged or not a PhysicsNeMo model ({type(error).__name__}: {error})"
+        ) from error

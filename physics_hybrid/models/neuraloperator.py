@@ -11,7 +11,8 @@ from physics_hybrid.models.blocks import check_modes, checked_modes
 
 
 class NeuralOperatorFNO(Module):
-    """`neuralop.models.FNO` (Kossaifi et al., arXiv:2412.10354) with the modes of our own FNOs: `modes[a]` of either sign along D and H, `modes[2]` along W.
+    """`neuralop.models.FNO` (Kossaifi et al., arXiv:2412.10354) with the modes of our own FNOs:
+    `modes[a]` of either sign along D and H, `modes[2]` along W.
 
     Parameters as `fno.PlainFNO`; no positional embedding, since we bring our own coordinates.
 
@@ -23,20 +24,38 @@ class NeuralOperatorFNO(Module):
         Where the grid holds fewer modes than `modes`, or the library is not installed.
     """
 
-    def __init__(self, in_channels: int, out_channels: int = 1, width: int = 24, depth: int = 4, modes: list[int] = [8, 6, 6]):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 1,
+        width: int = 24,
+        depth: int = 4,
+        modes: list[int] = [8, 6, 6],
+    ):
         super().__init__()
         try:
             from neuralop.models import FNO
         except ImportError as error:
-            raise ValueError(f"model=fno_neuraloperator needs the neuraloperator library ({error}): pip install neuraloperator") from error
+            raise ValueError(
+                f"model=fno_neuraloperator needs the neuraloperator library ({error}): pip install"
+                " neuraloperator"
+            ) from error
         self.modes = checked_modes(modes)
         m1, m2, m3 = self.modes
-        self.net = FNO((2 * m1, 2 * m2, 2 * (m3 - 1)), in_channels, out_channels, width, n_layers=depth, positional_embedding=None)
+        self.net = FNO(
+            (2 * m1, 2 * m2, 2 * (m3 - 1)),
+            in_channels,
+            out_channels,
+            width,
+            n_layers=depth,
+            positional_embedding=None,
+        )
 
     def check_grid(self, grid: Grid) -> None:
         check_modes(self.modes, grid)
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_grid(tuple(x.shape[-3:]))
-        with torch.autocast(x.device.type, enabled=False):  # its transforms refuse bfloat16, as PhysicsNeMo's do
+        # its transforms refuse bfloat16, as PhysicsNeMo's do
+        with torch.autocast(x.device.type, enabled=False):
             return self.net(x.float())

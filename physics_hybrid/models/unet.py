@@ -1,4 +1,6 @@
-"""A 3D residual U-Net for any grid size (Ronneberger et al., MICCAI 2015; residual blocks as in He et al., ECCV 2016)."""
+"""A 3D residual U-Net for any grid size (Ronneberger et al., MICCAI 2015; residual blocks as in He
+et al., ECCV 2016).
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,25 @@ from physics_hybrid.models.blocks import zero_
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(act(norm(conv(act(norm(x)))))), group normalisation, the last convolution zero at the start."""
+    """x + conv(act(norm(conv(act(norm(x)))))), group normalisation, the last convolution zero at
+    the start.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, groups: int):
         super().__init__()
         self.body = nn.Sequential(
-            nn.GroupNorm(_groups(groups, in_channels), in_channels), nn.SiLU(), nn.Conv3d(in_channels, out_channels, 3, padding=1),
-            nn.GroupNorm(_groups(groups, out_channels), out_channels), nn.SiLU(), zero_(nn.Conv3d(out_channels, out_channels, 3, padding=1)),
+            nn.GroupNorm(_groups(groups, in_channels), in_channels),
+            nn.SiLU(),
+            nn.Conv3d(in_channels, out_channels, 3, padding=1),
+            nn.GroupNorm(_groups(groups, out_channels), out_channels),
+            nn.SiLU(),
+            zero_(nn.Conv3d(out_channels, out_channels, 3, padding=1)),
         )
-        self.skip = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.skip = (
+            nn.Conv3d(in_channels, out_channels, 1)
+            if in_channels != out_channels
+            else nn.Identity()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.skip(x) + self.body(x)
@@ -34,8 +46,14 @@ def _groups(wanted: int, channels: int) -> int:
 
 
 def _resize(x: Tensor, size: Grid) -> Tensor:
-    """Trilinear to `size`; twice the grid by scale_factor: bitwise the same, and the only form that PhysicsNeMo's ShardTensor knows (2.2.2)."""
-    to = {"scale_factor": 2} if all(new == 2 * old for new, old in zip(size, x.shape[-3:])) else {"size": size}
+    """Trilinear to `size`; twice the grid by scale_factor: bitwise the same, and the only form that
+    PhysicsNeMo's ShardTensor knows (2.2.2).
+    """
+    to = (
+        {"scale_factor": 2}
+        if all(new == 2 * old for new, old in zip(size, x.shape[-3:]))
+        else {"size": size}
+    )
     return F.interpolate(x, **to, mode="trilinear", align_corners=False)
 
 
@@ -65,21 +83,38 @@ class UNet3D(Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int = 1, width: int = 16, levels: int = 3, blocks: int = 1, groups: int = 8,
+        self,
+        in_channels: int,
+        out_channels: int = 1,
+        width: int = 16,
+        levels: int = 3,
+        blocks: int = 1,
+        groups: int = 8,
         activation_checkpointing: bool = False,
     ):
         super().__init__()
         self.levels, self.activation_checkpointing = levels, activation_checkpointing
         widths = [width * 2**i for i in range(levels + 1)]
+
         def stage(first, rest):
-            return nn.Sequential(ResidualBlock(first, rest, groups), *(ResidualBlock(rest, rest, groups) for _ in range(blocks - 1)))
+            return nn.Sequential(
+                ResidualBlock(first, rest, groups),
+                *(ResidualBlock(rest, rest, groups) for _ in range(blocks - 1)),
+            )
+
         self.lift = nn.Conv3d(in_channels, width, 3, padding=1)
         self.down = nn.ModuleList(stage(widths[i], widths[i]) for i in range(levels))
-        self.shrink = nn.ModuleList(nn.Conv3d(widths[i], widths[i + 1], 3, stride=2, padding=1) for i in range(levels))
+        self.shrink = nn.ModuleList(
+            nn.Conv3d(widths[i], widths[i + 1], 3, stride=2, padding=1) for i in range(levels)
+        )
         self.bottom = stage(widths[-1], widths[-1])
         self.grow = nn.ModuleList(nn.Conv3d(widths[i + 1], widths[i], 1) for i in range(levels))
         self.up = nn.ModuleList(stage(2 * widths[i], widths[i]) for i in range(levels))
-        self.head = nn.Sequential(nn.GroupNorm(_groups(groups, width), width), nn.SiLU(), zero_(nn.Conv3d(width, out_channels, 1)))
+        self.head = nn.Sequential(
+            nn.GroupNorm(_groups(groups, width), width),
+            nn.SiLU(),
+            zero_(nn.Conv3d(width, out_channels, 1)),
+        )
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         if self.activation_checkpointing and torch.is_grad_enabled():
@@ -89,8 +124,9 @@ class UNet3D(Module):
     def check_grid(self, grid: Grid) -> None:
         if min(grid) <= 2**self.levels:
             raise ValueError(
-                f"grid {tuple(grid)} is too small to be halved {self.levels} times (each side needs more than {2**self.levels} voxels): "
-                "lower model.backbone.levels or use a finer grid"
+                f"grid {tuple(grid)} is too small to be halved {self.levels} times (each side needs"
+                f" more than {2**self.levels} voxels): lower model.backbone.levels or use a finer"
+                " grid"
             )
 
     def forward(self, x: Tensor) -> Tensor:

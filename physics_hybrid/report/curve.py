@@ -11,7 +11,9 @@ NO_LOSS = {"train/gradient_norm", "train/parameter_norm", "train/learning_rate"}
 
 
 def training_curve(records: list[dict], monitor: str, path: Path) -> Path | None:
-    """Loss terms and the validation metric over optimiser steps, from log.jsonl; None where there is nothing to draw."""
+    """Loss terms and the validation metric over optimiser steps, from log.jsonl; None where there
+    is nothing to draw.
+    """
     if not records:
         return None
     figure, axis = pyplot().subplots(figsize=(6.4, 4.2), layout="constrained")
@@ -20,7 +22,9 @@ def training_curve(records: list[dict], monitor: str, path: Path) -> Path | None
         points = [(r["step"], r[name]) for r in records if r.get(name, 0) > 0]
         if points:
             axis.plot(*zip(*points), marker=".", label=f"training {name.removeprefix('train/')}")
-    points = [(r["step"], r[f"validation/{monitor}"]) for r in records if f"validation/{monitor}" in r]
+    points = [
+        (r["step"], r[f"validation/{monitor}"]) for r in records if f"validation/{monitor}" in r
+    ]
     if points:
         axis.plot(*zip(*points), marker="o", color="black", label=f"validation {monitor}")
     axis.set_yscale("log")

@@ -32,7 +32,9 @@ def metrics_table(
     contenders: Mapping[str, str],
     varies: str,
 ) -> str:
-    """Mean of the main metrics, and the 95th percentile of the first, a row for each test set and contender."""
+    """Mean of the main metrics, and the 95th percentile of the first, a row for each test set and
+    contender.
+    """
     first, heading = columns[0]
     heads = [varies, "what", *(label for _, label in columns), f"{heading}, p95"]
     rows = []

@@ -32,7 +32,8 @@ class Evaluation:
     """What came out.
 
     about : where the numbers come from. columns, contenders, varies : as the problem has them.
-    tables : test set -> metric -> statistic. rows : one dict a sample. summary : what the problem adds to
+    tables : test set -> metric -> statistic. rows : one dict a sample. summary : what the problem
+        adds to
     the report. figures : by name.
     """
 
@@ -83,12 +84,17 @@ def evaluate(
 
 
 def _measured(
-    problem: Problem[Any, Any], model: nn.Module, tests: TestSet[Any, Any], reference: nn.Module | None
+    problem: Problem[Any, Any],
+    model: nn.Module,
+    tests: TestSet[Any, Any],
+    reference: nn.Module | None,
 ) -> list[dict[str, Any]]:
     """A row for each sample: who it is, what it cost, metrics of the model and of its rivals."""
     device, rows = next(model.parameters()).device, []
     quiet = not sys.stderr.isatty()
-    bar = tqdm(total=len(tests), desc=f"evaluating {tests.name}", unit="sample", leave=False, disable=quiet)
+    bar = tqdm(
+        total=len(tests), desc=f"evaluating {tests.name}", unit="sample", leave=False, disable=quiet
+    )
     with bar:
         for batch in tests.batches():
             prediction, seconds = _timed(problem, model, batch, device)
@@ -123,7 +129,11 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
     """metrics.json, samples.csv and report.md into `folder`; returns their paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {"metrics": folder / "metrics.json", "samples": folder / "samples.csv", "report": folder / "report.md"}
+    paths = {
+        "metrics": folder / "metrics.json",
+        "samples": folder / "samples.csv",
+        "report": folder / "report.md",
+    }
     content = _finite({**result.about, **result.tables})
     paths["metrics"].write_text(json.dumps(content, indent=1, allow_nan=False))
     names = list(dict.fromkeys(k for row in result.rows for k in row))
@@ -137,12 +147,18 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
 
 def _report(result: Evaluation, folder: Path) -> str:
     costs = [
-        [name, f"{metrics['seconds']['median'] * 1e3:.3g}", f"{metrics['peak_memory_MB']['max']:.0f}"]
+        [
+            name,
+            f"{metrics['seconds']['median'] * 1e3:.3g}",
+            f"{metrics['peak_memory_MB']['max']:.0f}",
+        ]
         for name, metrics in result.tables.items()
     ]
     pictures = []
     for name, path in result.figures.items():
-        pictures.append(f"![{name}]({path.relative_to(folder) if path.is_relative_to(folder) else path})")
+        pictures.append(
+            f"![{name}]({path.relative_to(folder) if path.is_relative_to(folder) else path})"
+        )
     parts = [
         "# Evaluation",
         result.table,
@@ -184,10 +200,17 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
 
     machine = initialize(options["device"])
     if machine.world_size > 1:
-        raise RuntimeError(f"evaluate.py runs in one process, and {machine.world_size} were launched: start `python evaluate.py` once")
+        raise RuntimeError(
+            f"evaluate.py runs in one process, and {machine.world_size} were launched: start"
+            " `python evaluate.py` once"
+        )
     model, config, home = load(Path(options["checkpoint"]))
     if config is None:
-        print(f"{options['checkpoint']} carries no configuration: data and metrics are those of conf/config.yaml", file=sys.stderr)
+        print(
+            f"{options['checkpoint']} carries no configuration: data and metrics are those of"
+            " conf/config.yaml",
+            file=sys.stderr,
+        )
         config = defaults
     if config["training"]["threads"]:
         torch.set_num_threads(config["training"]["threads"])

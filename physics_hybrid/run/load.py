@@ -31,7 +31,9 @@ def recipe_of(config: Config) -> Recipe[Any, Any]:
     try:
         recipe = get_class(target)
     except Exception as error:
-        raise ValueError(f"problem._target_={target} is no recipe ({error}): choose problem=... (conf/problem)") from error
+        raise ValueError(
+            f"problem._target_={target} is no recipe ({error}): choose problem=... (conf/problem)"
+        ) from error
     return recipe(config)
 
 
@@ -49,7 +51,8 @@ def weights_of(path: Path) -> nn.Module:
 def load(path: Path) -> tuple[Any, dict[str, Any] | None, Path]:
     """(model, configuration or None, folder for reports) of anything that `checkpoint=` takes.
 
-    A run folder and its state files give the weights that training reports: the best on the validation split so far.
+    A run folder and its state files give the weights that training reports: the best on the
+    validation split so far.
 
     Raises
     ------
@@ -59,7 +62,9 @@ def load(path: Path) -> tuple[Any, dict[str, Any] | None, Path]:
     path = Path(path).expanduser()
     if not path.exists():
         raise checkpoint.CheckpointError(f"{path} does not exist: there is no checkpoint")
-    is_run = path.is_dir() and any((path / n).exists() for n in (checkpoint.LATEST, checkpoint.PREVIOUS))
+    is_run = path.is_dir() and any(
+        (path / n).exists() for n in (checkpoint.LATEST, checkpoint.PREVIOUS)
+    )
     if is_run or path.suffix == ".pt" and path.name.startswith("latest_checkpoint"):
         state = checkpoint.load_latest(path) if is_run else checkpoint.load_state(path)
         model = recipe_of(state["config"]).build_model(state["normalisation"])
@@ -68,13 +73,18 @@ def load(path: Path) -> tuple[Any, dict[str, Any] | None, Path]:
         return model, state["config"], path if is_run else path.parent
     inside = (path if path.is_dir() else path.parent).resolve()
     if path.suffix == ".pt":
-        raise checkpoint.CheckpointError(f"{path} is not one of ours; give the run folder, latest_checkpoint.pt, a .mdlus file or the folder it lies in")
+        raise checkpoint.CheckpointError(
+            f"{path} is not one of ours; give the run folder, latest_checkpoint.pt, a .mdlus file"
+            " or the folder it lies in"
+        )
     config = run_folder.load_config(inside.parent)
     return model_files.load_model(path), config, inside.parent if config else inside
 
 
 def readers(wanted: int | None, machine: Machine) -> int:
-    """Processes that read data for one rank: as asked, else one for each core beyond the first, at most 4 where nothing else shares the machine."""
+    """Processes that read data for one rank: as asked, else one for each core beyond the first, at
+    most 4 where nothing else shares the machine.
+    """
     if wanted is not None:
         if wanted < 0:
             raise ValueError(f"data.workers must be null or >= 0; got {wanted}")

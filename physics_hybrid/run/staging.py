@@ -1,8 +1,10 @@
-"""Copy data to the scratch disk of each node once, verified, before training reads it there in every epoch.
+"""Copy data to the scratch disk of each node once, verified, before training reads it there in
+every epoch.
 
-One rank a node copies (local rank 0), the others of that node wait. A scratch that is too small or fails is reported, and
-training reads from where the data was: slower, but right. The copy is removed when the run ends, however it ends; what a killed one left is
-removed when the same run comes back to the node.
+One rank a node copies (local rank 0), the others of that node wait. A scratch that is too small or
+fails is reported, and training reads from where the data was: slower, but right. The copy is
+removed when the run ends, however it ends; what a killed one left is removed when the same run
+comes back to the node.
 """
 
 from __future__ import annotations
@@ -30,12 +32,14 @@ def _files(path: Path) -> list[Path]:
 
 
 def copy_verified(source: Path, target: Path) -> tuple[int, float]:
-    """Copy a file or folder and compare SHA-256 sums of what was read and what lies there now; (bytes, seconds).
+    """Copy a file or folder and compare SHA-256 sums of what was read and what lies there now;
+    (bytes, seconds).
 
     Raises
     ------
     OSError
-        No room (asked before the first byte), an error of the disk, or a sum that differs. Nothing is left behind, nor when a signal ends it.
+        No room (asked before the first byte), an error of the disk, or a sum that differs. Nothing
+        is left behind, nor when a signal ends it.
     """
     started = time.perf_counter()
     files = _files(source)
@@ -76,7 +80,9 @@ def _digest(path: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder, if it is there and the disk lets us: a copy that stays must not end a training."""
+    """Remove a file or folder, if it is there and the disk lets us: a copy that stays must not end
+    a training.
+    """
     with contextlib.suppress(OSError):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -85,11 +91,21 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged(source: str | None, scratch: str | None, machine: Machine, run: Path, job: str, at_loss: list[Callable[[], None]]) -> Iterator[str | None]:
-    """The path to read from on this node: the copy under `scratch`, or `source` itself where nothing is (or can be) staged.
+def staged(
+    source: str | None,
+    scratch: str | None,
+    machine: Machine,
+    run: Path,
+    job: str,
+    at_loss: list[Callable[[], None]],
+) -> Iterator[str | None]:
+    """The path to read from on this node: the copy under `scratch`, or `source` itself where
+    nothing is (or can be) staged.
 
-    run, job : the folder of the run and a name for this start of it; copies of earlier starts on this node are removed first.
-    at_loss : is given what removes the copy, for a process that must leave without unwinding (`Heartbeat.before_leaving`).
+    run, job : the folder of the run and a name for this start of it; copies of earlier starts on
+        this node are removed first.
+    at_loss : is given what removes the copy, for a process that must leave without unwinding
+        (`Heartbeat.before_leaving`).
 
     All ranks must enter. The copy is removed on the way out.
     """
@@ -108,7 +124,8 @@ def staged(source: str | None, scratch: str | None, machine: Machine, run: Path,
             _fetch(origin, target, lambda name: name.startswith(ours) and name != folder.name)
         if machine.world_size > 1:
             dist.barrier()
-        yield str(target if os.path.exists(target) else origin)  # unlike Path's, False where the scratch may not be entered
+        # unlike Path's, False where the scratch may not be entered
+        yield str(target if os.path.exists(target) else origin)
     finally:
         if machine.local_rank == 0:
             remove(folder)
@@ -123,6 +140,14 @@ def _fetch(origin: Path, target: Path, stale: Callable[[str], bool]) -> None:
             remove(old)
         remove(target)
         size, seconds = copy_verified(origin, target)
-        print(f"staged {size / 1e6:.1f} MB to {target} in {seconds:.1f} s ({size / 1e6 / max(seconds, 1e-9):.0f} MB/s), checksums agree", flush=True)
+        print(
+            f"staged {size / 1e6:.1f} MB to {target} in {seconds:.1f} s"
+            f" ({size / 1e6 / max(seconds, 1e-9):.0f} MB/s), checksums agree",
+            flush=True,
+        )
     except OSError as error:
-        print(f"WARNING: cannot stage {origin} to {target}: {error}; reading it where it is", file=sys.stderr, flush=True)
+        print(
+            f"WARNING: cannot stage {origin} to {target}: {error}; reading it where it is",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -42,12 +42,14 @@ class Session:
 
 
 def train(config: dict[str, Any]) -> Path | None:
-    """Train, then evaluate; the run folder on the rank that writes, None on the others. This is `train.py`.
+    """Train, then evaluate; the run folder on the rank that writes, None on the others. This is
+    `train.py`.
 
     Raises
     ------
     ValueError, OSError, RuntimeError
-        Whatever is wrong with the configuration, the data or the machine, before any training where it can be known.
+        Whatever is wrong with the configuration, the data or the machine, before any training where
+        it can be known.
     Requeue
         A signal asked us to leave; the exit status says whether a state was saved.
     """
@@ -57,7 +59,8 @@ def train(config: dict[str, Any]) -> Path | None:
         machine = initialize(training["device"])
         if training["threads"]:
             torch.set_num_threads(training["threads"])
-        config = {**config, "run": agreed(str(config["run"]))}  # a name made of the time differs between ranks
+        # a name made of the time differs between ranks
+        config = {**config, "run": agreed(str(config["run"]))}
         folder = Path(config["runs_folder"]) / config["run"]
         with contextlib.ExitStack() as stack:
             master = os.environ.get("MASTER_ADDR", "localhost")
@@ -80,7 +83,9 @@ def check_settings(config: dict[str, Any]) -> None:
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"training.threads must be null or at least 1; got {threads}")
     if training["lost_rank_seconds"] <= 0:
-        raise ValueError(f"training.lost_rank_seconds must be > 0; got {training['lost_rank_seconds']}")
+        raise ValueError(
+            f"training.lost_rank_seconds must be > 0; got {training['lost_rank_seconds']}"
+        )
     if not 3 <= code <= 125 or code == LOST_RANK_EXIT_CODE:
         raise ValueError(
             f"training.requeue_exit_code must be 3 to 125 and not {LOST_RANK_EXIT_CODE}: "
@@ -101,17 +106,22 @@ def open_session(
     signals: Signals,
     heartbeat: Heartbeat,
 ) -> Session:
-    """Build everything a training needs, and go on from the state in the run folder where there is one.
+    """Build everything a training needs, and go on from the state in the run folder where there is
+    one.
 
-    `stack` takes what must be undone at the end (staged data, tracker), `heartbeat` what must be undone
-    even where a lost rank ends us. Raises what `train` raises.
+    `stack` takes what must be undone at the end (staged data, tracker), `heartbeat` what must be
+    undone even where a lost rank ends us. Raises what `train` raises.
     """
     from hydra.utils import instantiate
 
     state = run_folder.resume(folder, config)
     if machine.writes:
         print(f"run {folder}: {machine}", flush=True)
-        print(f"after an interruption the same command with run={folder.name} goes on where it stopped", flush=True)
+        print(
+            f"after an interruption the same command with run={folder.name} goes on where it"
+            " stopped",
+            flush=True,
+        )
         run_folder.save_config(folder, config)
     torch.manual_seed(config["seed"])
     np.random.seed(config["seed"])
@@ -127,7 +137,9 @@ def open_session(
     problem.ready()
     tracker: Tracker = instantiate(config["tracker"]) if machine.writes else Tracker()
     settings = settings_of(config["training"])
-    trainer = Trainer(model, problem, settings, machine, folder, tracker, config, statistics, signals)
+    trainer = Trainer(
+        model, problem, settings, machine, folder, tracker, config, statistics, signals
+    )
     stack.callback(tracker.finish)
     if machine.writes:
         millions = sum(p.numel() for p in model.parameters()) / 1e6
@@ -149,7 +161,9 @@ def _place(
     stack: contextlib.ExitStack,
     heartbeat: Heartbeat,
 ) -> Place:
-    """This rank's place. Of a problem's data two keys are the run's: data.workers, data.stage_to."""
+    """This rank's place. Of a problem's data two keys are the run's: data.workers,
+    data.stage_to.
+    """
     data = config.get("data") or {}
     own = str(os.getpid()) if machine.world_size == 1 else "job"
     job = os.environ.get("PBS_JOBID", own)
@@ -163,7 +177,10 @@ def _place(
 
 
 def _model(
-    config: dict[str, Any], recipe: Recipe[Any, Any], problem: Problem[Any, Any], state: dict[str, Any] | None
+    config: dict[str, Any],
+    recipe: Recipe[Any, Any],
+    problem: Problem[Any, Any],
+    state: dict[str, Any] | None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model, and the statistics it normalises with: those of its weights, where it has any."""
     start_from = config["training"]["init_from"]
@@ -181,7 +198,8 @@ def _model(
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip()
             raise checkpoint.CheckpointError(
-                f"training.init_from={start_from} holds another model than the configuration builds: {first}"
+                f"training.init_from={start_from} holds another model than the configuration"
+                f" builds: {first}"
             ) from error
     return model, statistics
 
@@ -198,7 +216,9 @@ def settings_of(training: dict[str, Any]) -> TrainingSettings:
 
 
 def finish_run(session: Session) -> None:
-    """Draw the training curve and, as evaluation.after_training says, test the best weights: by default not where other nodes would wait for it."""
+    """Draw the training curve and, as evaluation.after_training says, test the best weights: by
+    default not where other nodes would wait for it.
+    """
     folder, tracker = session.folder, session.tracker
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     curve = training_curve(records, session.problem.monitor, folder / "figures" / "training.png")
@@ -216,7 +236,9 @@ def finish_run(session: Session) -> None:
 
 
 def evaluate_run(session: Session) -> None:
-    """Test the best weights of a training, print the table, write the report, log to the tracker."""
+    """Test the best weights of a training, print the table, write the report, log to the
+    tracker.
+    """
     trainer, folder = session.trainer, session.folder / "evaluation"
     model = trainer.evaluated
     if trainer.best is not None:
@@ -226,4 +248,7 @@ def evaluate_run(session: Session) -> None:
     paths = write(result, folder)
     log_to(session.tracker, result, trainer.progress["step"])
     epoch = trainer.best["epoch"] if trainer.best else trainer.progress["epoch"]
-    print(f"\nbest epoch {epoch}, test split:\n{result.table}\n\nreport: {paths['report']}", flush=True)
+    print(
+        f"\nbest epoch {epoch}, test split:\n{result.table}\n\nreport: {paths['report']}",
+        flush=True,
+    )

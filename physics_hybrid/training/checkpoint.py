@@ -1,8 +1,9 @@
 """Checkpoints that cannot be lost.
 
-`latest_checkpoint.pt` holds everything a training needs to go on; it is written beside, flushed to disk and renamed, and
-the one before stays as `latest_checkpoint.previous.pt`. Every file is checked against its checksums before it is believed,
-and read with `weights_only=True`. Models beside it (`best/`, `final/`) are those of `models/model_files.py`.
+`latest_checkpoint.pt` holds everything a training needs to go on; it is written beside, flushed to
+disk and renamed, and the one before stays as `latest_checkpoint.previous.pt`. Every file is checked
+against its checksums before it is believed, and read with `weights_only=True`. Models beside it
+(`best/`, `final/`) are those of `models/model_files.py`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ def save_state(folder: Path, state: dict) -> Path:
         kept = latest if latest.exists() else previous
         raise CheckpointError(
             f"could not write {latest} ({len(buffer.getbuffer()) / 1e6:.1f} MB): {error}. "
-            + (f"{kept} from before is intact; make room and start again to go on from it" if kept.exists() else "nothing was saved yet")
+            + (
+                f"{kept} from before is intact; make room and start again to go on from it"
+                if kept.exists()
+                else "nothing was saved yet"
+            )
         ) from error
     return latest
 
@@ -78,12 +83,17 @@ def load_state(path: Path) -> dict:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged:
-            raise CheckpointError(f"{path} is damaged: the checksum of its part {damaged} does not match")
+            raise CheckpointError(
+                f"{path} is damaged: the checksum of its part {damaged} does not match"
+            )
         return torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
-    except Exception as error:  # zipfile, zlib, struct, pickle: each has its own way to say 'truncated'
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({type(error).__name__}: {error})") from error
+    # zipfile, zlib, struct, pickle: each has its own way to say 'truncated'
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {error})"
+        ) from error
 
 
 def load_latest(folder: Path) -> dict | None:
@@ -97,7 +107,11 @@ def load_latest(folder: Path) -> dict | None:
         If files are there and none can be read.
     """
     # the last one is there only where a kill hit the moment between two renames of `save_state`
-    files = [p for p in (Path(folder) / LATEST, Path(folder) / PREVIOUS, Path(folder) / f".{LATEST}.new") if p.exists()]
+    files = [
+        p
+        for p in (Path(folder) / LATEST, Path(folder) / PREVIOUS, Path(folder) / f".{LATEST}.new")
+        if p.exists()
+    ]
     problems = []
     for path in files:
         try:
@@ -107,10 +121,19 @@ def load_latest(folder: Path) -> dict | None:
             print(f"WARNING: {error}", file=sys.stderr, flush=True)
             continue
         if problems:
-            print(f"WARNING: going on from {path} (epoch {state['progress']['epoch']}, step {state['progress']['step']}) instead", file=sys.stderr, flush=True)
+            print(
+                f"WARNING: going on from {path} (epoch {state['progress']['epoch']}, step"
+                f" {state['progress']['step']}) instead",
+                file=sys.stderr,
+                flush=True,
+            )
         return state
     if problems:
-        raise CheckpointError("no checkpoint can be read: " + "; ".join(problems) + ". Choose another run=NAME to start afresh")
+        raise CheckpointError(
+            "no checkpoint can be read: "
+            + "; ".join(problems)
+            + ". Choose another run=NAME to start afresh"
+        )
     return None
 
 

@@ -1,4 +1,6 @@
-"""Gradient clipping: none, by global norm, by value, or adaptive (AGC, Brock et al., NFNets, ICML 2021, eq. 3)."""
+"""Gradient clipping: none, by global norm, by value, or adaptive (AGC, Brock et al., NFNets, ICML
+2021, eq. 3).
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,14 @@ MODES = ("none", "norm", "value", "agc")
 
 
 def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callable[[], Tensor]:
-    """A function to call between backward and step: clips in place, returns the global gradient norm before clipping.
+    """A function to call between backward and step: clips in place, returns the global gradient
+    norm before clipping.
 
     Parameters
     ----------
     mode : none, norm, value or agc.
-    threshold : global norm; largest absolute value; or, for agc, the ratio |G_i| / max(|W_i|, eps) allowed in every
-        output unit i.
+    threshold : global norm; largest absolute value; or, for agc, the ratio |G_i| / max(|W_i|, eps)
+        allowed in every output unit i.
 
     Raises
     ------
@@ -52,16 +55,25 @@ def unit_axes(model: nn.Module) -> dict[nn.Parameter, int | None]:
 
     PyTorch layers have it first, PhysicsNeMo's spectral weights (in, out, modes..., 2) second.
     """
-    spectral = {p for m in model.modules() if isinstance(m, SpectralConv3d) for p in m.parameters(recurse=False)}
+    spectral = {
+        p
+        for m in model.modules()
+        if isinstance(m, SpectralConv3d)
+        for p in m.parameters(recurse=False)
+    }
     return {p: 1 if p in spectral else (0 if p.ndim > 1 else None) for p in model.parameters()}
 
 
 @torch.no_grad()
 def adaptive(p: nn.Parameter, axis: int | None, ratio: float, eps: float) -> None:
-    """Scale p.grad so that in every unit |G_i| <= ratio max(|W_i|, eps). axis None: the whole tensor is one unit."""
+    """Scale p.grad so that in every unit |G_i| <= ratio max(|W_i|, eps). axis None: the whole
+    tensor is one unit.
+    """
     others = [a for a in range(p.ndim) if a != axis]
+
     def norm(t):
         return torch.linalg.vector_norm(t, dim=others, keepdim=True)
+
     limit = ratio * norm(p).clamp_min(eps)
     size = norm(p.grad)
     p.grad.mul_(torch.where(size > limit, limit / size.clamp_min(1e-12), 1.0))

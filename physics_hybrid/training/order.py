@@ -2,9 +2,9 @@
 
 With several ranks a step takes `batch_size` samples on each: rank r has the r-th part of the global
 batch that one process with world_size times the batch size would have. An epoch is one order of
-samples; one that began with other numbers of ranks (`done`: for each, how many ranks and how many of
-their batches) goes on with the samples that are left. A problem that draws its batches from here can
-be killed and started again, with as many ranks or with others, and gives the same bits.
+samples; one that began with other numbers of ranks (`done`: for each, how many ranks and how many
+of their batches) goes on with the samples that are left. A problem that draws its batches from here
+can be killed and started again, with as many ranks or with others, and gives the same bits.
 """
 
 from __future__ import annotations

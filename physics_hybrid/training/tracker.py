@@ -1,6 +1,8 @@
-"""Where figures of merit go besides the run folder: Weights & Biases, TensorBoard, or nowhere. Rank 0 only.
+"""Where figures of merit go besides the run folder: Weights & Biases, TensorBoard, or nowhere. Rank
+0 only.
 
-No tracker ever asks a question or stops a training: what cannot be set up is said once, and training goes on.
+No tracker ever asks a question or stops a training: what cannot be set up is said once, and
+training goes on.
 """
 
 from __future__ import annotations
@@ -26,12 +28,25 @@ class Tracker:
 
 
 class WandbTracker(Tracker):
-    """Weights & Biases. mode: online, offline or disabled. Without a key, online becomes offline and says so."""
+    """Weights & Biases. mode: online, offline or disabled. Without a key, online becomes offline
+    and says so.
+    """
 
-    def __init__(self, project: str, mode: str = "offline", entity: str | None = None, name: str | None = None):
+    def __init__(
+        self,
+        project: str,
+        mode: str = "offline",
+        entity: str | None = None,
+        name: str | None = None,
+    ):
         if mode not in ("online", "offline", "disabled"):
             raise ValueError(f"tracker.mode must be online, offline or disabled; got {mode!r}")
-        self.project, self.mode, self.entity, self.name = project, os.environ.get("WANDB_MODE", mode), entity, name
+        self.project, self.mode, self.entity, self.name = (
+            project,
+            os.environ.get("WANDB_MODE", mode),
+            entity,
+            name,
+        )
         self.run = None
 
     def start(self, folder: Path, config: dict[str, Any], run_id: str | None = None) -> None:
@@ -42,15 +57,28 @@ class WandbTracker(Tracker):
             import wandb
 
             if self.mode == "online" and not _wandb_key():
-                print("tracker: no Weights & Biases key on this machine; logging offline (wandb sync uploads it later)", file=sys.stderr)
+                print(
+                    "tracker: no Weights & Biases key on this machine; logging offline (wandb sync"
+                    " uploads it later)",
+                    file=sys.stderr,
+                )
                 self.mode = "offline"
             self.run = wandb.init(
-                project=self.project, entity=self.entity, name=self.name or Path(folder).name, dir=str(folder), config=config, id=run_id,
-                resume="allow" if run_id else None, mode=self.mode,
+                project=self.project,
+                entity=self.entity,
+                name=self.name or Path(folder).name,
+                dir=str(folder),
+                config=config,
+                id=run_id,
+                resume="allow" if run_id else None,
+                mode=self.mode,
             )
             self.run_id = self.run.id
         except Exception as error:
-            print(f"tracker: Weights & Biases could not start ({error}); training goes on without it", file=sys.stderr)
+            print(
+                f"tracker: Weights & Biases could not start ({error}); training goes on without it",
+                file=sys.stderr,
+            )
             self.run = None
 
     def log(self, values: dict[str, float], step: int) -> None:
@@ -92,7 +120,10 @@ class TensorBoardTracker(Tracker):
 
             self.writer = SummaryWriter(str(Path(folder) / "tensorboard"))
         except Exception as error:
-            print(f"tracker: TensorBoard could not start ({error}); training goes on without it", file=sys.stderr)
+            print(
+                f"tracker: TensorBoard could not start ({error}); training goes on without it",
+                file=sys.stderr,
+            )
 
     def log(self, values: dict[str, float], step: int) -> None:
         if self.writer:
@@ -103,7 +134,9 @@ class TensorBoardTracker(Tracker):
         if self.writer:
             import matplotlib.image
 
-            self.writer.add_image(name, matplotlib.image.imread(path)[..., :3], step, dataformats="HWC")
+            self.writer.add_image(
+                name, matplotlib.image.imread(path)[..., :3], step, dataformats="HWC"
+            )
 
     def finish(self) -> None:
         if self.writer:

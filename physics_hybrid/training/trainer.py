@@ -1,11 +1,12 @@
 """The training loop. It knows no physics: a problem brings batches, loss, validation and figures.
 
-What it promises: killed at any moment and started again, a training continues to the same weights as one never killed;
-a signal is answered with a checkpoint; a non-finite loss never reaches the weights.
+What it promises: killed at any moment and started again, a training continues to the same weights
+as one never killed; a signal is answered with a checkpoint; a non-finite loss never reaches the
+weights.
 
-Several processes train one model (DistributedDataParallel). At every step each has as many samples as the others, so that the mean
-of their gradients is the gradient of the mean; one small all-reduce a step carries losses and signals, and every rank
-decides alike. Rank 0 alone writes.
+Several processes train one model (DistributedDataParallel). At every step each has as many samples
+as the others, so that the mean of their gradients is the gradient of the mean; one small all-reduce
+a step carries losses and signals, and every rank decides alike. Rank 0 alone writes.
 """
 
 from __future__ import annotations
@@ -62,13 +63,23 @@ class TrainingSettings:
     requeue_exit_code: int
 
     def __post_init__(self):
-        for name in ("epochs", "accumulate", "checkpoint_every", "validate_every", "figures_every", "log_every", "max_bad_steps"):
+        for name in (
+            "epochs",
+            "accumulate",
+            "checkpoint_every",
+            "validate_every",
+            "figures_every",
+            "log_every",
+            "max_bad_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name} must be at least 1; got {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"training.learning_rate must be > 0; got {self.learning_rate}")
         if self.precision not in ("float32", "bf16", "fp16"):
-            raise ValueError(f"training.precision must be float32, bf16 or fp16; got {self.precision!r}")
+            raise ValueError(
+                f"training.precision must be float32, bf16 or fp16; got {self.precision!r}"
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"training.ema must lie in [0, 1) (0: off); got {self.ema}")
 
@@ -79,39 +90,81 @@ class TrainingStopped(RuntimeError):
 
 class Trainer:
     def __init__(
-        self, model: nn.Module, problem: Problem[Any, Any], settings: TrainingSettings, machine: Machine, folder: Path, tracker: Tracker,
-        config: dict, normalisation: dict, signals: Signals | None = None,
+        self,
+        model: nn.Module,
+        problem: Problem[Any, Any],
+        settings: TrainingSettings,
+        machine: Machine,
+        folder: Path,
+        tracker: Tracker,
+        config: dict,
+        normalisation: dict,
+        signals: Signals | None = None,
     ):
-        self.model, self.problem, self.settings, self.machine = model.to(machine.device), problem, settings, machine
-        self.folder, self.tracker, self.config, self.normalisation = Path(folder), tracker, config, normalisation
+        self.model, self.problem, self.settings, self.machine = (
+            model.to(machine.device),
+            problem,
+            settings,
+            machine,
+        )
+        self.folder, self.tracker, self.config, self.normalisation = (
+            Path(folder),
+            tracker,
+            config,
+            normalisation,
+        )
         s = settings
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, betas=tuple(s.betas))
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=s.learning_rate,
+            weight_decay=s.weight_decay,
+            betas=tuple(s.betas),
+        )
         self.total_steps = s.epochs * self.updates_per_epoch
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._schedule)
         self.scaler = torch.amp.GradScaler(machine.device.type, enabled=s.precision == "fp16")
-        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(s.ema), use_buffers=True) if s.ema else None
+        self.averaged = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(s.ema), use_buffers=True)
+            if s.ema
+            else None
+        )
         self.network: nn.Module = model
         if machine.world_size > 1:
             devices = [machine.device] if machine.device.type == "cuda" else None
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # broadcast_buffers gets another name in torch 2.15
-                self.network = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+                # broadcast_buffers gets another name in torch 2.15
+                warnings.simplefilter("ignore", FutureWarning)
+                self.network = DistributedDataParallel(
+                    model, device_ids=devices, broadcast_buffers=False
+                )
         self.clip = clipper(model, s.clipping_mode, s.clipping_threshold, s.clipping_eps)
-        # position: batches of the epoch; done: [ranks, batches] of those that other numbers of ranks had before
-        self.progress = {"epoch": 0, "position": 0, "done": [], "step": 0, "bad_steps": 0, "skipped": 0, "seconds": 0.0, "finished": False}
+        # position: batches of the epoch; done: [ranks, batches] of those that other numbers of
+        # ranks had before
+        self.progress = {
+            "epoch": 0,
+            "position": 0,
+            "done": [],
+            "step": 0,
+            "bad_steps": 0,
+            "skipped": 0,
+            "seconds": 0.0,
+            "finished": False,
+        }
         self.epoch_sums: dict[str, float] = {}
         self.best: dict | None = None
         self.signals = signals or Signals(settings.requeue_exit_code)
         self.leaving: int | None = None  # a signal that all ranks know of
 
-    # --- schedule ---------------------------------------------------------------------------------------------------
+    # --- schedule
 
     @property
     def updates_per_epoch(self) -> int:
         return math.ceil(self.problem.steps_per_epoch / self.settings.accumulate)
 
     def _schedule(self, step: int) -> float:
-        """Linear warm-up, then a cosine to final_learning_rate (Loshchilov and Hutter, SGDR, ICLR 2017)."""
+        """Linear warm-up, then a cosine to final_learning_rate (Loshchilov and Hutter, SGDR, ICLR
+        2017).
+        """
         s = self.settings
         if step < s.warmup_steps:
             return (step + 1) / s.warmup_steps
@@ -124,10 +177,12 @@ class Trainer:
         """The weights that are validated and kept: the moving average where there is one."""
         return self.averaged.module if self.averaged is not None else self.model
 
-    # --- state ------------------------------------------------------------------------------------------------------
+    # --- state ------------------------------------------------------------------------------------
 
     def state(self) -> dict:
-        """Everything to go on from. With several ranks all of them must call it: each brings its random states."""
+        """Everything to go on from. With several ranks all of them must call it: each brings its
+        random states.
+        """
         rng = [checkpoint.rng_state()]
         if self.machine.world_size > 1:
             rng = [None] * self.machine.world_size
@@ -152,25 +207,36 @@ class Trainer:
     def save(self) -> Path:
         """Collect the state of all ranks; rank 0 writes it."""
         state = self.state()
-        path = checkpoint.save_state(self.folder, state) if self.machine.writes else self.folder / checkpoint.LATEST
+        path = (
+            checkpoint.save_state(self.folder, state)
+            if self.machine.writes
+            else self.folder / checkpoint.LATEST
+        )
         self.signals.saved = True
         return path
 
     def restore(self, state: dict) -> None:
-        """Go on from a state that `state` gave. Raises CheckpointError where the model does not fit."""
+        """Go on from a state that `state` gave. Raises CheckpointError where the model does not
+        fit.
+        """
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:
             raise checkpoint.CheckpointError(
-                f"the checkpoint in {self.folder} holds another model than the configuration builds ({str(error).splitlines()[1].strip()}). "
-                "Use another run=NAME, or the configuration saved beside it"
+                f"the checkpoint in {self.folder} holds another model than the configuration builds"
+                f" ({str(error).splitlines()[1].strip()}). Use another run=NAME, or the"
+                " configuration saved beside it"
             ) from error
         if self.averaged is not None and state["ema"] is not None:
             self.averaged.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
-        self.progress, self.epoch_sums, self.best = {**self.progress, **state["progress"]}, dict(state["epoch_sums"]), state["best"]
+        self.progress, self.epoch_sums, self.best = (
+            {**self.progress, **state["progress"]},
+            dict(state["epoch_sums"]),
+            state["best"],
+        )
         self.progress["finished"] = self.progress["epoch"] >= self.settings.epochs
         if self.machine.rank < len(state["rng"]):
             checkpoint.set_rng_state(state["rng"][self.machine.rank])
@@ -178,20 +244,26 @@ class Trainer:
             self._reshard(state["world_size"])
         if self.machine.world_size > 1:
             everyone: list = [None] * self.machine.world_size
-            dist.all_gather_object(everyone, (self.progress["epoch"], self.progress["position"], self.progress["step"]))
+            dist.all_gather_object(
+                everyone, (self.progress["epoch"], self.progress["position"], self.progress["step"])
+            )
             if len(set(everyone)) > 1:
                 raise checkpoint.CheckpointError(
-                    f"ranks have read different states from {self.folder} (epoch, position, step: {everyone}): a node does not see the newest file. Start again"
+                    f"ranks have read different states from {self.folder} (epoch, position, step:"
+                    f" {everyone}): a node does not see the newest file. Start again"
                 )
 
     def _reshard(self, before: int) -> None:
-        """Go on with another number of ranks: the samples of the epoch that are left come in larger or smaller global batches, and the step is
+        """Go on with another number of ranks: the samples of the epoch that are left come in larger
+        or smaller global batches, and the step is
         counted anew from the end of the epoch."""
         progress = self.progress
         if progress["position"]:
             progress["done"] = [*progress["done"], [before, progress["position"]]]
             progress["position"] = 0
-        progress["step"] = (progress["epoch"] + 1) * self.updates_per_epoch - math.ceil(self._length() / self.settings.accumulate)
+        progress["step"] = (progress["epoch"] + 1) * self.updates_per_epoch - math.ceil(
+            self._length() / self.settings.accumulate
+        )
         self.scheduler.last_epoch = progress["step"]
         for group, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs):
             group["lr"] = rate * self._schedule(progress["step"])
@@ -200,9 +272,13 @@ class Trainer:
     def _length(self) -> int:
         """Batches of the present epoch, without those of other numbers of ranks."""
         done = self.progress["done"]
-        return self.problem.steps_left(self.progress["epoch"], done) if done else self.problem.steps_per_epoch
+        return (
+            self.problem.steps_left(self.progress["epoch"], done)
+            if done
+            else self.problem.steps_per_epoch
+        )
 
-    # --- the loop ---------------------------------------------------------------------------------------------------
+    # --- the loop
 
     def fit(self) -> None:
         """Train to the last epoch.
@@ -222,21 +298,29 @@ class Trainer:
                 stack.enter_context(self.signals)
             stack.enter_context(self.signals.deferred())
             bar = tqdm(
-                total=self.total_steps, initial=self.progress["step"], unit="step", desc="training", disable=not self.machine.writes,
-                mininterval=0.5 if sys.stderr.isatty() else 10.0, dynamic_ncols=True,
+                total=self.total_steps,
+                initial=self.progress["step"],
+                unit="step",
+                desc="training",
+                disable=not self.machine.writes,
+                mininterval=0.5 if sys.stderr.isatty() else 10.0,
+                dynamic_ncols=True,
             )
             with bar:
                 while self.progress["epoch"] < self.settings.epochs:
                     self._epoch(bar)
             self.leaving = self._signal_anywhere()
-            if self.leaving is not None:  # it came while the last epoch was finished: nothing is left to save
+            # it came while the last epoch was finished: nothing is left to save
+            if self.leaving is not None:
                 self.signals.number = self.leaving
                 self.signals.leave(agreed=True)
 
     def _epoch(self, bar: tqdm) -> None:
         progress = self.progress
         self.model.train()
-        with contextlib.closing(self.problem.train_batches(progress["epoch"], progress["position"], progress["done"])) as batches:
+        with contextlib.closing(
+            self.problem.train_batches(progress["epoch"], progress["position"], progress["done"])
+        ) as batches:
             self._steps(batches, bar)
         self._finish_epoch(bar)
 
@@ -261,7 +345,11 @@ class Trainer:
                     self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value
                     self.epoch_sums[f"n/{name}"] = self.epoch_sums.get(f"n/{name}", 0.0) + 1
             bar.update(1)
-            bar.set_postfix(epoch=f"{progress['epoch'] + 1}/{s.epochs}", loss=f"{values['loss']:.4g}", refresh=False)
+            bar.set_postfix(
+                epoch=f"{progress['epoch'] + 1}/{s.epochs}",
+                loss=f"{values['loss']:.4g}",
+                refresh=False,
+            )
             if progress["step"] % s.log_every == 0 and self.machine.writes:
                 self.tracker.log({f"train/{k}": v for k, v in values.items()}, progress["step"])
             if self.leaving is not None:
@@ -270,14 +358,20 @@ class Trainer:
                 self.save()
 
     def step(self, batches: list) -> dict[str, float]:
-        """One optimiser step on the mean loss of some batches. A non-finite loss or gradient leaves the weights alone."""
+        """One optimiser step on the mean loss of some batches. A non-finite loss or gradient leaves
+        the weights alone.
+        """
         progress = self.progress
         self.optimizer.zero_grad(set_to_none=True)
         count = sum(len(b) for b in batches)
         sums: dict[str, Tensor] = {}
         for batch in batches:
             last = batch is batches[-1]
-            quiet = contextlib.nullcontext() if last or self.network is self.model else self.network.no_sync()
+            quiet = (
+                contextlib.nullcontext()
+                if last or self.network is self.model
+                else self.network.no_sync()
+            )
             with quiet:
                 with self._autocast():
                     loss, terms = self.problem.loss(self.network, batch)
@@ -289,11 +383,16 @@ class Trainer:
         norm = self.clip()
         values = self._agree(sums)
         values["gradient_norm"] = float(norm)
-        values["parameter_norm"] = float(nn.utils.get_total_norm([p.detach() for p in self.model.parameters()]))
+        values["parameter_norm"] = float(
+            nn.utils.get_total_norm([p.detach() for p in self.model.parameters()])
+        )
         values["learning_rate"] = self.scheduler.get_last_lr()[0]
-        # a scaler skips non-finite gradients itself and halves its scale, at first often; a scale below 1 is no longer a search
+        # a scaler skips non-finite gradients itself and halves its scale, at first often; a scale
+        # below 1 is no longer a search
         searching = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
-        if not math.isfinite(values["loss"]) or (not math.isfinite(values["gradient_norm"]) and not searching):
+        if not math.isfinite(values["loss"]) or (
+            not math.isfinite(values["gradient_norm"]) and not searching
+        ):
             self._bad_step(batches, values)
         else:
             progress["bad_steps"] = 0
@@ -305,7 +404,8 @@ class Trainer:
         return values
 
     def _agree(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Means over ranks; and a signal that reached one rank reaches all. All ranks act on what was exchanged here, never on a signal that
+        """Means over ranks; and a signal that reached one rank reaches all. All ranks act on what
+        was exchanged here, never on a signal that
         came since: they would part ways."""
         packed = torch.stack([*sums.values()])
         self.leaving = self.signals.number
@@ -326,21 +426,32 @@ class Trainer:
         return int(number) or None
 
     def _autocast(self):
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.settings.precision, torch.float32)
-        return torch.autocast(self.machine.device.type, dtype=dtype, enabled=self.settings.precision != "float32")
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
+            self.settings.precision, torch.float32
+        )
+        return torch.autocast(
+            self.machine.device.type, dtype=dtype, enabled=self.settings.precision != "float32"
+        )
 
     def _bad_step(self, batches: list, values: dict[str, float]) -> None:
         progress = self.progress
         progress["bad_steps"] += 1
         progress["skipped"] += 1
         names = [n for b in batches for n in b.names]
-        what = f"loss {values['loss']:g}, gradient norm {values['gradient_norm']:g} at step {progress['step']} (samples {', '.join(names[:8])})"
+        what = (
+            f"loss {values['loss']:g}, gradient norm {values['gradient_norm']:g} at step"
+            f" {progress['step']} (samples {', '.join(names[:8])})"
+        )
         tqdm.write(f"WARNING: {what}: step skipped", file=sys.stderr)
         if progress["bad_steps"] >= self.settings.max_bad_steps:
             last = self.folder / checkpoint.LATEST
             raise TrainingStopped(
                 f"{progress['bad_steps']} steps in a row were not finite; the last: {what}. "
-                + (f"The last good state is {last}" if last.exists() else "No checkpoint was written yet")
+                + (
+                    f"The last good state is {last}"
+                    if last.exists()
+                    else "No checkpoint was written yet"
+                )
                 + "; lower training.learning_rate or look at these samples"
             )
 
@@ -350,8 +461,16 @@ class Trainer:
         progress["position"], progress["done"] = 0, []
         last = progress["epoch"] == s.epochs
         progress["finished"] = last
-        record: dict[str, Any] = {"epoch": progress["epoch"], "step": progress["step"], "seconds": round(progress["seconds"], 3)}
-        record |= {f"train/{k}": v / self.epoch_sums[f"n/{k}"] for k, v in self.epoch_sums.items() if not k.startswith("n/")}
+        record: dict[str, Any] = {
+            "epoch": progress["epoch"],
+            "step": progress["step"],
+            "seconds": round(progress["seconds"], 3),
+        }
+        record |= {
+            f"train/{k}": v / self.epoch_sums[f"n/{k}"]
+            for k, v in self.epoch_sums.items()
+            if not k.startswith("n/")
+        }
         self.epoch_sums = {}
         if progress["epoch"] % s.validate_every == 0 or last:
             self.evaluated.eval()
@@ -359,14 +478,27 @@ class Trainer:
             record |= {f"validation/{k}": v for k, v in values.items()}
             score = values[self.problem.monitor]
             if math.isfinite(score) and (self.best is None or score < self.best["score"]):
-                weights = {k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()}
+                weights = {
+                    k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()
+                }
                 self.best = {"score": score, "epoch": progress["epoch"], "model": weights}
         improved = self.best is not None and self.best["epoch"] == progress["epoch"]
-        if self.machine.writes:  # models first: a run that is killed in between repeats the epoch and writes them again
+        # models first: a run that is killed in between repeats the epoch and writes them again
+        if self.machine.writes:
             if improved:
-                model_files.save_model(self.folder / "best", self.evaluated, progress["epoch"], {"score": self.best["score"], "monitor": self.problem.monitor})
+                model_files.save_model(
+                    self.folder / "best",
+                    self.evaluated,
+                    progress["epoch"],
+                    {"score": self.best["score"], "monitor": self.problem.monitor},
+                )
             if last:
-                model_files.save_model(self.folder / "final", self.evaluated, progress["epoch"], {"monitor": self.problem.monitor})
+                model_files.save_model(
+                    self.folder / "final",
+                    self.evaluated,
+                    progress["epoch"],
+                    {"monitor": self.problem.monitor},
+                )
             self._report(record, bar)
         self.save()
         if self.machine.writes and (progress["epoch"] % s.figures_every == 0 or last):
@@ -375,18 +507,25 @@ class Trainer:
     def _draw(self) -> None:
         """Figures never stop a training."""
         try:
-            figures = self.problem.draw(self.evaluated, self.folder / "figures", f"epoch{self.progress['epoch']:04d}")
+            figures = self.problem.draw(
+                self.evaluated, self.folder / "figures", f"epoch{self.progress['epoch']:04d}"
+            )
         except Exception as error:
-            tqdm.write(f"WARNING: no figures for epoch {self.progress['epoch']}: {error}", file=sys.stderr)
+            tqdm.write(
+                f"WARNING: no figures for epoch {self.progress['epoch']}: {error}", file=sys.stderr
+            )
             return
         for name, path in figures.items():
             self.tracker.figure(name, path, self.progress["step"])
 
     def _report(self, record: dict, bar: tqdm) -> None:
-        self.tracker.log({k: v for k, v in record.items() if k not in ("epoch", "step")}, record["step"])
+        self.tracker.log(
+            {k: v for k, v in record.items() if k not in ("epoch", "step")}, record["step"]
+        )
         path = self.folder / "log.jsonl"
         kept = []
-        if path.exists():  # a resumed training repeats what came after its checkpoint: keep one record an epoch
+        # a resumed training repeats what came after its checkpoint: keep one record an epoch
+        if path.exists():
             for line in path.read_text().splitlines():
                 try:
                     old = json.loads(line)
@@ -398,19 +537,29 @@ class Trainer:
         temporary.write_text("\n".join([*kept, json.dumps(record)]) + "\n")
         os.replace(temporary, path)
         monitored = record.get(f"validation/{self.problem.monitor}")
-        note = f", validation {self.problem.monitor} {monitored:.4f}" if monitored is not None else ""
-        bar.write(f"epoch {record['epoch']}/{self.settings.epochs}: loss {record['train/loss']:.4g}{note}" if "train/loss" in record else f"epoch {record['epoch']}: no finite loss")
+        note = (
+            f", validation {self.problem.monitor} {monitored:.4f}" if monitored is not None else ""
+        )
+        bar.write(
+            f"epoch {record['epoch']}/{self.settings.epochs}: loss {record['train/loss']:.4g}{note}"
+            if "train/loss" in record
+            else f"epoch {record['epoch']}: no finite loss"
+        )
 
     def _leave(self, bar: tqdm) -> None:
         """Save and go, because of a signal. All ranks together."""
         path = self.save()
         self.signals.number = self.leaving
         if self.machine.world_size > 1:
-            dist.barrier()  # a launcher that sees one rank leave may kill the others: nobody leaves before the state is on disk
+            # a launcher that sees one rank leave may kill the others: nobody leaves before the
+            # state is on disk
+            dist.barrier()
         bar.close()
         if self.machine.writes:
             print(
-                f"{self.signals.name}: state saved to {path} at epoch {self.progress['epoch']}, step {self.progress['step']}; "
-                f"the same command with run={self.folder.name} goes on from there", flush=True,
+                f"{self.signals.name}: state saved to {path} at epoch {self.progress['epoch']},"
+                f" step {self.progress['step']}; the same command with run={self.folder.name} goes"
+                " on from there",
+                flush=True,
             )
         self.signals.leave(agreed=True)

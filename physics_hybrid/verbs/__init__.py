@@ -1,1 +1,3 @@
-"""python -m physics_hybrid VERB: one file a verb, light to import, with a function `main(arguments)`."""
+"""python -m physics_hybrid VERB: one file a verb, light to import, with a function
+`main(arguments)`.
+"""

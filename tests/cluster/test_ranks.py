@@ -24,22 +24,62 @@ from tests.conftest import ROOT, TINY
 
 MPIRUN = shutil.which("mpirun")
 OPTIONS = [o for group in ("always", "limbs", "fno") for o in TINY[group]] + [
-    "data.samples_per_epoch=16", "evaluation.samples=1", "training.checkpoint_every=2", "training.lost_rank_seconds=10", "evaluation.resolutions=[[16,12,12]]",
+    "data.samples_per_epoch=16",
+    "evaluation.samples=1",
+    "training.checkpoint_every=2",
+    "training.lost_rank_seconds=10",
+    "evaluation.resolutions=[[16,12,12]]",
 ]
 LAUNCHERS = {
-    "torchrun": [sys.executable, "-m", "physics_hybrid", "torchrun", "--standalone", "--nproc_per_node", "2"],
-    "mpirun": ["mpirun", "-n", "2", "--oversubscribe", *(["--allow-run-as-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []), sys.executable],
+    "torchrun": [
+        sys.executable,
+        "-m",
+        "physics_hybrid",
+        "torchrun",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+    ],
+    "mpirun": [
+        "mpirun",
+        "-n",
+        "2",
+        "--oversubscribe",
+        *(["--allow-run-as-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []),
+        sys.executable,
+    ],
 }
 
 
 def command(launcher: str, folder: Path, run: str, *overrides: str) -> list[str]:
-    words = {o.split("=")[0]: o for o in (*OPTIONS, f"runs_folder={folder / 'runs'}", f"data.folder={folder / 'data'}", f"run={run}", *overrides)}
+    words = {
+        o.split("=")[0]: o
+        for o in (
+            *OPTIONS,
+            f"runs_folder={folder / 'runs'}",
+            f"data.folder={folder / 'data'}",
+            f"run={run}",
+            *overrides,
+        )
+    }
     return [*LAUNCHERS.get(launcher, [sys.executable]), str(ROOT / "train.py"), *words.values()]
 
 
 def start(launcher: str, folder: Path, run: str, *overrides: str) -> subprocess.Popen:
-    environment = {**{k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command(launcher, folder, run, *overrides), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, stdin=subprocess.DEVNULL)
+    environment = {
+        **{k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")},
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.Popen(
+        command(launcher, folder, run, *overrides),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def finish(process: subprocess.Popen, expect: int | None = 0) -> str:
@@ -49,17 +89,34 @@ def finish(process: subprocess.Popen, expect: int | None = 0) -> str:
 
 
 def losses(folder: Path, run: str) -> torch.Tensor:
-    records = [json.loads(line) for line in (folder / "runs" / run / "log.jsonl").read_text().splitlines()]
-    return torch.tensor([[r["train/loss"], r["validation/relative_l2"]] for r in records], dtype=torch.float64)
+    records = [
+        json.loads(line) for line in (folder / "runs" / run / "log.jsonl").read_text().splitlines()
+    ]
+    return torch.tensor(
+        [[r["train/loss"], r["validation/relative_l2"]] for r in records], dtype=torch.float64
+    )
 
 
 def weights(folder: Path, run: str) -> torch.Tensor:
-    return torch.cat([v.flatten() for v in checkpoint.load_state(folder / "runs" / run / checkpoint.LATEST)["model"].values()])
+    return torch.cat(
+        [
+            v.flatten()
+            for v in checkpoint.load_state(folder / "runs" / run / checkpoint.LATEST)[
+                "model"
+            ].values()
+        ]
+    )
 
 
 def ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
     """The training processes under a launcher."""
-    return [p for p in psutil.Process(process.pid).children(recursive=True) if "train.py" in " ".join(p.cmdline()) and "torchrun" not in p.cmdline() and "mpirun" not in p.name()]
+    return [
+        p
+        for p in psutil.Process(process.pid).children(recursive=True)
+        if "train.py" in " ".join(p.cmdline())
+        and "torchrun" not in p.cmdline()
+        and "mpirun" not in p.name()
+    ]
 
 
 def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
@@ -71,7 +128,9 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """The same training by two ranks under torchrun, and by one process with the same global batch."""
+    """The same training by two ranks under torchrun, and by one process with the same global
+    batch.
+    """
     folder = tmp_path_factory.mktemp("cluster")
     out = finish(start("torchrun", folder, "torchrun", "data.batch_size=2"))
     finish(start("alone", folder, "alone", "data.batch_size=4"))
@@ -93,9 +152,17 @@ def test_mpirun_gives_the_same_curve_as_torchrun(together):
 
 
 def test_stored_limbs_and_accumulation_too(tmp_path):
-    """Samples from files, shuffled, an odd number of them (12 of 11, one repeated), two batches a step, staged to a scratch disk."""
+    """Samples from files, shuffled, an odd number of them (12 of 11, one repeated), two batches a
+    step, staged to a scratch disk.
+    """
     scratch = tmp_path / "scratch"
-    options = ("data=generated", "data.train_samples=12", "data.workers=0", "training.accumulate=2", f"data.stage_to={scratch}")
+    options = (
+        "data=generated",
+        "data.train_samples=12",
+        "data.workers=0",
+        "training.accumulate=2",
+        f"data.stage_to={scratch}",
+    )
     out = finish(start("torchrun", tmp_path, "two", "data.batch_size=1", *options))
     finish(start("alone", tmp_path, "one", "data.batch_size=2", *options))
     assert torch.allclose(losses(tmp_path, "two"), losses(tmp_path, "one"), rtol=1e-4)
@@ -103,10 +170,19 @@ def test_stored_limbs_and_accumulation_too(tmp_path):
     assert not list(scratch.glob("**/*.h5"))
 
 
-def test_a_killed_rank_is_named_the_other_leaves_and_the_restart_gives_the_same_bits(together, tmp_path):
+def test_a_killed_rank_is_named_the_other_leaves_and_the_restart_gives_the_same_bits(
+    together, tmp_path
+):
     folder, _ = together
     options = ("data.batch_size=2", "training.epochs=2")
-    process = start("torchrun", folder, "killed", *options, "data.samples_per_epoch=16", "training.checkpoint_every=1")
+    process = start(
+        "torchrun",
+        folder,
+        "killed",
+        *options,
+        "data.samples_per_epoch=16",
+        "training.checkpoint_every=1",
+    )
     wait_for(lambda: (folder / "runs/killed" / checkpoint.PREVIOUS).exists(), process)
     victim, other = sorted(ranks_of(process), key=lambda p: int(p.environ()["RANK"]), reverse=True)
     victim.kill()
@@ -136,12 +212,31 @@ with Heartbeat(machine.rank, machine.world_size, 3.0, "127.0.0.1"):
 
 @contextlib.contextmanager
 def two_bare_ranks(code):
-    """A bare start on each slot, with nobody but the heartbeat that looks; both have printed "up"."""
+    """A bare start on each slot, with nobody but the heartbeat that looks; both have printed
+    "up".
+    """
     port = str(random.randint(20000, 60000))
     processes = []
     for rank in (0, 1):
-        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        processes.append(subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        environment = {
+            **os.environ,
+            "RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "LOCAL_RANK": str(rank),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "OMP_NUM_THREADS": "1",
+        }
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
     try:
         assert all(any("up" in line for line in iter(p.stdout.readline, "")) for p in processes)
         yield processes
@@ -162,34 +257,60 @@ def test_without_a_launcher_that_cares_a_lost_rank_is_named(victim, how):
         assert f"rank {victim} on " in errors
 
 
-#: Ranks with the patience of a real training; rank VICTIM meets an error of its own, while the other waits for it.
-FAILS = LONE.replace("3.0", "30.0").replace("dist.all_reduce", """if machine.rank == VICTIM:
+#: Ranks with the patience of a real training; rank VICTIM meets an error of its own, while the
+#: other waits for it.
+FAILS = LONE.replace("3.0", "30.0").replace(
+    "dist.all_reduce",
+    """if machine.rank == VICTIM:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
-        dist.all_reduce""")
+        dist.all_reduce""",
+)
 
 #: Rank VICTIM still prepares something, while the other waits in a barrier.
-PREPARES = LONE.replace("3.0", "30.0").replace("    print", """    from physics_hybrid.cluster.signals import Signals
+PREPARES = LONE.replace("3.0", "30.0").replace(
+    "    print",
+    """    from physics_hybrid.cluster.signals import Signals
     import time
     with Signals(85):
         print("up", flush=True)
         time.sleep(60 * (machine.rank == VICTIM))
         dist.barrier()
-    print""")
+    print""",
+)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize(("code", "status", "reason"), [(FAILS, 1, "OutOfMemoryError: CUDA out of memory"), (PREPARES, 143, "SIGTERM asked this rank to leave")], ids=["error", "signal"])
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        (FAILS, 1, "OutOfMemoryError: CUDA out of memory"),
+        (PREPARES, 143, "SIGTERM asked this rank to leave"),
+    ],
+    ids=["error", "signal"],
+)
 def test_what_made_a_rank_leave_is_known_to_the_others_at_once(victim, code, status, reason):
     with two_bare_ranks(code.replace("VICTIM", str(victim))) as processes:
         if status == 143:
             processes[victim].send_signal(signal.SIGTERM)
         _, errors = processes[1 - victim].communicate(timeout=15)
-        assert processes[1 - victim].returncode == LOST_RANK_EXIT_CODE and f"rank {victim} on " in errors and f"failed: {reason}" in errors, errors
+        assert (
+            processes[1 - victim].returncode == LOST_RANK_EXIT_CODE
+            and f"rank {victim} on " in errors
+            and f"failed: {reason}" in errors
+        ), errors
         processes[victim].communicate(timeout=15)
         assert processes[victim].returncode == status
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("mpirun", marks=pytest.mark.skipif(MPIRUN is None, reason="no mpirun on this machine"))])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "torchrun",
+        pytest.param(
+            "mpirun", marks=pytest.mark.skipif(MPIRUN is None, reason="no mpirun on this machine")
+        ),
+    ],
+)
 def test_a_signal_on_one_rank_makes_all_save_and_leave(tmp_path, launcher):
     process = start(launcher, tmp_path, "r", "data.batch_size=2", "data.samples_per_epoch=400")
     folder = tmp_path / "runs/r"
@@ -211,7 +332,10 @@ def test_going_on_with_another_number_of_ranks(tmp_path):
     finish(process, expect=None)
     before = checkpoint.load_latest(folder)["progress"]
     out = finish(start("alone", tmp_path, "r", *options))
-    assert f"going on from epoch {before['epoch']}, step {before['epoch'] * 20 + before['position'] * 2}" in out
+    assert (
+        f"going on from epoch {before['epoch']}, step"
+        f" {before['epoch'] * 20 + before['position'] * 2}" in out
+    )
     after = checkpoint.load_latest(folder)["progress"]
     assert after["step"] == 40
     assert after["finished"]
@@ -239,13 +363,17 @@ def test_staging_copies_verifies_and_cleans_up(tmp_path, capsys):
 
 def test_a_full_scratch_is_reported_and_the_source_used(tmp_path, capsys, monkeypatch):
     (tmp_path / "a.h5").write_bytes(b"x" * 1000)
-    monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 10))
+    monkeypatch.setattr(
+        staging.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 10)
+    )
     with stage(tmp_path / "a.h5", tmp_path / "scratch") as here:
         assert here == str(tmp_path / "a.h5")
     assert "do not fit" in capsys.readouterr().err
 
 
-def test_a_scratch_that_is_no_folder_or_may_not_be_entered_is_reported_and_the_source_used(tmp_path, capsys, monkeypatch):
+def test_a_scratch_that_is_no_folder_or_may_not_be_entered_is_reported_and_the_source_used(
+    tmp_path, capsys, monkeypatch
+):
     (tmp_path / "a.h5").write_bytes(b"x" * 1000)
     (tmp_path / "file").write_text("")
     with stage(tmp_path / "a.h5", tmp_path / "file") as here:
@@ -277,7 +405,9 @@ def test_a_signal_during_the_copy_leaves_nothing_behind(tmp_path, monkeypatch):
     assert not list((tmp_path / "scratch").iterdir())
 
 
-def test_what_a_killed_run_left_on_the_scratch_is_removed_when_it_comes_back_and_only_that(tmp_path):
+def test_what_a_killed_run_left_on_the_scratch_is_removed_when_it_comes_back_and_only_that(
+    tmp_path,
+):
     scratch, source = tmp_path / "scratch", tmp_path / "data"
     source.mkdir()
     (source / "a.npz").write_bytes(b"a")
@@ -294,14 +424,22 @@ def test_what_a_killed_run_left_on_the_scratch_is_removed_when_it_comes_back_and
     assert len(list(scratch.iterdir())) == 2
 
 
-COPIES = LONE.replace("3.0, \"127.0.0.1\"):", "3.0, \"127.0.0.1\") as heartbeat, staged('DATA', 'SCRATCH', machine, Path('runs/limb'), '1', heartbeat.before_leaving):").replace(
-    "import sys", "import sys\nfrom pathlib import Path\nfrom physics_hybrid.run.staging import staged")
+COPIES = LONE.replace(
+    '3.0, "127.0.0.1"):',
+    "3.0, \"127.0.0.1\") as heartbeat, staged('DATA', 'SCRATCH', machine, Path('runs/limb'), '1',"
+    " heartbeat.before_leaving):",
+).replace(
+    "import sys",
+    "import sys\nfrom pathlib import Path\nfrom physics_hybrid.run.staging import staged",
+)
 
 
 def test_a_lost_rank_leaves_no_copy_on_the_nodes_of_the_others(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.npz").write_bytes(b"a")
-    with two_bare_ranks(COPIES.replace("DATA", str(tmp_path / "data")).replace("SCRATCH", str(tmp_path / "scratch"))) as processes:
+    with two_bare_ranks(
+        COPIES.replace("DATA", str(tmp_path / "data")).replace("SCRATCH", str(tmp_path / "scratch"))
+    ) as processes:
         assert list(tmp_path.glob("scratch/*/data/a.npz"))
         processes[1].kill()
         processes[0].communicate(timeout=30)
@@ -327,20 +465,43 @@ def test_ring_model_is_recovered_from_its_own_times_and_large_jobs_are_slower():
     assert efficiency[0] == 1.0
     assert all(a > b for a, b in zip(efficiency, efficiency[1:]))
     # 512 GPUs in nodes of 4: 3 rings inside, then 128 nodes exchanging a quarter each
-    assert table[-1]["communication_s"] == pytest.approx(ring(4, 2e8, 1e-5, 2e11) + ring(128, 5e7, 1e-5, 2e10))
+    assert table[-1]["communication_s"] == pytest.approx(
+        ring(4, 2e8, 1e-5, 2e11) + ring(128, 5e7, 1e-5, 2e10)
+    )
 
 
 def test_the_table_of_scaling_says_what_was_measured_and_what_is_predicted():
-    measured = [{"ranks": n, "threads": 1, "compute_s": 0.1, "step_s": 0.1 * n, "batch": [2, 16, 12, 12], "device": "cpu", "cores": 2} for n in (1, 2)]
+    measured = [
+        {
+            "ranks": n,
+            "threads": 1,
+            "compute_s": 0.1,
+            "step_s": 0.1 * n,
+            "batch": [2, 16, 12, 12],
+            "device": "cpu",
+            "cores": 2,
+        }
+        for n in (1, 2)
+    ]
     rows = predict([8], 0.03, 2e8, 4, (1e-5, 2e11), (1e-5, 2e10), 0.7)
-    text = tables({"measured": measured, "load_before": 3.0, "assumptions": {"compute_s": 0.03}, "predicted": rows})
+    text = tables(
+        {
+            "measured": measured,
+            "load_before": 3.0,
+            "assumptions": {"compute_s": 0.03},
+            "predicted": rows,
+        }
+    )
     assert "| 2 | 1 | 100.0 | 200.0 | 0.50 |" in text
     assert "load average 3.0" in text
     assert "not measured" in text
     assert "| 8 |" in text
 
 
-@pytest.mark.parametrize(("world", "local", "wanted", "expected"), [(1, 1, None, 4), (8, 4, None, 3), (8, 16, None, 0), (8, 4, 2, 2)])
+@pytest.mark.parametrize(
+    ("world", "local", "wanted", "expected"),
+    [(1, 1, None, 4), (8, 4, None, 3), (8, 16, None, 0), (8, 4, 2, 2)],
+)
 def test_readers_scale_with_the_cores_of_a_rank(monkeypatch, world, local, wanted, expected):
     from physics_hybrid.cluster import machine as launch
     from physics_hybrid.run.load import readers

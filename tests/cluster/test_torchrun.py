@@ -35,8 +35,24 @@ time.sleep(60)
 def start(tmp_path, code):
     script = tmp_path / "rank.py"
     script.write_text(code)
-    words = [sys.executable, "-m", "physics_hybrid", "torchrun", "--nproc-per-node", "2", "--master-port", "0", str(script)]
-    return subprocess.Popen(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words = [
+        sys.executable,
+        "-m",
+        "physics_hybrid",
+        "torchrun",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "0",
+        str(script),
+    ]
+    return subprocess.Popen(
+        words,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -67,8 +83,27 @@ def test_a_signal_ends_one_that_waits_for_other_nodes(tmp_path, number):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "physics_hybrid", "torchrun", "--nnodes", "2", "--node-rank", "0", "--master-addr", "127.0.0.1", "--master-port", str(port), "train.py"]
-    launcher = subprocess.Popen(words, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = [
+        sys.executable,
+        "-m",
+        "physics_hybrid",
+        "torchrun",
+        "--nnodes",
+        "2",
+        "--node-rank",
+        "0",
+        "--master-addr",
+        "127.0.0.1",
+        "--master-port",
+        str(port),
+        "train.py",
+    ]
+    launcher = subprocess.Popen(
+        words,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 60
     with socket.socket() as probe:
         while probe.connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:

@@ -1,4 +1,6 @@
-"""The measuring scripts measure what they say, at a size of seconds; nothing here is held to a time."""
+"""The measuring scripts measure what they say, at a size of seconds; nothing here is held to a
+time.
+"""
 
 import json
 import re
@@ -10,7 +12,13 @@ from physics_hybrid.evidence.bench import bench
 from physics_hybrid.problems.potential.evidence import step_overhead
 from physics_hybrid.problems.potential.evidence.pages import PAGES, ROOT, fill, linked, put, results
 
-SMALL = ["data.grid=[16,12,12]", "model.backbone.modes=[3,3,3]", "model.backbone.width=8", "training.device=cpu", "training.threads=1"]
+SMALL = [
+    "data.grid=[16,12,12]",
+    "model.backbone.modes=[3,3,3]",
+    "model.backbone.width=8",
+    "training.device=cpu",
+    "training.threads=1",
+]
 
 
 def test_overhead_compares_the_whole_step_with_the_bare_backbone_on_the_same_features():
@@ -40,7 +48,16 @@ def test_readme_is_filled_from_the_files_of_a_run(tmp_path):
     (tmp_path / "evaluation").mkdir()
     statistics = {"mean": 0.1234567, "p95": 0.2}
     table = dict.fromkeys(("relative_l2", "rdm", "mag", "field_error", "charge_defect"), statistics)
-    about = {"samples": {"48x24x24": 24}, "seed": 0, "hardware": "a CPU", "parameters": 5_300_000, "commit": "a" * 40, "torch": "2", "date": "2026-01-01", "checkpoint": "runs/x"}
+    about = {
+        "samples": {"48x24x24": 24},
+        "seed": 0,
+        "hardware": "a CPU",
+        "parameters": 5_300_000,
+        "commit": "a" * 40,
+        "torch": "2",
+        "date": "2026-01-01",
+        "checkpoint": "runs/x",
+    }
     (tmp_path / "evaluation" / "metrics.json").write_text(json.dumps({**about, "48x24x24": table}))
     (tmp_path / "log.jsonl").write_text(json.dumps({"seconds": 300.0}) + "\n")
     text = fill("a\n<!-- results -->\nold\n<!-- /results -->\nb\n", "results", results(tmp_path))
@@ -56,7 +73,10 @@ def test_readme_is_filled_from_the_files_of_a_run(tmp_path):
 
 def pages():
     """README.md and the pages of docs/, by their place."""
-    return {p.relative_to(ROOT).as_posix(): p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+    return {
+        p.relative_to(ROOT).as_posix(): p
+        for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    }
 
 
 def test_every_table_has_one_place_and_no_place_is_forgotten():
@@ -73,12 +93,16 @@ def test_every_table_has_one_place_and_no_place_is_forgotten():
 def test_a_table_goes_to_its_page_and_to_no_other(tmp_path):
     (tmp_path / "docs").mkdir()
     for page in {*PAGES.values()}:
-        (tmp_path / page).write_text("".join(f"<!-- {n} -->\nold\n<!-- /{n} -->\n" for n, p in PAGES.items() if p == page))
+        (tmp_path / page).write_text(
+            "".join(f"<!-- {n} -->\nold\n<!-- /{n} -->\n" for n, p in PAGES.items() if p == page)
+        )
     before = {page: (tmp_path / page).read_text() for page in PAGES.values()}
     put("rates", "new", tmp_path)
     changed = [page for page, text in before.items() if (tmp_path / page).read_text() != text]
     assert set(changed) == {"docs/truth.md"}
-    assert (tmp_path / "docs/truth.md").read_text() == before["docs/truth.md"].replace("<!-- rates -->\nold", "<!-- rates -->\nnew")
+    assert (tmp_path / "docs/truth.md").read_text() == before["docs/truth.md"].replace(
+        "<!-- rates -->\nold", "<!-- rates -->\nnew"
+    )
     (tmp_path / "docs/truth.md").write_text("nothing")
     with pytest.raises(ValueError, match=r"docs/truth\.md has no place for 'rates'"):
         put("rates", "new", tmp_path)
@@ -97,7 +121,10 @@ def headings(text):
     return {re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(p for p in pages() if p != "README.md")])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(p for p in pages() if p != "README.md")],
+)
 def test_links_and_pictures_lead_somewhere(page):
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("http")]

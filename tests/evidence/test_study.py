@@ -1,4 +1,6 @@
-"""Studies: definitions that can run with equal budgets, resumption, failures, and numbers that are what the runs say."""
+"""Studies: definitions that can run with equal budgets, resumption, failures, and numbers that are
+what the runs say.
+"""
 
 import json
 import shutil
@@ -35,20 +37,38 @@ def test_every_cell_composes_and_all_make_the_same_number_of_steps(name):
     steps = set()
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         for cell in study.cells(Path("a folder [1]"), seeds=study.seeds[:1]):
-            config = OmegaConf.to_container(compose("config", overrides=["run=x", *cell.overrides]), resolve=True)
+            config = OmegaConf.to_container(
+                compose("config", overrides=["run=x", *cell.overrides]), resolve=True
+            )
             data = config["data"]
-            steps.add(config["training"]["epochs"] * -(-(data["train_samples"] or data["samples_per_epoch"]) // data["batch_size"]))
+            steps.add(
+                config["training"]["epochs"]
+                * -(-(data["train_samples"] or data["samples_per_epoch"]) // data["batch_size"])
+            )
             assert config["runs_folder"] == "a folder [1]"
             assert config["seed"] == study.seeds[0]
     assert len(steps) == 1
-    assert len({c.name for c in study.cells(Path("x"))}) == len(study.seeds) * len(study.samples) * len(study.arms)
+    assert len({c.name for c in study.cells(Path("x"))}) == len(study.seeds) * len(
+        study.samples
+    ) * len(study.arms)
 
 
 def test_the_study_of_the_hybrid_has_the_arms_that_were_asked_for():
     words = " ".join(" ".join(v) for v in Study.read("hybrid_value").arms.values())
-    for word in ("composition=direct", "composition=additive", "kind=anisotropic", "kind=coarse_solve", "coarsen=4", "pde.weight=0.1", "charge.weight=0.1", "gradient.weight=0"):
+    for word in (
+        "composition=direct",
+        "composition=additive",
+        "kind=anisotropic",
+        "kind=coarse_solve",
+        "coarsen=4",
+        "pde.weight=0.1",
+        "charge.weight=0.1",
+        "gradient.weight=0",
+    ):
         assert word in words
-    assert len(Study.read("hybrid_value").cells(Path("x"))) - 1 == int((ROOT / "pbs" / "study.pbs").read_text().split("#PBS -J 0-")[1].split()[0])
+    assert len(Study.read("hybrid_value").cells(Path("x"))) - 1 == int(
+        (ROOT / "pbs" / "study.pbs").read_text().split("#PBS -J 0-")[1].split()[0]
+    )
 
 
 def write_run(cell: Cell, output: Path, error: float, steps: int = 10) -> None:
@@ -57,7 +77,9 @@ def write_run(cell: Cell, output: Path, error: float, steps: int = 10) -> None:
     (folder / "evaluation").mkdir(parents=True)
     table = {m: {"mean": error} for m in studies.METRICS}
     about = {"parameters": 1000, "commit": "a" * 40, "hardware": "a CPU", "samples": {"8x8x8": 3}}
-    (folder / "evaluation" / "metrics.json").write_text(json.dumps({**about, "8x8x8": table, "16x16x16": table}))
+    (folder / "evaluation" / "metrics.json").write_text(
+        json.dumps({**about, "8x8x8": table, "16x16x16": table})
+    )
     (folder / "log.jsonl").write_text(json.dumps({"step": steps, "seconds": 2.0}) + "\n")
     data = {"samples_per_epoch": 20, "train_samples": None if cell.samples == "streamed" else 4}
     (folder / "config.yaml").write_text(yaml.safe_dump({"training": {"epochs": 1}, "data": data}))
@@ -68,7 +90,9 @@ def tiny():
     return Study.read("hybrid_value_tiny")
 
 
-def test_finished_cells_are_skipped_failures_do_not_stop_the_others_and_a_saved_one_does(tiny, tmp_path, capsys):
+def test_finished_cells_are_skipped_failures_do_not_stop_the_others_and_a_saved_one_does(
+    tiny, tmp_path, capsys
+):
     cells = tiny.cells(tmp_path)
     asked = []
 
@@ -99,15 +123,25 @@ def test_finished_cells_are_skipped_failures_do_not_stop_the_others_and_a_saved_
 
 
 def test_means_spreads_and_paired_ratios(tiny, tmp_path):
-    errors = {("direct", 0): 0.4, ("direct", 1): 0.2, ("multiplicative, coarse 1/2", 0): 0.1, ("multiplicative, coarse 1/2", 1): 0.1}
+    errors = {
+        ("direct", 0): 0.4,
+        ("direct", 1): 0.2,
+        ("multiplicative, coarse 1/2", 0): 0.1,
+        ("multiplicative, coarse 1/2", 1): 0.1,
+    }
     cells = tiny.cells(tmp_path, seeds=[0, 1])
     for cell in cells:
         write_run(cell, tmp_path, errors[cell.arm, cell.seed])
     rows = collect(cells, tmp_path)
     summary = summarise(rows, tiny)
     direct, hybrid = summary[:2]
-    assert direct["grids"]["8x8x8"]["relative_l2"] == pytest.approx({"mean": 0.3, "std": 0.1 * 2**0.5, "count": 2})
-    assert hybrid["grids"]["8x8x8"]["ratio"] == pytest.approx({"mean": 0.375, "std": 0.125 * 2**0.5, "count": 2})  # 1/4 and 1/2, seed by seed
+    assert direct["grids"]["8x8x8"]["relative_l2"] == pytest.approx(
+        {"mean": 0.3, "std": 0.1 * 2**0.5, "count": 2}
+    )
+    # 1/4 and 1/2, seed by seed
+    assert hybrid["grids"]["8x8x8"]["ratio"] == pytest.approx(
+        {"mean": 0.375, "std": 0.125 * 2**0.5, "count": 2}
+    )
     assert [s["distinct_samples"] for s in summary] == [4, 4, 20, 20]
     table = report(cells, tiny, tmp_path)
     assert "| 4 | direct | 0.3 ± 0.1 |" in table
@@ -132,12 +166,27 @@ def command(*words):
 def test_one_cell_by_its_number_as_a_user_types_it(tiny, tmp_path):
     """In a folder whose name Hydra would read as a list; then the report from what is there."""
     output = tmp_path / "out of [7]"
-    words = ("hybrid_value_tiny", f"data.folder={tmp_path / 'data'}", "evaluation.resolutions=[[16,12,12]]", "--output", output)
-    done = subprocess.run(command(*words, "--array-index", 3), cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr + "".join(p.read_text() for p in output.glob("cells/*.log"))
+    words = (
+        "hybrid_value_tiny",
+        f"data.folder={tmp_path / 'data'}",
+        "evaluation.resolutions=[[16,12,12]]",
+        "--output",
+        output,
+    )
+    done = subprocess.run(
+        command(*words, "--array-index", 3), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, (
+        done.stdout + done.stderr + "".join(p.read_text() for p in output.glob("cells/*.log"))
+    )
     cell = tiny.cells(output)[3]
     assert (output / cell.name / "best").exists()
-    assert yaml.safe_load((output / cell.name / "config.yaml").read_text())["model"]["baseline"]["kind"] == "coarse_solve"
+    assert (
+        yaml.safe_load((output / cell.name / "config.yaml").read_text())["model"]["baseline"][
+            "kind"
+        ]
+        == "coarse_solve"
+    )
     (row,) = collect(tiny.cells(output), output)
     assert row["arm"] == cell.arm
     assert row["steps"] == 4
@@ -152,8 +201,18 @@ def test_a_real_failure_is_reported_and_a_job_script_gets_the_overrides(tmp_path
     bad = tmp_path / "bad.yaml"
     shutil.copy(ROOT / "conf/study/hybrid_value_tiny.yaml", bad)
     bad.write_text(bad.read_text().replace("model.composition=direct", "model.compositoin=direct"))
-    done = subprocess.run(command(bad, "--output", tmp_path / "o", "--array-index", 0), cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and "direct_4_seed0: exit status 2" in done.stderr and "did you mean" in done.stderr, done.stderr
+    done = subprocess.run(
+        command(bad, "--output", tmp_path / "o", "--array-index", 0),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (
+        done.returncode == 1
+        and "direct_4_seed0: exit status 2" in done.stderr
+        and "did you mean" in done.stderr
+    ), done.stderr
     study = Study.read(str(bad))
     path = prepare(study.cells(tmp_path / "o")[2], tmp_path / "o")
     assert path.name == "direct_streamed_seed0.txt"
@@ -164,11 +223,39 @@ def test_there_is_a_place_for_it():
     fill((ROOT / PAGES["study"]).read_text(), "study", "x")
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ("arms: {}", "has the keys"), (None, "hybrid_value_tiny"),
-    (yaml.safe_dump({"common": [], "seeds": [0], "samples": {"a": []}, "arms": {"x": []}, "reference": "y", "panels": {}}), "name y"),
-    (yaml.safe_dump({"common": [], "seeds": [0], "samples": {"a": []}, "arms": {"x y": [], "x, y": []}, "reference": "x y", "panels": {}}), "share a folder"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("arms: {}", "has the keys"),
+        (None, "hybrid_value_tiny"),
+        (
+            yaml.safe_dump(
+                {
+                    "common": [],
+                    "seeds": [0],
+                    "samples": {"a": []},
+                    "arms": {"x": []},
+                    "reference": "y",
+                    "panels": {},
+                }
+            ),
+            "name y",
+        ),
+        (
+            yaml.safe_dump(
+                {
+                    "common": [],
+                    "seeds": [0],
+                    "samples": {"a": []},
+                    "arms": {"x y": [], "x, y": []},
+                    "reference": "x y",
+                    "panels": {},
+                }
+            ),
+            "share a folder",
+        ),
+    ],
+)
 def test_a_study_that_is_none_says_what_to_write(tmp_path, content, message):
     if content:
         (tmp_path / "s.yaml").write_text(content)

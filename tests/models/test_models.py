@@ -1,4 +1,6 @@
-"""Networks: they round-trip through .mdlus, take any grid, start at the baseline, and carry over to a finer grid."""
+"""Networks: they round-trip through .mdlus, take any grid, start at the baseline, and carry over to
+a finer grid.
+"""
 
 import pytest
 import torch
@@ -25,7 +27,14 @@ def hybrid(name="fno_residual", composition="multiplicative", kernel=3, **option
     torch.manual_seed(0)
     encoder = GeometryEncoder(4, 5, 1, kernel)
     baseline = options.pop("baseline", PointSourceBaseline())
-    model = HybridWrapper(BACKBONES[name](feature_channels(3, 5), **options), encoder, baseline, composition, sigma_mean=[-1.0] * 3, sigma_std=[0.8] * 3)
+    model = HybridWrapper(
+        BACKBONES[name](feature_channels(3, 5), **options),
+        encoder,
+        baseline,
+        composition,
+        sigma_mean=[-1.0] * 3,
+        sigma_std=[0.8] * 3,
+    )
     return model
 
 
@@ -64,7 +73,8 @@ def test_any_grid_and_gradients_reach_every_weight(name, grid, limbs):
     assert torch.equal(phi[:, 0][~batch.tissue], torch.zeros_like(phi[:, 0][~batch.tissue]))
     phi.square().sum().backward()
     idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    # an extent without jitter leaves the modulation's first layer a constant input, but never without gradient
+    # an extent without jitter leaves the modulation's first layer a constant input, but never
+    # without gradient
     assert not idle
 
 
@@ -72,19 +82,27 @@ def test_any_grid_and_gradients_reach_every_weight(name, grid, limbs):
 def test_multiplicative_hybrid_starts_as_the_baseline(name, batch):
     model = hybrid(name)
     phi = model(model_inputs(batch), batch.spacing)
-    phi_a = model.baseline(batch.sigma, batch.source_point, batch.current, batch.spacing) * batch.tissue[:, None]
+    phi_a = (
+        model.baseline(batch.sigma, batch.source_point, batch.current, batch.spacing)
+        * batch.tissue[:, None]
+    )
     assert torch.allclose(phi, phi_a, rtol=1e-5)
 
 
 def test_compositions_are_what_they_say(batch):
     x = model_inputs(batch)
-    phi = {c: stir(hybrid("fno_residual", c))(x, batch.spacing) for c in ("multiplicative", "additive", "direct")}
+    phi = {
+        c: stir(hybrid("fno_residual", c))(x, batch.spacing)
+        for c in ("multiplicative", "additive", "direct")
+    }
     model = hybrid("fno_residual")
     _, phi_a, tissue = model.prepare(x, batch.spacing)
     phi_a = phi_a * tissue
     unit = phi_a.sum(dim=(2, 3, 4), keepdim=True) / tissue.sum(dim=(2, 3, 4), keepdim=True)
     assert torch.allclose(phi["additive"] - phi["direct"], phi_a, rtol=1e-4, atol=1e-7)
-    assert torch.allclose((phi["multiplicative"] - phi_a) * unit, phi["direct"] * phi_a, rtol=1e-3, atol=1e-9)
+    assert torch.allclose(
+        (phi["multiplicative"] - phi_a) * unit, phi["direct"] * phi_a, rtol=1e-3, atol=1e-9
+    )
 
 
 def test_output_is_linear_in_the_current_and_blind_to_units_of_length(batch):
@@ -116,13 +134,17 @@ def test_pruned_spectral_convolution_equals_physicsnemos(shape):
 @pytest.mark.parametrize("name", ["fno", "fno_residual"])
 @pytest.mark.parametrize("padding", [0.0, 0.25])
 def test_fno_is_one_operator_on_two_grids(name, padding):
-    """A smooth periodic input: the same weights give the same function at twice the resolution (pointwise layers, few modes)."""
+    """A smooth periodic input: the same weights give the same function at twice the resolution
+    (pointwise layers, few modes).
+    """
     torch.manual_seed(0)
     net = stir(BACKBONES[name](2, padding=padding))
 
     def field(n):
         d, h, w = coordinates(n, "cell", torch.device("cpu"))
-        return torch.stack([torch.cos(torch.pi * d) * torch.sin(torch.pi * h), torch.sin(torch.pi * w)])[None]
+        return torch.stack(
+            [torch.cos(torch.pi * d) * torch.sin(torch.pi * h), torch.sin(torch.pi * w)]
+        )[None]
 
     coarse, fine = net(field((24, 16, 16))), net(field((48, 32, 32)))
     pooled = torch.nn.functional.avg_pool3d(fine, 2)
@@ -134,10 +156,16 @@ def test_the_same_fno_weights_run_on_both_grids_of_the_quickstart(limbs):
     from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 
     torch.manual_seed(0)
-    model = stir(HybridWrapper(ResidualFNO(feature_channels(3, 8)), GeometryEncoder(4, 8, 1, 1), PointSourceBaseline()))
+    model = stir(
+        HybridWrapper(
+            ResidualFNO(feature_channels(3, 8)), GeometryEncoder(4, 8, 1, 1), PointSourceBaseline()
+        )
+    )
     correction = []
     for grid in ((48, 24, 24), (96, 48, 48)):
-        batch = LimbStream(limbs, grid, 0, "test", Solver(tolerance=1e-4), torch.device("cpu")).batch([1])
+        batch = LimbStream(
+            limbs, grid, 0, "test", Solver(tolerance=1e-4), torch.device("cpu")
+        ).batch([1])
         with torch.no_grad():
             phi = model(model_inputs(batch), batch.spacing)
             phi_a = model.baseline(batch.sigma, batch.source_point, batch.current, batch.spacing)
@@ -170,7 +198,9 @@ def test_bfloat16_autocast_keeps_spectral_layers_in_float32(name, batch):
 @pytest.mark.parametrize(("modes", "axis"), [([9, 3, 3], "D"), ([4, 7, 3], "H"), ([4, 3, 9], "W")])
 def test_modes_above_the_grid_name_grid_axis_and_limit(modes, axis):
     net = ResidualFNO(2, width=4, depth=1, modes=modes)
-    with pytest.raises(ValueError, match=rf"along {axis} exceed what the grid \(16, 12, 12\) holds \(at most"):
+    with pytest.raises(
+        ValueError, match=rf"along {axis} exceed what the grid \(16, 12, 12\) holds \(at most"
+    ):
         net(torch.zeros(1, 2, 16, 12, 12))
     check_modes([8, 6, 7], (16, 12, 12))
 
@@ -180,19 +210,26 @@ def test_unet_refuses_a_grid_too_small_for_its_depth():
         UNet3D(2, width=4, levels=3)(torch.zeros(1, 2, 16, 8, 9))
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: hybrid(composition="sum"), "model.composition"), (lambda: PointSourceBaseline("oblique"), "model.baseline.kind"),
-    (lambda: PointSourceBaseline(sigma_ref=-1.0), "sigma_ref"), (lambda: PointSourceBaseline(sigma_ref="mean"), "sigma_ref"),
-    (lambda: GeometryEncoder(4, 8, 1, 2), "kernel_size must be odd"),
-    (lambda: hybrid()(torch.zeros(1, 6, 8, 8, 8), torch.ones(1, 3)), "x must be"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: hybrid(composition="sum"), "model.composition"),
+        (lambda: PointSourceBaseline("oblique"), "model.baseline.kind"),
+        (lambda: PointSourceBaseline(sigma_ref=-1.0), "sigma_ref"),
+        (lambda: PointSourceBaseline(sigma_ref="mean"), "sigma_ref"),
+        (lambda: GeometryEncoder(4, 8, 1, 2), "kernel_size must be odd"),
+        (lambda: hybrid()(torch.zeros(1, 6, 8, 8, 8), torch.ones(1, 3)), "x must be"),
+    ],
+)
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
 def test_baseline_is_its_formula(batch):
-    """I / (4 pi sigma_ref sqrt(r^2 + eps^2)), sigma_ref the mean over tissue of the mean diagonal, eps 0.1 voxel."""
+    """I / (4 pi sigma_ref sqrt(r^2 + eps^2)), sigma_ref the mean over tissue of the mean diagonal,
+    eps 0.1 voxel.
+    """
     phi = PointSourceBaseline()(batch.sigma, batch.source_point, batch.current, batch.spacing)[:, 0]
     r = distance_from(batch.source_point, batch.shape, batch.spacing)
     for b in range(len(batch)):
@@ -209,11 +246,19 @@ def test_baselines_agree_in_an_isotropic_block_and_local_is_local(batch):
     for kind in ("isotropic", "anisotropic"):
         for ref in ("conductive_mean", "local"):
             assert torch.allclose(PointSourceBaseline(kind, ref)(*arguments), reference, rtol=1e-5)
-    muscle = PointSourceBaseline("anisotropic", "local").reference(batch.sigma, batch.source_point, batch.spacing)
+    muscle = PointSourceBaseline("anisotropic", "local").reference(
+        batch.sigma, batch.source_point, batch.spacing
+    )
     assert torch.equal(muscle, batch.conductor("grounded").sigma_at(batch.source_point))
-    halved = torch.where(torch.arange(sigma.shape[3])[:, None] < 6, sigma, 0.0)  # an electrode on the skin has the skin's conductivity
-    on_skin = torch.stack([batch.source_point[:, 0], 6 * batch.spacing[:, 1], batch.source_point[:, 2]], dim=1)
-    assert torch.equal(PointSourceBaseline(sigma_ref="local").reference(halved, on_skin, batch.spacing), sigma[:, :, 0, 0, 0])
+    # an electrode on the skin has the skin's conductivity
+    halved = torch.where(torch.arange(sigma.shape[3])[:, None] < 6, sigma, 0.0)
+    on_skin = torch.stack(
+        [batch.source_point[:, 0], 6 * batch.spacing[:, 1], batch.source_point[:, 2]], dim=1
+    )
+    assert torch.equal(
+        PointSourceBaseline(sigma_ref="local").reference(halved, on_skin, batch.spacing),
+        sigma[:, :, 0, 0, 0],
+    )
 
 
 def test_coordinates():
@@ -221,6 +266,12 @@ def test_coordinates():
     assert cell[0, :, 0, 0].tolist() == [-0.75, -0.25, 0.25, 0.75]
     fine = coordinates((8, 4, 16), "cell", torch.device("cpu"))
     assert torch.allclose(torch.nn.functional.avg_pool3d(fine[None], 2)[0], cell)
-    assert coordinates((5, 2, 2), "node", torch.device("cpu"))[0, :, 0, 0].tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert coordinates((5, 2, 2), "node", torch.device("cpu"))[0, :, 0, 0].tolist() == [
+        -1,
+        -0.5,
+        0,
+        0.5,
+        1,
+    ]
     with pytest.raises(ValueError, match="problem.coordinates"):
         coordinates((4, 4, 4), "corner", torch.device("cpu"))

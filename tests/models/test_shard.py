@@ -1,4 +1,6 @@
-"""The U-Net with its volume split over two processes by PhysicsNeMo's ShardTensor, against the same network in one piece."""
+"""The U-Net with its volume split over two processes by PhysicsNeMo's ShardTensor, against the same
+network in one piece.
+"""
 
 import os
 import subprocess
@@ -67,8 +69,20 @@ def test_two_ranks_agree_with_the_whole(tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(RANK)
     done = subprocess.run(
-        [sys.executable, "-m", "physics_hybrid", "torchrun", "--standalone", "--nproc_per_node", "2", str(script)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, timeout=300,
+        [
+            sys.executable,
+            "-m",
+            "physics_hybrid",
+            "torchrun",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            str(script),
+        ],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rank 0 agrees" in done.stdout

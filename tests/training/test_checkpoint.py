@@ -16,7 +16,11 @@ from tests.conftest import ROOT
 
 
 def state(step: int) -> dict:
-    return {"progress": {"epoch": 0, "step": step}, "weights": torch.randn(5000, generator=torch.Generator().manual_seed(step)), "rng": [checkpoint.rng_state()]}
+    return {
+        "progress": {"epoch": 0, "step": step},
+        "weights": torch.randn(5000, generator=torch.Generator().manual_seed(step)),
+        "rng": [checkpoint.rng_state()],
+    }
 
 
 def test_round_trip_keeps_the_one_before(tmp_path):
@@ -68,11 +72,15 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
     """The kernel itself refuses: a limit on file size in another process."""
     save_state(tmp_path, state(1))
     code = (
-        "import resource, signal, sys, torch\nfrom pathlib import Path\nfrom physics_hybrid.training.checkpoint import save_state\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "save_state(Path(sys.argv[1]), {'progress': {'epoch': 9, 'step': 9}, 'weights': torch.zeros(1_000_000)})\n"
+        "import resource, signal, sys, torch\nfrom pathlib import Path\nfrom"
+        " physics_hybrid.training.checkpoint import save_state\nsignal.signal(signal.SIGXFSZ,"
+        " signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000,"
+        " 100_000))\nsave_state(Path(sys.argv[1]), {'progress': {'epoch': 9, 'step': 9}, 'weights':"
+        " torch.zeros(1_000_000)})\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode != 0
     assert "could not write" in done.stderr
     assert "is intact" in done.stderr
@@ -83,8 +91,10 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path):
 def test_random_states_come_back():
     torch.manual_seed(1), np.random.seed(2), random.seed(3)
     kept = checkpoint.rng_state()
+
     def draw():
         return (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())
+
     first = draw()
     checkpoint.set_rng_state(kept)
     assert draw() == first
@@ -135,7 +145,9 @@ def test_a_damaged_model_is_named(tmp_path):
         load_model(tmp_path / "empty")
 
 
-def test_models_are_saved_without_git_and_inside_a_repository_without_a_commit(tmp_path, monkeypatch):
+def test_models_are_saved_without_git_and_inside_a_repository_without_a_commit(
+    tmp_path, monkeypatch
+):
     from physics_hybrid.cluster.machine import initialize
     from physics_hybrid.models.fno import ResidualFNO
 

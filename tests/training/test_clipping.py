@@ -46,13 +46,17 @@ def test_agc_bounds_every_output_unit_and_only_the_offenders():
     calm = spectral.grad[:, [0, 1, 3]].clone()
     clipper(model, "agc", 0.1, 1e-3)()
     assert torch.equal(spectral.grad[:, [0, 1, 3]], calm)
+
     def unit(t):
         return t[:, 2].norm()
+
     assert float(unit(spectral.grad) / unit(spectral)) == pytest.approx(0.1, rel=1e-4)
     for p, axis in unit_axes(model).items():
         others = [a for a in range(p.ndim) if a != axis]
+
         def size(t):
             return torch.linalg.vector_norm(t, dim=others)
+
         assert (size(p.grad) <= 0.1 * size(p.data).clamp_min(1e-3) * (1 + 1e-4)).all()
 
 
@@ -64,7 +68,10 @@ def test_output_axis_of_spectral_and_pointwise_weights():
     assert ((4,), None) in by_shape
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(("soft", 1.0), "training.clipping.mode"), (("norm", 0.0), "threshold must be > 0")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("soft", 1.0), "training.clipping.mode"), (("norm", 0.0), "threshold must be > 0")],
+)
 def test_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
         clipper(nn.Linear(2, 2), *arguments, 1e-3)

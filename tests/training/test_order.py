@@ -58,7 +58,8 @@ def test_endless_samples_are_numbered_through_all_epochs_and_ranks():
     assert two[0].steps() == 3
     numbers = [[list(order.numbers(0, step)) for order in two] for step in range(3)]
     assert list(itertools.chain(*itertools.chain(*numbers))) == list(range(12))
-    assert two[0].numbers(1, 0)[0] == 10  # the next epoch begins where it should, whatever the last batch took
+    # the next epoch begins where it should, whatever the last batch took
+    assert two[0].numbers(1, 0)[0] == 10
 
 
 def test_endless_samples_go_on_with_another_number_of_ranks():

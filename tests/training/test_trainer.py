@@ -45,7 +45,9 @@ class Fit:
         return self.steps_per_epoch - sum(ranks * batches for ranks, batches in done)
 
     def train_batches(self, epoch, start, done):
-        for i in range(self.steps_per_epoch - self.steps_left(epoch, done) + start, self.steps_per_epoch):
+        for i in range(
+            self.steps_per_epoch - self.steps_left(epoch, done) + start, self.steps_per_epoch
+        ):
             yield Points(100 * epoch + i)
 
     def loss(self, model, batch):
@@ -66,17 +68,47 @@ class Fit:
 
 
 def settings(**change):
-    return TrainingSettings(**{**{
-        "epochs": 3, "learning_rate": 0.05, "weight_decay": 0.0, "betas": (0.9, 0.99), "warmup_steps": 2, "final_learning_rate": 1e-4, "accumulate": 1, "precision": "float32",
-        "clipping_mode": "norm", "clipping_threshold": 1.0, "clipping_eps": 1e-3, "ema": 0.0, "checkpoint_every": 2, "validate_every": 1, "figures_every": 10, "log_every": 1, "max_bad_steps": 3,
-        "requeue_exit_code": 85}, **change})
+    return TrainingSettings(
+        **{
+            **{
+                "epochs": 3,
+                "learning_rate": 0.05,
+                "weight_decay": 0.0,
+                "betas": (0.9, 0.99),
+                "warmup_steps": 2,
+                "final_learning_rate": 1e-4,
+                "accumulate": 1,
+                "precision": "float32",
+                "clipping_mode": "norm",
+                "clipping_threshold": 1.0,
+                "clipping_eps": 1e-3,
+                "ema": 0.0,
+                "checkpoint_every": 2,
+                "validate_every": 1,
+                "figures_every": 10,
+                "log_every": 1,
+                "max_bad_steps": 3,
+                "requeue_exit_code": 85,
+            },
+            **change,
+        }
+    )
 
 
 def trainer(folder, problem=None, tracker=None, **change):
     initialize("cpu")
     torch.manual_seed(0)
     folder.mkdir(exist_ok=True)
-    return Trainer(Line(), problem or Fit(), settings(**change), Machine(0, 1, torch.device("cpu")), folder, tracker or Tracker(), {}, {})
+    return Trainer(
+        Line(),
+        problem or Fit(),
+        settings(**change),
+        Machine(0, 1, torch.device("cpu")),
+        folder,
+        tracker or Tracker(),
+        {},
+        {},
+    )
 
 
 def weights(t):
@@ -96,13 +128,18 @@ def test_it_learns_and_keeps_the_best(tmp_path):
     assert "train/parameter_norm" in lines[0]
 
 
-@pytest.mark.parametrize("change", [{}, {"ema": 0.9}, {"accumulate": 2}, {"precision": "bf16"}], ids=["plain", "ema", "accumulate", "bf16"])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"ema": 0.9}, {"accumulate": 2}, {"precision": "bf16"}],
+    ids=["plain", "ema", "accumulate", "bf16"],
+)
 def test_stopped_after_any_step_and_resumed_gives_the_same_bits(tmp_path, change):
     whole = trainer(tmp_path / "whole", **change)
     whole.fit()
     for stop in (1, 3, 6, 8):
         folder = tmp_path / f"cut{stop}"
-        batches_before = stop if "accumulate" not in change else stop // 3 * 5 + 2 * (stop % 3)  # 5 batches an epoch in steps of 2, 2, 1
+        # 5 batches an epoch in steps of 2, 2, 1
+        batches_before = stop if "accumulate" not in change else stop // 3 * 5 + 2 * (stop % 3)
 
         def kill(key, count=[0]):
             count[0] += 1
@@ -119,8 +156,10 @@ def test_stopped_after_any_step_and_resumed_gives_the_same_bits(tmp_path, change
         again.fit()
         assert torch.equal(weights(again), weights(whole))
         assert again.best["score"] == whole.best["score"]
+
         def strip(f):
             return list((f / "log.jsonl").read_text().splitlines())
+
         assert len(strip(folder)) == len(strip(tmp_path / "whole")) == 3
 
 
@@ -151,7 +190,9 @@ def test_an_epoch_that_two_ranks_began_goes_on_with_what_they_left(tmp_path, acc
 def test_a_signal_saves_and_leaves_with_its_code(tmp_path, name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
-    t = trainer(tmp_path, Fit(hook=lambda key: os.kill(os.getpid(), number) if key == 101 else None))
+    t = trainer(
+        tmp_path, Fit(hook=lambda key: os.kill(os.getpid(), number) if key == 101 else None)
+    )
     with pytest.raises(Requeue) as left:
         t.fit()
     assert left.value.code == (130 if name == "SIGINT" else 85)
@@ -204,9 +245,15 @@ def test_a_model_that_does_not_fit_the_checkpoint_is_named(tmp_path):
         t.restore(state)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"epochs": 0}, "training.epochs"), ({"learning_rate": -1.0}, "learning_rate"), ({"precision": "half"}, "training.precision"), ({"ema": 1.5}, "training.ema"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "training.epochs"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"precision": "half"}, "training.precision"),
+        ({"ema": 1.5}, "training.ema"),
+    ],
+)
 def test_settings_refuse(change, message):
     with pytest.raises(ValueError, match=message):
         settings(**change)
@@ -249,14 +296,13 @@ def test_a_broken_tracker_does_not_stop_training(tmp_path, monkeypatch, capsys):
     assert "goes on without it" in capsys.readouterr().err
 
 
-
-
 def test_signals_leave_at_once_or_wait_for_the_work_in_hand():
     with Signals(85) as signals:
         with pytest.raises(Requeue) as left:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.sigtimedwait([], 0.1)
-        assert left.value.code == 128 + signal.SIGTERM  # nothing was saved: the same again would come no further
+        # nothing was saved: the same again would come no further
+        assert left.value.code == 128 + signal.SIGTERM
         signals.number, signals.saved = None, True
         with pytest.raises(Requeue) as left:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,8 +1,8 @@
 r"""Baselines as PhysicsNeMo modules, so that they are stored with the network they belong to.
 
-    isotropic     phi_a = I / (4 pi sigma_ref sqrt(|r - r_s|^2 + eps^2))
-    anisotropic   phi_a = I / (4 pi sqrt(det sigma) sqrt(d^T sigma^-1 d)),  softened alike
-    coarse_solve  phi_b = phi_a (phi_c / phi_a), the ratio from a solution phi_c on a coarse grid, interpolated             [V]
+isotropic     phi_a = I / (4 pi sigma_ref sqrt(|r - r_s|^2 + eps^2))
+anisotropic   phi_a = I / (4 pi sqrt(det sigma) sqrt(d^T sigma^-1 d)),  softened alike
+coarse_solve  phi_b = phi_a (phi_c / phi_a), the ratio from a solution phi_c on a coarse grid, interpolated             [V]
 """
 
 from __future__ import annotations
@@ -28,22 +28,34 @@ class PointSourceBaseline(Module):
     kind : str
         'isotropic' (a tensor counts by the mean of its diagonal) or 'anisotropic'.
     sigma_ref : str or float
-        'conductive_mean': mean over conductive voxels, air ignored; 'local': sigma at the source; or a number in S/m.
+        'conductive_mean': mean over conductive voxels, air ignored; 'local': sigma at the source;
+        or a number in S/m.
     softening : float
         eps in voxels (smallest edge).
 
     Forward
     -------
-    sigma (B, C, D, H, W) S/m, point (B, 3) m, current (B,) A, spacing (B, 3) m -> phi_a (B, 1, D, H, W) V.
+    sigma (B, C, D, H, W) S/m, point (B, 3) m, current (B,) A, spacing (B, 3) m -> phi_a (B, 1, D,
+    H, W) V.
     """
 
-    def __init__(self, kind: str = "isotropic", sigma_ref: str | float = "conductive_mean", softening: float = 0.1):
+    def __init__(
+        self,
+        kind: str = "isotropic",
+        sigma_ref: str | float = "conductive_mean",
+        softening: float = 0.1,
+    ):
         super().__init__()
         if kind not in ("isotropic", "anisotropic"):
-            raise ValueError(f"model.baseline.kind must be isotropic, anisotropic or coarse_solve; got {kind!r}")
+            raise ValueError(
+                f"model.baseline.kind must be isotropic, anisotropic or coarse_solve; got {kind!r}"
+            )
         number = isinstance(sigma_ref, (int, float)) and not isinstance(sigma_ref, bool)
         if not (sigma_ref in ("conductive_mean", "local") or (number and sigma_ref > 0)):
-            raise ValueError(f"model.baseline.sigma_ref must be conductive_mean, local or a positive number (S/m); got {sigma_ref!r}")
+            raise ValueError(
+                "model.baseline.sigma_ref must be conductive_mean, local or a positive number"
+                f" (S/m); got {sigma_ref!r}"
+            )
         if softening < 0:
             raise ValueError(f"model.baseline.softening must be >= 0 voxels; got {softening}")
         self.kind, self.sigma_ref, self.softening = kind, sigma_ref, softening
@@ -53,7 +65,9 @@ class PointSourceBaseline(Module):
         if self.kind == "isotropic":
             reference = reference[:, :3].mean(dim=1, keepdim=True)
         eps = self.softening * spacing.min(dim=1).values
-        return potential(offsets_from(point, tuple(sigma.shape[2:]), spacing), current, reference, softening=eps)[:, None]
+        return potential(
+            offsets_from(point, tuple(sigma.shape[2:]), spacing), current, reference, softening=eps
+        )[:, None]
 
     def check_grid(self, grid: Grid) -> None:
         """Any grid will do."""
@@ -72,16 +86,21 @@ class PointSourceBaseline(Module):
 
 
 class CoarseSolveBaseline(Module):
-    r"""Potential of the same problem solved on a coarse grid, carried to the fine one as a smooth ratio.
+    r"""Potential of the same problem solved on a coarse grid, carried to the fine one as a smooth
+    ratio.
 
         phi_b = phi_a * upsampled(phi_c / phi_a),     phi_a = I / (4 pi sqrt(|r - r_s|^2 + eps^2)) times 1 m/S, on both grids
 
-    phi_c: finite volumes with subtraction (`multigrid.solve`, float32) for the mean conductivity over the tissue in each coarse voxel. On limbs that
-    is as good as the multigrid's own coarse operator within a sixth of the error, better where no current passes the ends, and takes odd sides and
-    tensors. phi_a is no part of the answer: it takes the pole out of what is interpolated.
+    phi_c: finite volumes with subtraction (`multigrid.solve`, float32) for the mean conductivity
+    over the tissue in each coarse voxel. On limbs that is as good as the multigrid's own coarse
+    operator within a sixth of the error, better where no current passes the ends, and takes odd
+    sides and tensors. phi_a is no part of the answer: it takes the pole out of what is
+    interpolated.
 
-    Where no current passes the ends (sink, pair), phi_c is known up to a constant: it is given the lowest phi_a in tissue as its own lowest value, so that
-    a multiplicative correction meets no zero. One electrode of a pair is solved with ends=sink: the difference of two such potentials is that of the pair.
+    Where no current passes the ends (sink, pair), phi_c is known up to a constant: it is given the
+    lowest phi_a in tissue as its own lowest value, so that a multiplicative correction meets no
+    zero. One electrode of a pair is solved with ends=sink: the difference of two such potentials is
+    that of the pair.
 
     Parameters
     ----------
@@ -90,8 +109,9 @@ class CoarseSolveBaseline(Module):
     ends, beta : str, float or None
         How the current leaves, see `Ends`.
     home : list of 3 int or None
-        The grid that `coarsen` refers to, that of training: its coarse grid then serves every fine one, and the error that a network
-        learns to correct stays the same. None: each grid has its own.
+        The grid that `coarsen` refers to, that of training: its coarse grid then serves every fine
+        one, and the error that a network learns to correct stays the same. None: each grid has its
+        own.
     softening : float
         eps in voxels (smallest edge).
     tolerance : float
@@ -104,17 +124,26 @@ class CoarseSolveBaseline(Module):
     Raises
     ------
     ValueError
-        From `check_grid` and forward: a coarse grid of fewer than 4 voxels along an axis; no tissue at an end that should carry the current away.
+        From `check_grid` and forward: a coarse grid of fewer than 4 voxels along an axis; no tissue
+        at an end that should carry the current away.
     """
 
     SMALLEST = 4
 
     def __init__(
-        self, coarsen: int = 2, ends: str = "grounded", beta: float | None = None, home: list[int] | None = None, softening: float = 0.1, tolerance: float = 1e-3
+        self,
+        coarsen: int = 2,
+        ends: str = "grounded",
+        beta: float | None = None,
+        home: list[int] | None = None,
+        softening: float = 0.1,
+        tolerance: float = 1e-3,
     ):
         super().__init__()
         if isinstance(coarsen, bool) or not isinstance(coarsen, int) or coarsen < 2:
-            raise ValueError(f"model.baseline.coarsen must be a whole number of at least 2; got {coarsen!r}")
+            raise ValueError(
+                f"model.baseline.coarsen must be a whole number of at least 2; got {coarsen!r}"
+            )
         self.coarsen, self.home, self.tolerance = coarsen, home, tolerance
         self.ends = Ends("sink") if ends == "pair" else Ends(ends, beta)
         self.pole = PointSourceBaseline(sigma_ref=1.0, softening=softening)
@@ -127,8 +156,10 @@ class CoarseSolveBaseline(Module):
         coarse = self.coarse(grid)
         if min(coarse) < self.SMALLEST:
             raise ValueError(
-                f"model.baseline.coarsen={self.coarsen} makes {name_of(coarse)} voxels of the grid {name_of(self.home or grid)}, and coarse_solve needs at "
-                f"least {self.SMALLEST} along every axis: use a smaller model.baseline.coarsen, a finer grid, or model.baseline.kind=isotropic"
+                f"model.baseline.coarsen={self.coarsen} makes {name_of(coarse)} voxels of the grid"
+                f" {name_of(self.home or grid)}, and coarse_solve needs at least {self.SMALLEST}"
+                " along every axis: use a smaller model.baseline.coarsen, a finer grid, or"
+                " model.baseline.kind=isotropic"
             )
 
     @torch.no_grad()
@@ -140,17 +171,31 @@ class CoarseSolveBaseline(Module):
         with torch.autocast(sigma.device.type, enabled=False):
             body = Conductor(tissue_mean(sigma.float(), coarse), wide, self.ends)
             ampere = torch.ones_like(current)
-            phi_c = solve(body, PointSource(point, ampere), self.tolerance, torch.float32, warn=False).phi  # coarse it is meant to be
+            # coarse it is meant to be
+            phi_c = solve(
+                body, PointSource(point, ampere), self.tolerance, torch.float32, warn=False
+            ).phi
             phi_a = self.pole(body.sigma, point, ampere, wide)[:, 0]
             if self.ends.floating:
+
                 def lowest(phi):
-                    return torch.where(body.tissue, phi, torch.inf).amin(dim=(1, 2, 3), keepdim=True)
+                    return torch.where(body.tissue, phi, torch.inf).amin(
+                        dim=(1, 2, 3), keepdim=True
+                    )
+
                 phi_c = phi_c - lowest(phi_c) + lowest(phi_a)
-            return upsample(phi_c / phi_a, body.tissue, grid)[:, None] * self.pole(sigma, point, current, spacing)
+            return upsample(phi_c / phi_a, body.tissue, grid)[:, None] * self.pole(
+                sigma, point, current, spacing
+            )
 
 
 def build_baseline(
-    kind: str, ends: Ends, home: list[int] | None, sigma_ref: str | float = "conductive_mean", softening: float = 0.1, coarsen: int = 2
+    kind: str,
+    ends: Ends,
+    home: list[int] | None,
+    sigma_ref: str | float = "conductive_mean",
+    softening: float = 0.1,
+    coarsen: int = 2,
 ) -> PointSourceBaseline | CoarseSolveBaseline:
     """conf/model's `baseline`. home : the training grid, where there is one."""
     if kind == "coarse_solve":

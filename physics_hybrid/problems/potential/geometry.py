@@ -19,8 +19,8 @@ class GeometryEncoder(Module):
     depth : int
         Residual convolutions after the first.
     kernel_size : int
-        Odd. 1 is pointwise: the same map at every resolution. Larger kernels see a fixed number of voxels, which is
-        half the distance on a grid twice as fine.
+        Odd. 1 is pointwise: the same map at every resolution. Larger kernels see a fixed number of
+        voxels, which is half the distance on a grid twice as fine.
 
     Forward
     -------
@@ -38,7 +38,8 @@ class GeometryEncoder(Module):
         self.in_channels, self.channels = in_channels, channels
         self.first = nn.Conv3d(in_channels, channels, kernel_size, padding=kernel_size // 2)
         self.rest = nn.ModuleList(
-            nn.Conv3d(channels, channels, kernel_size, padding=kernel_size // 2) for _ in range(depth)
+            nn.Conv3d(channels, channels, kernel_size, padding=kernel_size // 2)
+            for _ in range(depth)
         )
         self.activation = nn.GELU()
 
@@ -52,9 +53,10 @@ class GeometryEncoder(Module):
 class SpacingModulation(nn.Module):
     """Multiply every channel by 1 + m(spacing), m learned and zero at the start.
 
-    The ratio of two potentials does not change when all lengths are scaled, and coordinates are normalised to the box;
-    so what remains of (dD, dH, dW) is the shape of the box, log(N_a d_a / geometric mean). It is the same
-    on every grid: a network conditioned on it can be used at another resolution.
+    The ratio of two potentials does not change when all lengths are scaled, and coordinates are
+    normalised to the box; so what remains of (dD, dH, dW) is the shape of the box, log(N_a d_a /
+    geometric mean). It is the same on every grid: a network conditioned on it can be used at
+    another resolution.
 
     Forward: x (B, C, D, H, W), spacing (B, 3) in metres -> (B, C, D, H, W).
     """

@@ -1,4 +1,6 @@
-"""A trained operator as a user takes it: arrays in, volts out. What `physics_hybrid.load_pretrained()` gives."""
+"""A trained operator as a user takes it: arrays in, volts out. What
+`physics_hybrid.load_pretrained()` gives.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.scene import Scene
 from physics_hybrid.problems.potential.surrogate import Surrogate
 
-#: Where the shipped model lies: limb.mdlus, limb.json (ends, metrics, pinned numbers), limb.md (model card).
+#: Where the shipped model lies: limb.mdlus, limb.json (ends, metrics, pinned numbers), limb.md
+#: (model card).
 FOLDER = Path(__file__).resolve().parents[2] / "pretrained"
 NAME = "limb"
 
@@ -32,21 +35,47 @@ class Predictor:
     about : what the model was shipped with (limb.json). card : its model card, Markdown.
     """
 
-    def __init__(self, network: nn.Module, ends: Ends = Ends(), coordinates: str = "cell", about: dict | None = None, card: str = ""):
-        self.network, self.ends, self.coordinates, self.about, self.card = network.eval(), ends, coordinates, about or {}, card
+    def __init__(
+        self,
+        network: nn.Module,
+        ends: Ends = Ends(),
+        coordinates: str = "cell",
+        about: dict | None = None,
+        card: str = "",
+    ):
+        self.network, self.ends, self.coordinates, self.about, self.card = (
+            network.eval(),
+            ends,
+            coordinates,
+            about or {},
+            card,
+        )
 
     @classmethod
-    def load(cls, folder: Path | str | None = None, device: torch.device | str = "cpu") -> Predictor:
-        """What `python -m physics_hybrid ship` wrote into `folder` (None: into the package). FileNotFoundError where there is nothing."""
+    def load(
+        cls, folder: Path | str | None = None, device: torch.device | str = "cpu"
+    ) -> Predictor:
+        """What `python -m physics_hybrid ship` wrote into `folder` (None: into the package).
+        FileNotFoundError where there is nothing.
+        """
         from physics_hybrid.models.model_files import load_model
 
         folder = FOLDER if folder is None else Path(folder)
         weights, about, card = (folder / f"{NAME}{suffix}" for suffix in (".mdlus", ".json", ".md"))
         missing = [p for p in (weights, about) if not p.exists()]
         if missing:
-            raise FileNotFoundError(f"{missing[0]} does not exist: no model is shipped there; python -m physics_hybrid ship RUN_FOLDER makes one of a training")
+            raise FileNotFoundError(
+                f"{missing[0]} does not exist: no model is shipped there; python -m physics_hybrid"
+                " ship RUN_FOLDER makes one of a training"
+            )
         facts = json.loads(about.read_text())
-        return cls(load_model(weights), Ends(**facts["ends"]), facts["coordinates"], facts, card.read_text() if card.exists() else "").to(device)
+        return cls(
+            load_model(weights),
+            Ends(**facts["ends"]),
+            facts["coordinates"],
+            facts,
+            card.read_text() if card.exists() else "",
+        ).to(device)
 
     def to(self, device: torch.device | str) -> Predictor:
         self.network = self.network.to(device)
@@ -58,19 +87,26 @@ class Predictor:
 
     @torch.no_grad()
     def predict(
-        self, sigma: Array, spacing: Array, source_point: Array, current: Array | float, return_point: Array | None = None, batch_size: int = 8
+        self,
+        sigma: Array,
+        spacing: Array,
+        source_point: Array,
+        current: Array | float,
+        return_point: Array | None = None,
+        batch_size: int = 8,
     ) -> Array:
         """Potential in volts at voxel centres, 0 in air.
 
         Parameters
         ----------
         sigma : (D, H, W), (D, H, W, 3) or (D, H, W, 6)
-            S/m; 0 is air. Three values are (DD, HH, WW), six add (DH, DW, HW). D is the long axis and the fibre axis.
+            S/m; 0 is air. Three values are (DD, HH, WW), six add (DH, DW, HW). D is the long axis
+            and the fibre axis.
         spacing : (3,)
             Edges of a voxel in metres, (D, H, W).
         source_point : (3,) or (K, 3)
-            Metres from the outer corner of voxel (0, 0, 0). Where the 8 voxels round it conduct differently, the source counts at the centre of
-            its voxel, as in training.
+            Metres from the outer corner of voxel (0, 0, 0). Where the 8 voxels round it conduct
+            differently, the source counts at the centre of its voxel, as in training.
         current : float or (K,)
             Amperes; phi is proportional to it.
         return_point : as source_point, or None
@@ -79,39 +115,69 @@ class Predictor:
 
         Returns
         -------
-        (D, H, W) for one source point, (K, D, H, W) for many; float32. A tensor, on the device of sigma, where sigma is one; else an array.
+        (D, H, W) for one source point, (K, D, H, W) for many; float32. A tensor, on the device of
+        sigma, where sigma is one; else an array.
 
         Raises
         ------
         ValueError
-            A wrong shape; values that are not finite; a grid too small for the network; a source in air or outside; tissue that does not reach
-            both cut faces, for a model that lets the current out there.
+            A wrong shape; values that are not finite; a grid too small for the network; a source in
+            air or outside; tissue that does not reach both cut faces, for a model that lets the
+            current out there.
         """
         given = sigma
-        sigma, spacing, points, current = (_array(v) for v in (sigma, spacing, source_point, current))
+        sigma, spacing, points, current = (
+            _array(v) for v in (sigma, spacing, source_point, current)
+        )
         if not (sigma.ndim == 3 or sigma.ndim == 4 and sigma.shape[3] in (3, 6)):
-            raise ValueError(f"sigma must have shape (D, H, W), (D, H, W, 3) or (D, H, W, 6); got {sigma.shape}")
+            raise ValueError(
+                f"sigma must have shape (D, H, W), (D, H, W, 3) or (D, H, W, 6); got {sigma.shape}"
+            )
         if spacing.shape != (3,):
-            raise ValueError(f"spacing must hold three edges of a voxel (D, H, W) in m; got shape {spacing.shape}")
+            raise ValueError(
+                "spacing must hold three edges of a voxel (D, H, W) in m; got shape"
+                f" {spacing.shape}"
+            )
         if points.ndim not in (1, 2) or points.shape[-1] != 3 or not points.size:
-            raise ValueError(f"source_point must have shape (3,) or (K, 3), metres; got {points.shape}")
+            raise ValueError(
+                f"source_point must have shape (3,) or (K, 3), metres; got {points.shape}"
+            )
         returns = None if return_point is None else _array(return_point)
         if returns is not None and returns.shape != points.shape:
-            raise ValueError(f"return_point must have the shape of source_point, {points.shape}; got {returns.shape}")
+            raise ValueError(
+                f"return_point must have the shape of source_point, {points.shape}; got"
+                f" {returns.shape}"
+            )
         if returns is None and self.ends.kind == "pair":
-            raise ValueError("this model was trained with pairs of electrodes and zero flux everywhere else: give return_point, where the current is taken out")
+            raise ValueError(
+                "this model was trained with pairs of electrodes and zero flux everywhere else:"
+                " give return_point, where the current is taken out"
+            )
         many = np.atleast_2d(points)
         if current.shape not in ((), (len(many),)) or not np.isfinite(current).all():
-            raise ValueError(f"current must be one finite number of amperes, or one for each of {len(many)} sources; got {current}")
+            raise ValueError(
+                f"current must be one finite number of amperes, or one for each of {len(many)}"
+                f" sources; got {current}"
+            )
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         sigma = self._components(sigma)
         self.network.check_grid(sigma.shape[1:])
         body = Conductor(torch.from_numpy(sigma)[None], torch.from_numpy(spacing)[None], self.ends)
         if not self.ends.floating and not (body.tissue[0, 0].any() and body.tissue[0, -1].any()):
-            raise ValueError(f"tissue does not reach the first and the last face along D, where the current leaves (ends={self.ends.kind}): crop the volume, and let D be the long axis")
-        sources = self._sources(body, many, "source_point") + ([] if returns is None else self._sources(body, np.atleast_2d(returns), "return_point"))
-        phi = np.concatenate([self._batch(body, sources[i : i + batch_size]) for i in range(0, len(sources), batch_size)])
+            raise ValueError(
+                "tissue does not reach the first and the last face along D, where the current"
+                f" leaves (ends={self.ends.kind}): crop the volume, and let D be the long axis"
+            )
+        sources = self._sources(body, many, "source_point") + (
+            [] if returns is None else self._sources(body, np.atleast_2d(returns), "return_point")
+        )
+        phi = np.concatenate(
+            [
+                self._batch(body, sources[i : i + batch_size])
+                for i in range(0, len(sources), batch_size)
+            ]
+        )
         phi = phi if returns is None else phi[: len(many)] - phi[len(many) :]
         phi = (phi * np.broadcast_to(current, len(many)).reshape(-1, 1, 1, 1)).astype(np.float32)
         phi = phi if points.ndim == 2 else phi[0]
@@ -121,11 +187,20 @@ class Predictor:
         """(C, D, H, W) with as many components as the network was trained with."""
         wanted = self.network.sigma_components
         try:
-            return np.ascontiguousarray(components(sigma[None] if sigma.ndim == 3 else np.moveaxis(sigma, -1, 0), wanted, "sigma"))
+            return np.ascontiguousarray(
+                components(
+                    sigma[None] if sigma.ndim == 3 else np.moveaxis(sigma, -1, 0), wanted, "sigma"
+                )
+            )
         except ValueError as error:
-            raise ValueError(f"this model was trained with {wanted} component{'s' * (wanted > 1)} of sigma, which cannot represent the tensors given (shape {sigma.shape})") from error
+            raise ValueError(
+                f"this model was trained with {wanted} component{'s' * (wanted > 1)} of sigma,"
+                f" which cannot represent the tensors given (shape {sigma.shape})"
+            ) from error
 
-    def _sources(self, body: Conductor, points: np.ndarray, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _sources(
+        self, body: Conductor, points: np.ndarray, name: str
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """`deposit` of 1 A at each point in metres."""
         sigma, spacing = body.sigma[0].numpy(), body.spacing[0].numpy()
         out = []
@@ -138,30 +213,56 @@ class Predictor:
                 raise ValueError(f"{name} {k}: {error}") from error
             here = sigma[:, *voxel]
             if here[0] <= 0:
-                raise ValueError(f"{name} {k}, {point.tolist()} m, lies in air (voxel {tuple(voxel.tolist())}, sigma = 0): no current can flow from it")
+                raise ValueError(
+                    f"{name} {k}, {point.tolist()} m, lies in air (voxel {tuple(voxel.tolist())},"
+                    " sigma = 0): no current can flow from it"
+                )
             low = np.maximum(voxel - 1, 0)
-            home = (sigma[:, *(slice(a, v + 2) for a, v in zip(low, voxel))] == here[:, None, None, None]).all(axis=0)
-            out.append(deposit(point if held(point - low * spacing, home, spacing) else (voxel + 0.5) * spacing, spacing, 1.0))
+            home = (
+                sigma[:, *(slice(a, v + 2) for a, v in zip(low, voxel))]
+                == here[:, None, None, None]
+            ).all(axis=0)
+            out.append(
+                deposit(
+                    (
+                        point
+                        if held(point - low * spacing, home, spacing)
+                        else (voxel + 0.5) * spacing
+                    ),
+                    spacing,
+                    1.0,
+                )
+            )
         return out
 
     def _batch(self, body: Conductor, sources: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         """phi (K, D, H, W) of K sources of 1 A."""
         count, device = len(sources), self.device
+
         def tensor(values):
             return torch.as_tensor(values, dtype=torch.float32).to(device)
+
         source = torch.zeros(count, *body.shape, device=device)
         for f, (voxels, values) in zip(source, sources):
             f[tuple(torch.from_numpy(voxels.T).to(device))] = tensor(values)
         scene = Scene(
-            sigma=tensor(body.sigma).expand(count, -1, -1, -1, -1), source=source, spacing=tensor(body.spacing).expand(count, -1),
-            source_point=torch.zeros(count, 3, device=device),  # a network finds the point in its density
-            current=torch.ones(count, device=device), names=("predict",) * count,
+            sigma=tensor(body.sigma).expand(count, -1, -1, -1, -1),
+            source=source,
+            spacing=tensor(body.spacing).expand(count, -1),
+            # a network finds the point in its density
+            source_point=torch.zeros(count, 3, device=device),
+            current=torch.ones(count, device=device),
+            names=("predict",) * count,
         )
         return Surrogate(self.network, self.ends, self.coordinates)(scene).double().cpu().numpy()
 
 
 def _array(value: Array | float) -> np.ndarray:
     try:
-        return np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64)
+        return np.asarray(
+            value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64
+        )
     except (TypeError, ValueError) as error:
-        raise ValueError(f"numbers are expected (NumPy array, tensor or list); got {type(value).__name__}") from error
+        raise ValueError(
+            f"numbers are expected (NumPy array, tensor or list); got {type(value).__name__}"
+        ) from error

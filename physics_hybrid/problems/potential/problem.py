@@ -36,7 +36,7 @@ VALIDATED = ("relative_l2", "rdm", "mag", "field_error", "pde_residual", "charge
 ALL = sys.maxsize
 
 
-# --- what is tested -----------------------------------------------------------------------------------
+# --- what is tested
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,12 @@ class OnGrid:
             return (Tested(batch, None) for batch in fine)
         return itertools.starmap(Tested, zip(fine, self.coarse.batches(), strict=True))
 
-    def rivals(self, model: nn.Module, batch: Tested, reference: nn.Module | None) -> dict[str, Tensor]:
-        """Baseline alone; the prediction on the training grid, upsampled; a model trained at this grid."""
+    def rivals(
+        self, model: nn.Module, batch: Tested, reference: nn.Module | None
+    ) -> dict[str, Tensor]:
+        """Baseline alone; the prediction on the training grid, upsampled; a model trained at this
+        grid.
+        """
         out = {"baseline_": self.problem.baseline(model, batch.fine)}
         if batch.coarse is not None:
             small = self.problem.surrogate(model)(batch.coarse)
@@ -109,14 +113,15 @@ class Tested:
         return len(self.fine)
 
 
-# --- the problem, opened ------------------------------------------------------------------------------
+# --- the problem, opened
 
 
 @dataclass
 class Potential:
     """Implements `physics_hybrid.problem.Problem`.
 
-    grids, samples, test_batch_size : what is tested. stage : see `Place`. sigma_settings : of `sigma_statistics`.
+    grids, samples, test_batch_size : what is tested. stage : see `Place`. sigma_settings : of
+        `sigma_statistics`.
     """
 
     data: LimbData | FileData
@@ -173,7 +178,9 @@ class Potential:
             everyone: list[Any] = [None] * ranks
             torch.distributed.all_gather_object(everyone, rows)
             rows = [row for part in everyone for row in part]
-        return {name: float(np.mean([r[name] for r in rows])) for name in VALIDATED if name in rows[0]}
+        return {
+            name: float(np.mean([r[name] for r in rows])) for name in VALIDATED if name in rows[0]
+        }
 
     @torch.no_grad()
     def draw(self, model: nn.Module, folder: Path, tag: str) -> dict[str, Path]:
@@ -182,13 +189,18 @@ class Potential:
 
         model.eval()
         surrogate, out = self.surrogate(model), {}
-        fixed = {"train": self.data.sample_train(), "validation": next(self.data.validation().batches())}
+        fixed = {
+            "train": self.data.sample_train(),
+            "validation": next(self.data.validation().batches()),
+        }
         for split, batch in fixed.items():
             phi = surrogate(batch)
             error = self.metrics(phi, batch)[0]["relative_l2"]
             title = f"{split} sample {batch.names[0].rsplit('/', 1)[-1]}: relative L2 {error:.3f}"
             path = folder / f"{tag}_{split}.png"
-            out[f"figures/{split}"] = figures.slices(batch, phi, surrogate.baseline(batch), path, title)
+            out[f"figures/{split}"] = figures.slices(
+                batch, phi, surrogate.baseline(batch), path, title
+            )
         return out
 
     # --- the life of the data
@@ -219,11 +231,17 @@ class Potential:
             there = ", ".join(map(name_of, self.data.test_grids()))
             raise ValueError(f"no test sample on grid {name_of(grid)}; there are {there}")
         home = self.data.grid if isinstance(self.data, LimbData) else None
-        finer = home is not None and grid != home and all(a >= b for a, b in zip(grid, home, strict=True))
+        finer = (
+            home is not None
+            and grid != home
+            and all(a >= b for a, b in zip(grid, home, strict=True))
+        )
         return OnGrid(self, grid, files, self._tested(home) if home and finer else None)
 
     def _tested(self, grid: Grid) -> Files:
-        return dataclasses.replace(self.data.test(grid, self.samples), batch_size=self.test_batch_size)
+        return dataclasses.replace(
+            self.data.test(grid, self.samples), batch_size=self.test_batch_size
+        )
 
     def predict(self, model: nn.Module, batch: Tested) -> Tensor:
         return self.surrogate(model)(batch.fine)
@@ -237,7 +255,9 @@ class Potential:
 
 
 def sigma_statistics(data: LimbData | FileData, kind: str, eps: float, samples: int) -> Statistics:
-    """Mean and standard deviation of the transformed sigma over all voxels of the first training samples."""
+    """Mean and standard deviation of the transformed sigma over all voxels of the first training
+    samples.
+    """
     from physics_hybrid.problems.potential.hybrid import transform_sigma
 
     if samples < 1:
@@ -254,14 +274,21 @@ def sigma_statistics(data: LimbData | FileData, kind: str, eps: float, samples: 
     return {"sigma_mean": mean.tolist(), "sigma_std": torch.where(std > 1e-12, std, 1.0).tolist()}
 
 
-# --- the recipe: from the configuration ---------------------------------------------------------------
+# --- the recipe: from the configuration
 
 #: Keys of conf/problem, conf/loss and conf/model that are this problem's.
 PROBLEM_KEYS = {"_target_", "ends", "beta", "coordinates"}
 LOSS_KEYS = {"mse", "gradient", "pde", "charge", "mask", "exclude_radius"}
 MODEL_KEYS = {
-    "backbone", "baseline", "composition", "geometry", "learning_rate", "sigma_input", "sigma_eps",
-    "spacing_hidden", "statistics_samples",
+    "backbone",
+    "baseline",
+    "composition",
+    "geometry",
+    "learning_rate",
+    "sigma_input",
+    "sigma_eps",
+    "spacing_hidden",
+    "statistics_samples",
 }
 DATA_KINDS = ("limbs", "files", "labels")
 
@@ -312,7 +339,9 @@ class PotentialRecipe:
         return build_model(self.config, statistics)
 
     def statistics_of(self, model: nn.Module) -> Statistics:
-        return {name: getattr(model, name).flatten().tolist() for name in ("sigma_mean", "sigma_std")}
+        return {
+            name: getattr(model, name).flatten().tolist() for name in ("sigma_mean", "sigma_std")
+        }
 
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model, build_ends(self.config), self.config["problem"]["coordinates"])
@@ -326,7 +355,9 @@ class PotentialRecipe:
             split is none that there is.
         """
         if options["split"] not in ("all", "train", "validation", "test"):
-            raise ValueError(f"split must be all, train, validation or test; got {options['split']!r}")
+            raise ValueError(
+                f"split must be all, train, validation or test; got {options['split']!r}"
+            )
         other = options.get("data")  # Hydra leaves the key out where no data=... was chosen
         data = dict(other or self.config["data"])
         evaluation, split = dict(self.config["evaluation"]), self.split
@@ -369,7 +400,8 @@ def build_data(config: Config, place: Place) -> LimbData | FileData:
     if data["kind"] == "files":
         if not data["path"]:
             raise ValueError(
-                "data=files needs data.path=FILE_OR_FOLDER: .npz, .h5, or folders of .npy (see README)"
+                "data=files needs data.path=FILE_OR_FOLDER: .npz, .h5, or folders of .npy (see"
+                " README)"
             )
         ends = build_ends(config)
         conventions = Conventions(data["source_units"], data["source_point"], ends)
@@ -400,14 +432,19 @@ def build_data(config: Config, place: Place) -> LimbData | FileData:
 
 
 def _segmentations(data: dict, config: Config, report: bool):
-    """The label volumes of conf/data/labels.yaml; what a user should know about them goes to standard error."""
+    """The label volumes of conf/data/labels.yaml; what a user should know about them goes to
+    standard error.
+    """
     from physics_hybrid.problems.potential.bodies.body import Cut
     from physics_hybrid.problems.potential.bodies.label_files import volumes
     from physics_hybrid.problems.potential.bodies.segmentation import Segmentations, Sources
     from physics_hybrid.problems.potential.bodies.tissue_table import read_table
 
     if not data["path"]:
-        raise ValueError("data=labels needs data.path=FILE_OR_FOLDER: label volumes .nii, .nii.gz or .npy (see README)")
+        raise ValueError(
+            "data=labels needs data.path=FILE_OR_FOLDER: label volumes .nii, .nii.gz or .npy (see"
+            " README)"
+        )
     sources = Sources(
         positions=data["sources"],
         tissues=data["source_tissues"],
@@ -435,12 +472,16 @@ def grids_of(evaluation: Config, data: LimbData | FileData) -> list[Grid]:
     Raises
     ------
     ValueError
-        Anything but a list of three sizes; a number of samples below 1; files without test samples there.
+        Anything but a list of three sizes; a number of samples below 1; files without test samples
+        there.
     """
     wanted = evaluation["resolutions"]
-    if wanted is not None and not (isinstance(wanted, list) and wanted and all(map(is_grid, wanted))):
+    if wanted is not None and not (
+        isinstance(wanted, list) and wanted and all(map(is_grid, wanted))
+    ):
         raise ValueError(
-            f"evaluation.resolutions must be a list of grids such as [[48,24,24],[96,48,48]]; got {wanted}"
+            "evaluation.resolutions must be a list of grids such as [[48,24,24],[96,48,48]]; got"
+            f" {wanted}"
         )
     samples, batch_size = evaluation["samples"], evaluation["batch_size"]
     if not isinstance(samples, int) or samples < 1 or batch_size < 1:

@@ -34,7 +34,8 @@ class Scene:
     source_point : the electrode, m.
     current : A.
     names : of the samples.
-    return_point : the electrode of a pair that takes the current out, m; None where there is one only.
+    return_point : the electrode of a pair that takes the current out, m; None where there is one
+        only.
     """
 
     sigma: Float[Tensor, "B C D H W"]

@@ -62,9 +62,7 @@ def superpose(
     return zero_mean(phi, scene.tissue) if ends.floating else phi
 
 
-def baseline_potential(
-    baseline: nn.Module, scene: Scene, ends: Ends
-) -> Float[Tensor, "B D H W"]:
+def baseline_potential(baseline: nn.Module, scene: Scene, ends: Ends) -> Float[Tensor, "B D H W"]:
     """phi of a baseline alone (`baseline.py`), V; 0 in air."""
     parts = []
     for point in scene.electrodes:

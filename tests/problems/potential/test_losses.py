@@ -25,7 +25,9 @@ def physics(exact_batch):
 
 
 def off_truth(batch, size=0.05):
-    noise = torch.randn(batch.u.shape, generator=torch.Generator().manual_seed(5), dtype=batch.u.dtype)
+    noise = torch.randn(
+        batch.u.shape, generator=torch.Generator().manual_seed(5), dtype=batch.u.dtype
+    )
     return (batch.u * (1 + size * noise)).requires_grad_()
 
 
@@ -46,23 +48,32 @@ def test_pde_residual_is_small_against_the_right_hand_side(exact_batch, physics)
 
 
 def test_pde_loss_grows_with_the_perturbation(exact_batch, physics):
-    values = [float(PDELoss()(off_truth(exact_batch, s).detach(), exact_batch, physics)) for s in (0.01, 0.02, 0.04)]
+    values = [
+        float(PDELoss()(off_truth(exact_batch, s).detach(), exact_batch, physics))
+        for s in (0.01, 0.02, 0.04)
+    ]
     assert values[1] == pytest.approx(4 * values[0], rel=0.1)
     assert values[2] == pytest.approx(4 * values[1], rel=0.1)
 
 
 def test_charge_loss_sees_current_that_does_not_leave(exact_batch, physics):
-    """Twice the potential carries twice the current out of the ends, by closed form plus correction: D = 2 I."""
+    """Twice the potential carries twice the current out of the ends, by closed form plus
+    correction: D = 2 I.
+    """
     J = physics.subtraction.current_density(physics.operator, exact_batch.u)
     whole = torch.ones_like(exact_batch.u)
     out = outflow(J, whole, physics.operator.spacing)
     assert torch.allclose(out, exact_batch.current, rtol=1e-9)
     extra = physics.operator.current_density(exact_batch.u)
-    assert torch.allclose(outflow(extra, whole, physics.operator.spacing), exact_batch.current, rtol=0.35)
+    assert torch.allclose(
+        outflow(extra, whole, physics.operator.spacing), exact_batch.current, rtol=0.35
+    )
 
 
 def test_charge_loss_gradient_comes_from_the_ends(exact_batch, physics):
-    """With the inner faces alone the sum telescopes to zero for every field; the flux through the ends is what remains."""
+    """With the inner faces alone the sum telescopes to zero for every field; the flux through the
+    ends is what remains.
+    """
     phi = off_truth(exact_batch)
     ChargeLoss(boxes=0)(phi, exact_batch, physics).backward()
     assert phi.grad[:, [0, -1]].abs().sum() > 0
@@ -83,7 +94,8 @@ def test_masked_voxels_get_exactly_zero_gradient(exact_batch, physics):
     mask = select(exact_batch, "muscle", 3.0)
     assert 0 < int(mask.sum()) < int(exact_batch.tissue.sum())
     for value in (
-        lambda p: MaskedMSE()(p, exact_batch.u, mask), lambda p: MaskedMSE("absolute")(p, exact_batch.u, mask),
+        lambda p: MaskedMSE()(p, exact_batch.u, mask),
+        lambda p: MaskedMSE("absolute")(p, exact_batch.u, mask),
         lambda p: GradientLoss()(p, exact_batch.u, mask, exact_batch.spacing),
     ):
         phi = off_truth(exact_batch)
@@ -95,7 +107,9 @@ def test_masked_voxels_get_exactly_zero_gradient(exact_batch, physics):
     PDELoss(exclude_radius=3.0)(phi, exact_batch, physics).backward()
     near = exact_batch.tissue & ~select(exact_batch, "conductive", 3.0)
     assert torch.equal(phi.grad[near], torch.zeros_like(phi.grad[near]))
-    assert torch.equal(phi.grad[~exact_batch.tissue], torch.zeros_like(phi.grad[~exact_batch.tissue]))
+    assert torch.equal(
+        phi.grad[~exact_batch.tissue], torch.zeros_like(phi.grad[~exact_batch.tissue])
+    )
 
 
 def test_air_may_hold_anything(exact_batch, physics):
@@ -103,38 +117,57 @@ def test_air_may_hold_anything(exact_batch, physics):
     phi = torch.where(exact_batch.tissue, off_truth(exact_batch).detach(), float("nan"))
     clean = torch.where(exact_batch.tissue, phi, 0.0)
     loss = PotentialLoss({"mse": 1.0, "gradient": 0.1, "pde": 0.1, "charge": 0.1})
-    assert float(loss(phi, exact_batch)[0]) == pytest.approx(float(loss(clean, exact_batch)[0]), rel=1e-12)
+    assert float(loss(phi, exact_batch)[0]) == pytest.approx(
+        float(loss(clean, exact_batch)[0]), rel=1e-12
+    )
 
 
 def test_gradient_loss_is_exact_for_a_linear_field(exact_batch):
-    """E of a linear potential is constant: doubling the slope is a relative square error of exactly 1, for unequal spacing too."""
-    batch = dataclasses.replace(exact_batch, spacing=torch.tensor([[0.004, 0.002, 0.003]] * 2, dtype=torch.float64))
-    d, h, w = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in batch.shape), indexing="ij")
+    """E of a linear potential is constant: doubling the slope is a relative square error of exactly
+    1, for unequal spacing too.
+    """
+    batch = dataclasses.replace(
+        exact_batch, spacing=torch.tensor([[0.004, 0.002, 0.003]] * 2, dtype=torch.float64)
+    )
+    d, h, w = torch.meshgrid(
+        *(torch.arange(n, dtype=torch.float64) for n in batch.shape), indexing="ij"
+    )
     field = (3.0 * d * 0.004 - 2.0 * h * 0.002 + 5.0 * w * 0.003).expand_as(batch.u)
     mask = select(batch, "conductive", 3.0)
-    assert float(GradientLoss()(2 * field, field, mask, batch.spacing)) == pytest.approx(1.0, rel=1e-12)
+    assert float(GradientLoss()(2 * field, field, mask, batch.spacing)) == pytest.approx(
+        1.0, rel=1e-12
+    )
     assert float(GradientLoss()(field + 7, field, mask, batch.spacing)) < 1e-20
 
 
 def test_relative_mse_is_the_square_of_relative_l2(exact_batch):
     mask = select(exact_batch, "conductive", 3.0)
-    assert float(MaskedMSE()(1.1 * exact_batch.u, exact_batch.u, mask)) == pytest.approx(0.01, rel=1e-9)
+    assert float(MaskedMSE()(1.1 * exact_batch.u, exact_batch.u, mask)) == pytest.approx(
+        0.01, rel=1e-9
+    )
 
 
 def test_terms_are_switched_by_weight_and_reported_unweighted(exact_batch):
     phi = off_truth(exact_batch)
-    total, terms = PotentialLoss({"mse": 2.0, "gradient": 0.0, "pde": 0.5, "charge": 0.0})(phi, exact_batch)
+    total, terms = PotentialLoss({"mse": 2.0, "gradient": 0.0, "pde": 0.5, "charge": 0.0})(
+        phi, exact_batch
+    )
     assert set(terms) == {"mse", "pde"}
-    assert float(total) == pytest.approx(2 * float(terms["mse"]) + 0.5 * float(terms["pde"]), rel=1e-12)
+    assert float(total) == pytest.approx(
+        2 * float(terms["mse"]) + 0.5 * float(terms["pde"]), rel=1e-12
+    )
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda b: PotentialLoss({"mse": -1.0}), "must be >= 0"),
-    (lambda b: PotentialLoss({"mse": 0.0}), "nothing to train on"),
-    (lambda b: select(b, "cartilage"), "name tissues out of"),
-    (lambda b: select(dataclasses.replace(b, labels=None), ["fat"]), "needs tissue labels"),
-    (lambda b: MaskedMSE("per voxel"), "must be one of"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda b: PotentialLoss({"mse": -1.0}), "must be >= 0"),
+        (lambda b: PotentialLoss({"mse": 0.0}), "nothing to train on"),
+        (lambda b: select(b, "cartilage"), "name tissues out of"),
+        (lambda b: select(dataclasses.replace(b, labels=None), ["fat"]), "needs tissue labels"),
+        (lambda b: MaskedMSE("per voxel"), "must be one of"),
+    ],
+)
 def test_refusals(call, message, exact_batch):
     with pytest.raises(ValueError, match=message):
         call(exact_batch)
@@ -166,7 +199,9 @@ def test_aggregate():
 def test_a_prediction_of_zero_has_a_finite_physics_loss(exact_batch):
     """What a network with a zero last layer predicts in the direct form at step 0."""
     phi = torch.zeros_like(exact_batch.u).requires_grad_()
-    total, _ = PotentialLoss({"mse": 1.0, "gradient": 0.1, "pde": 0.1, "charge": 0.1})(phi, exact_batch)
+    total, _ = PotentialLoss({"mse": 1.0, "gradient": 0.1, "pde": 0.1, "charge": 0.1})(
+        phi, exact_batch
+    )
     total.backward()
     assert torch.isfinite(total.detach())
     assert torch.isfinite(phi.grad).all()

@@ -281,8 +281,8 @@ def _inside(mesh: Any, heights: np.ndarray, columns: np.ndarray, below: float) -
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(
-            "usage: python -m physics_hybrid.problems.potential.bodies.bones gias2-0.7.14-py3-none-any.whl "
-            "(pip download gias2 --no-deps)"
+            "usage: python -m physics_hybrid.problems.potential.bodies.bones"
+            " gias2-0.7.14-py3-none-any.whl (pip download gias2 --no-deps)"
         )
     MAP.parent.mkdir(exist_ok=True)
     np.savez_compressed(MAP, labels=voxelise(sys.argv[1]), spacing=np.float64(1e-3))

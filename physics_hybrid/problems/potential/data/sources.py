@@ -1,7 +1,9 @@
-"""Where samples come from: limbs solved while training, limbs solved into files, or a user's own files.
+"""Where samples come from: limbs solved while training, limbs solved into files, or a user's own
+files.
 
-All three give the same things: training batches as a function of (seed, epoch, position), a validation split, a
-test split on any of their grids, and the statistics of sigma over the training split.
+All three give the same things: training batches as a function of (seed, epoch, position), a
+validation split, a test split on any of their grids, and the statistics of sigma over the training
+split.
 
 Order and share of the ranks: `training/order.py`.
 """
@@ -33,14 +35,17 @@ from physics_hybrid.problems.potential.data.stream import Bodies, LimbStream, So
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.training.order import Done, Endless, Stored
 
-#: What a GPU solves at once unless data.solve_together says otherwise may take this share of its memory, at so many bytes for each voxel (measured: 310 to
-#: 330 in float64). A solve of a few limbs is bound by some 8000 kernel launches; 24 GB hold 20 limbs of 96x48x48 in that share, 140 GB hold 120.
+#: What a GPU solves at once unless data.solve_together says otherwise may take this share of its
+#: memory, at so many bytes for each voxel (measured: 310 to 330 in float64). A solve of a few limbs
+#: is bound by some 8000 kernel launches; 24 GB hold 20 limbs of 96x48x48 in that share, 140 GB hold
+#: 120.
 GPU_SHARE, SOLVE_BYTES = 1 / 16, 340
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a scan keeps of a sample: where it lies, its grid, its phantom, whether its tissues are labelled, whether its truth is one of elements,
+    """What a scan keeps of a sample: where it lies, its grid, its phantom, whether its tissues are
+    labelled, whether its truth is one of elements,
     and how that treats the source."""
 
     address: Address
@@ -56,13 +61,16 @@ class Entry:
         return self.shape, self.labelled, self.elements, self.singularity
 
 
-def scan(path: str, conventions: Conventions, sigma_components: int, on_error: str = "raise") -> list[Entry]:
+def scan(
+    path: str, conventions: Conventions, sigma_components: int, on_error: str = "raise"
+) -> list[Entry]:
     """Read and check every sample under a path once, before anything is trained on it.
 
     Raises
     ------
     SampleError
-        At the first broken sample or file, unless on_error is 'skip': then each is reported on standard error and left out.
+        At the first broken sample or file, unless on_error is 'skip': then each is reported on
+        standard error and left out.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"data.on_error must be raise or skip; got {on_error!r}")
@@ -81,25 +89,44 @@ def scan(path: str, conventions: Conventions, sigma_components: int, on_error: s
             addresses += expand(place)
         except SampleError as error:
             refuse(error)
-    for address in tqdm(addresses, desc="checking samples", unit="sample", disable=len(addresses) < 50):
+    for address in tqdm(
+        addresses, desc="checking samples", unit="sample", disable=len(addresses) < 50
+    ):
         try:
             sample = address.read(conventions)
             try:
                 components(sample.sigma, sigma_components, sample.name)
             except ValueError as error:
-                raise SampleError(str(address), "sigma", str(error).removeprefix(f"{sample.name}: ")) from error
-            entries.append(Entry(address, sample.shape, sample.phantom, sample.labels is not None, sample.nodes is not None, sample.singularity))
+                raise SampleError(
+                    str(address), "sigma", str(error).removeprefix(f"{sample.name}: ")
+                ) from error
+            entries.append(
+                Entry(
+                    address,
+                    sample.shape,
+                    sample.phantom,
+                    sample.labels is not None,
+                    sample.nodes is not None,
+                    sample.singularity,
+                )
+            )
         except SampleError as error:
             refuse(error)
     if skipped:
-        print(f"data: {len(skipped)} skipped, {len(entries)} samples left (data.on_error=skip)", file=sys.stderr, flush=True)
+        print(
+            f"data: {len(skipped)} skipped, {len(entries)} samples left (data.on_error=skip)",
+            file=sys.stderr,
+            flush=True,
+        )
     if not entries:
         raise SampleError(path, None, "no sample is left after the checks")
     return entries
 
 
 class _Batches(Dataset):
-    """One item is one batch: the list of rows is fixed beforehand. Holds no open file, so it survives `spawn`."""
+    """One item is one batch: the list of rows is fixed beforehand. Holds no open file, so it
+    survives `spawn`.
+    """
 
     def __init__(self, rows: list[list[Address]], conventions: Conventions, sigma_components: int):
         self.rows, self.conventions, self.sigma_components = rows, conventions, sigma_components
@@ -124,44 +151,72 @@ class Files:
     rank: int = 0
     world_size: int = 1
 
-    def rows(self, shuffle_key: tuple[int, ...] | None = None, done: Done = ()) -> list[list[Address]]:
-        """This rank's batches as lists of addresses; shuffled by a key, or kind by kind in file order (`order.Stored.batches`)."""
+    def rows(
+        self, shuffle_key: tuple[int, ...] | None = None, done: Done = ()
+    ) -> list[list[Address]]:
+        """This rank's batches as lists of addresses; shuffled by a key, or kind by kind in file
+        order (`order.Stored.batches`).
+        """
         kinds = [entry.kind for entry in self.entries]
         order = Stored(len(self.entries), self.batch_size, self.rank, self.world_size, kinds)
-        return [[self.entries[i].address for i in batch] for batch in order.batches(shuffle_key, done)]
+        return [
+            [self.entries[i].address for i in batch] for batch in order.batches(shuffle_key, done)
+        ]
 
-    def batches(self, shuffle_key: tuple[int, ...] | None = None, start: int = 0, stride: int = 1, done: Done = ()) -> Iterator[Batch]:
+    def batches(
+        self,
+        shuffle_key: tuple[int, ...] | None = None,
+        start: int = 0,
+        stride: int = 1,
+        done: Done = (),
+    ) -> Iterator[Batch]:
         """Batches start, start + stride, ... of `rows`, on the device."""
         rows = self.rows(shuffle_key, done)[start::stride]
         pin = self.device.type == "cuda"
-        # the loader draws a seed for its workers from the global state, which must not depend on when a run was resumed
+        # the loader draws a seed for its workers from the global state, which must not depend on
+        # when a run was resumed
         generator = torch.Generator().manual_seed(0)
         loader = DataLoader(
-            _Batches(rows, self.conventions, self.sigma_components), batch_size=None, num_workers=min(self.workers, len(rows)),
-            pin_memory=pin, generator=generator, worker_init_fn=quiet_worker,
+            _Batches(rows, self.conventions, self.sigma_components),
+            batch_size=None,
+            num_workers=min(self.workers, len(rows)),
+            pin_memory=pin,
+            generator=generator,
+            worker_init_fn=quiet_worker,
         )
         for batch in loader:
             yield batch.to(self.device)
 
     def of_grid(self, grid: Grid, count: int | None = None) -> Files:
-        return dataclasses.replace(self, entries=[e for e in self.entries if e.shape == tuple(grid)][:count])
+        return dataclasses.replace(
+            self, entries=[e for e in self.entries if e.shape == tuple(grid)][:count]
+        )
 
 
 def _grid(name: str, value) -> Grid:
-    if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 2 for n in value):
-        raise ValueError(f"{name} must be three whole sizes >= 2 (D, H, W); got {list(value) if isinstance(value, tuple) else value}")
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) != 3
+        or not all(isinstance(n, (int, np.integer)) and n >= 2 for n in value)
+    ):
+        raise ValueError(
+            f"{name} must be three whole sizes >= 2 (D, H, W); got"
+            f" {list(value) if isinstance(value, tuple) else value}"
+        )
     return tuple(value)
 
 
 @dataclass
 class LimbData:
-    """Limbs of our own, or a user's segmentations: streamed (train_samples null: every epoch has new ones) or stored.
+    """Limbs of our own, or a user's segmentations: streamed (train_samples null: every epoch has
+    new ones) or stored.
 
     grid : (D, H, W) that is trained on and validated on; batch_size; seed.
     grids : train on these in turn instead, batch by batch; streamed limbs only.
     samples_per_epoch : limbs per epoch when streamed.
     train_samples : limbs in the training file, or null to stream.
-    validation_samples, folder, workers, solve_together : see conf/data. rank, world_size : whose share of the training batches.
+    validation_samples, folder, workers, solve_together : see conf/data. rank, world_size : whose
+        share of the training batches.
     """
 
     limbs: Bodies
@@ -185,20 +240,39 @@ class LimbData:
     def __post_init__(self):
         self.grid = _grid("data.grid", self.grid)
         if not isinstance(self.grids, (list, tuple)):
-            raise ValueError(f"data.grids must be null or a list of grids such as [[48,24,24],[96,48,48]]; got {self.grids}")
+            raise ValueError(
+                "data.grids must be null or a list of grids such as [[48,24,24],[96,48,48]]; got"
+                f" {self.grids}"
+            )
         self.grids = tuple(_grid("each of data.grids", g) for g in self.grids) or (self.grid,)
         if self.train_samples is not None and self.grids != (self.grid,):
-            raise ValueError("data.grids takes streamed limbs, and data.train_samples asks for stored ones: set data.train_samples=null, or data.grids=null")
+            raise ValueError(
+                "data.grids takes streamed limbs, and data.train_samples asks for stored ones: set"
+                " data.train_samples=null, or data.grids=null"
+            )
         for name in ("batch_size", "samples_per_epoch", "validation_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} must be at least 1; got {getattr(self, name)}")
         if self.solve_together is not None and self.solve_together < 1:
-            raise ValueError(f"data.solve_together must be null or at least 1; got {self.solve_together}")
+            raise ValueError(
+                f"data.solve_together must be null or at least 1; got {self.solve_together}"
+            )
         if self.train_samples is not None and self.train_samples < 1:
-            raise ValueError(f"data.train_samples must be null (streamed) or at least 1; got {self.train_samples}")
+            raise ValueError(
+                "data.train_samples must be null (streamed) or at least 1; got"
+                f" {self.train_samples}"
+            )
 
     def stream(self, split: str, grid: Grid) -> LimbStream:
-        return LimbStream(self.limbs, tuple(grid), self.seed, split, self.solver, self.device, self.sigma_components)
+        return LimbStream(
+            self.limbs,
+            tuple(grid),
+            self.seed,
+            split,
+            self.solver,
+            self.device,
+            self.sigma_components,
+        )
 
     def files(self, split: str, grid: Grid, count: int) -> Files:
         """The stored limbs of a split on a grid; solved now where they are not there yet."""
@@ -208,14 +282,31 @@ class LimbData:
             path = generate(dataset_path(self.folder, stream, count), stream, count)
             addresses = find(path)
             if len(addresses) != count:
-                raise SampleError(str(path), None, f"holds {len(addresses)} samples, not {count}; delete it and it is solved again")
+                raise SampleError(
+                    str(path),
+                    None,
+                    f"holds {len(addresses)} samples, not {count}; delete it and it is solved"
+                    " again",
+                )
             entries = [Entry(a, tuple(grid), stream.phantom(i)) for i, a in enumerate(addresses)]
-            self._cache[key] = Files(entries, self.batch_size, self.device, self.workers, Conventions(ends=self.solver.ends), self.sigma_components)
+            self._cache[key] = Files(
+                entries,
+                self.batch_size,
+                self.device,
+                self.workers,
+                Conventions(ends=self.solver.ends),
+                self.sigma_components,
+            )
         return self._cache[key]
 
     @property
     def _order(self) -> Endless:
-        return Endless(self.train_samples or self.samples_per_epoch, self.batch_size, self.rank, self.world_size)
+        return Endless(
+            self.train_samples or self.samples_per_epoch,
+            self.batch_size,
+            self.rank,
+            self.world_size,
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -228,14 +319,25 @@ class LimbData:
     def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[Batch]:
         if self.train_samples:
             files = self.files("train", self.grid, self.train_samples)
-            yield from dataclasses.replace(files, rank=self.rank, world_size=self.world_size).batches((self.seed, epoch), start, done=done)
+            yield from dataclasses.replace(
+                files, rank=self.rank, world_size=self.world_size
+            ).batches((self.seed, epoch), start, done=done)
             return
-        last, turn, count = self.steps_left(epoch, done), epoch * self.steps_per_epoch, len(self.grids)
-        batches = [self._solved(grid, epoch, done, range((i - turn) % count, last, count), start) for i, grid in enumerate(self.grids)]
+        last, turn, count = (
+            self.steps_left(epoch, done),
+            epoch * self.steps_per_epoch,
+            len(self.grids),
+        )
+        batches = [
+            self._solved(grid, epoch, done, range((i - turn) % count, last, count), start)
+            for i, grid in enumerate(self.grids)
+        ]
         for step in range(start, last):
             yield next(batches[(turn + step) % count])
 
-    def _solved(self, grid: Grid, epoch: int, done: Done, steps: range, start: int) -> Iterator[Batch]:
+    def _solved(
+        self, grid: Grid, epoch: int, done: Done, steps: range, start: int
+    ) -> Iterator[Batch]:
         """The batches of some steps of an epoch on one grid, from step `start` on."""
         stream, order = self.stream("train", grid), self._order
         at_once = max(1, self._solved_at_once(grid) // self.batch_size)
@@ -243,7 +345,8 @@ class LimbData:
             group = steps[k : k + at_once]
             if group[-1] < start:
                 continue
-            numbers = [n for step in group for n in order.numbers(epoch, step, done)]  # a group is solved whole, wherever in it a run goes on
+            # a group is solved whole, wherever in it a run goes on
+            numbers = [n for step in group for n in order.numbers(epoch, step, done)]
             batches = stream.batch(numbers).split(self.batch_size)
             yield from (batch for step, batch in zip(group, batches) if step >= start)
 
@@ -257,7 +360,9 @@ class LimbData:
         return max(1, int(memory * GPU_SHARE / (SOLVE_BYTES * math.prod(grid))))
 
     def prepare(self) -> None:
-        """Solve what training reads and is not there yet. With several ranks: on one of them, before the others look."""
+        """Solve what training reads and is not there yet. With several ranks: on one of them,
+        before the others look.
+        """
         self.validation()
         if self.train_samples:
             self.files("train", self.grid, self.train_samples)
@@ -270,11 +375,18 @@ class LimbData:
         """Read the stored training limbs from a copy of their file."""
         key = ("train", self.grid, self.train_samples)
         files = self._cache[key]
-        entries = [dataclasses.replace(e, address=Address(Path(path), e.address.row)) for e in files.entries]
+        entries = [
+            dataclasses.replace(e, address=Address(Path(path), e.address.row))
+            for e in files.entries
+        ]
         self._cache[key] = dataclasses.replace(files, entries=entries)
 
     def validation(self) -> Files:
-        return self.files("validation", self.grid, min(self.validation_samples, self.limbs.available("validation")))
+        return self.files(
+            "validation",
+            self.grid,
+            min(self.validation_samples, self.limbs.available("validation")),
+        )
 
     def test(self, grid: Grid, count: int) -> Files:
         return self.files("test", grid, min(count, self.limbs.available("test")))
@@ -288,9 +400,20 @@ class LimbData:
 
     def check_loss(self, mask) -> None:
         """Raises ValueError where the bodies lack a tissue that the mask names."""
-        missing = [] if mask == "conductive" else [t for t in ([mask] if isinstance(mask, str) else mask) if t in TISSUES and t not in self.limbs.tissues]
+        missing = (
+            []
+            if mask == "conductive"
+            else [
+                t
+                for t in ([mask] if isinstance(mask, str) else mask)
+                if t in TISSUES and t not in self.limbs.tissues
+            ]
+        )
         if missing:
-            raise ValueError(f"loss.mask={mask}: data.tissues names no {missing[0]}; use loss.mask=conductive or tissues out of {', '.join(self.limbs.tissues)}")
+            raise ValueError(
+                f"loss.mask={mask}: data.tissues names no {missing[0]}; use loss.mask=conductive or"
+                f" tissues out of {', '.join(self.limbs.tissues)}"
+            )
 
     def sample_train(self) -> Batch:
         return self.stream("train", self.grid).batch([0])
@@ -306,7 +429,8 @@ class LimbData:
 class FileData:
     """A user's own solved samples, split by phantom.
 
-    path : file or folder; splits : fractions of the phantoms for train, validation, test; conventions, on_error, seed.
+    path : file or folder; splits : fractions of the phantoms for train, validation, test;
+        conventions, on_error, seed.
     """
 
     path: str
@@ -333,7 +457,14 @@ class FileData:
         entries = self.entries.get(split, [])
         if not entries:
             raise ValueError(f"data.splits gives no sample to {split}: {self.splits}")
-        return Files(entries, self.batch_size, self.device, self.workers, self.conventions, self.sigma_components)
+        return Files(
+            entries,
+            self.batch_size,
+            self.device,
+            self.workers,
+            self.conventions,
+            self.sigma_components,
+        )
 
     @property
     def share(self) -> Files:
@@ -352,21 +483,36 @@ class FileData:
         yield from self.share.batches((self.seed, epoch), start, done=done)
 
     def check_ranks(self) -> None:
-        """Raises RuntimeError where ranks have found different samples: their batches would differ in number, and some would wait for ever."""
+        """Raises RuntimeError where ranks have found different samples: their batches would differ
+        in number, and some would wait for ever.
+        """
         if self.world_size == 1:
             return
-        mine = {name: [(e.address.path.name, e.address.row, e.phantom, e.shape) for e in entries] for name, entries in self.entries.items()}
+        mine = {
+            name: [(e.address.path.name, e.address.row, e.phantom, e.shape) for e in entries]
+            for name, entries in self.entries.items()
+        }
         everyone: list = [None] * self.world_size
-        torch.distributed.all_gather_object(everyone, (sum(map(len, mine.values())), hashlib.sha256(repr(mine).encode()).hexdigest()))
+        torch.distributed.all_gather_object(
+            everyone,
+            (sum(map(len, mine.values())), hashlib.sha256(repr(mine).encode()).hexdigest()),
+        )
         other = next((rank for rank, found in enumerate(everyone) if found != everyone[0]), None)
         if other is not None:
             raise RuntimeError(
-                f"ranks have found different samples under data.path: rank 0 {everyone[0][0]}, rank {other} {everyone[other][0]}. All nodes must see the same files"
-                + ("; data.on_error=skip leaves out what one node fails to read" if self.on_error == "skip" else "")
+                f"ranks have found different samples under data.path: rank 0 {everyone[0][0]}, rank"
+                f" {other} {everyone[other][0]}. All nodes must see the same files"
+                + (
+                    "; data.on_error=skip leaves out what one node fails to read"
+                    if self.on_error == "skip"
+                    else ""
+                )
             )
 
     def prepare(self) -> None:
-        """Everything was checked when it was found; the splits that training needs must not be empty."""
+        """Everything was checked when it was found; the splits that training needs must not be
+        empty.
+        """
         self.files("train"), self.validation()
 
     def validation(self) -> Files:
@@ -386,10 +532,22 @@ class FileData:
         """Raises ValueError, naming a file, where training samples lack what a loss needs."""
         for entry in self.entries["train"]:
             if mask != "conductive" and not entry.labelled:
-                raise ValueError(f"loss.mask={mask} needs tissue labels, and {entry.address} has none (key 'labels'); use loss.mask=conductive")
+                raise ValueError(
+                    f"loss.mask={mask} needs tissue labels, and {entry.address} has none (key"
+                    " 'labels'); use loss.mask=conductive"
+                )
 
     def sample_train(self) -> Batch:
-        return next(Files(self.files("train").entries[:1], 1, self.device, 0, self.conventions, self.sigma_components).batches())
+        return next(
+            Files(
+                self.files("train").entries[:1],
+                1,
+                self.device,
+                0,
+                self.conventions,
+                self.sigma_components,
+            ).batches()
+        )
 
     def sigma_fields(self, count: int) -> Iterator[np.ndarray]:
         """sigma (C, D, H, W) of up to `count` training samples, spread over the split."""

@@ -1,10 +1,12 @@
 """How fast truth is made and read, against how fast training uses it.
 
-    python -m physics_hybrid data-rates [--grids 48x24x24,96x48x48] [--samples 1000] [--output data_rates.json]
+    python -m physics_hybrid data-rates [--grids 48x24x24,96x48x48] [--samples 1000] [--output
+    data_rates.json]
 
-For each grid, in samples a second on this machine: limbs drawn, voxelised and solved by finite volumes (as a streamed training does it, in the
-batches it would use) and by finite elements; stored samples read and checked from an .h5 file; training steps on samples that are there.
-`--samples` is the number of rows in the file that is read (each holds one of a few solved limbs).
+For each grid, in samples a second on this machine: limbs drawn, voxelised and solved by finite
+volumes (as a streamed training does it, in the batches it would use) and by finite elements; stored
+samples read and checked from an .h5 file; training steps on samples that are there. `--samples` is
+the number of rows in the file that is read (each holds one of a few solved limbs).
 """
 
 from __future__ import annotations
@@ -35,9 +37,19 @@ def measure(grid: Grid, samples: int, overrides: list[str]) -> dict:
     data = b.problem.data
     stream = data.stream("train", grid)
     at_once = max(data.batch_size, data._solved_at_once(grid))
-    result = {"grid": name_of(grid), "batch": data.batch_size, "solved_at_once": at_once, "device": str(b.machine), "samples": samples}
-    result["finite_volume"] = _rate(lambda k: stream.batch(range(k * at_once, (k + 1) * at_once)), at_once, b.machine)
-    elements = dataclasses.replace(stream, solver=dataclasses.replace(stream.solver, kind="finite_element"))
+    result = {
+        "grid": name_of(grid),
+        "batch": data.batch_size,
+        "solved_at_once": at_once,
+        "device": str(b.machine),
+        "samples": samples,
+    }
+    result["finite_volume"] = _rate(
+        lambda k: stream.batch(range(k * at_once, (k + 1) * at_once)), at_once, b.machine
+    )
+    elements = dataclasses.replace(
+        stream, solver=dataclasses.replace(stream.solver, kind="finite_element")
+    )
     result["finite_element"] = _rate(lambda k: elements.batch([k]), 1, b.machine)
     steps = [seconds(lambda: b.trainer.step([b.batch]), b.machine) for _ in range(6)][1:]
     result["training"] = data.batch_size / statistics.median(steps)
@@ -69,19 +81,47 @@ def _many(folder: Path, stream, samples: int, data) -> Files:
             out.attrs[name] = value
         for key, values in source.items():
             first = values[0:1]
-            kept = out.create_dataset(key, (samples, *first.shape[1:]), first.dtype, chunks=values.chunks, compression=values.compression, shuffle=values.shuffle)
+            kept = out.create_dataset(
+                key,
+                (samples, *first.shape[1:]),
+                first.dtype,
+                chunks=values.chunks,
+                compression=values.compression,
+                shuffle=values.shuffle,
+            )
             whole = values[:]
             for row in range(0, samples, few):
                 kept[row : row + few] = whole[: samples - row]
-    entries = [Entry(address, stream.grid, str(i)) for i, address in enumerate(find(folder / "many.h5"))]
-    return Files(entries, data.batch_size, data.device, 0, Conventions(ends=stream.solver.ends), data.sigma_components)
+    entries = [
+        Entry(address, stream.grid, str(i)) for i, address in enumerate(find(folder / "many.h5"))
+    ]
+    return Files(
+        entries,
+        data.batch_size,
+        data.device,
+        0,
+        Conventions(ends=stream.solver.ends),
+        data.sigma_components,
+    )
 
 
 def table(rows: list[dict]) -> str:
     """Markdown, samples a second."""
-    lines = ["| grid | solved, finite volume | solved, finite elements | read and checked | trained on | read over trained |", "|---|---|---|---|---|---|"]
+    lines = [
+        (
+            "| grid | solved, finite volume | solved, finite elements | read and checked | trained"
+            " on | read over trained |"
+        ),
+        "|---|---|---|---|---|---|",
+    ]
     lines += [
-        f"| {r['grid']} | {r['finite_volume']:.3g} (by {r['solved_at_once']}) | {r['finite_element']:.2g} | {r['read']:.3g} | {r['training']:.3g} | {r['read_over_training']:.1f} |"
+        f"| {r['grid']} | {r['finite_volume']:.3g} (by {r['solved_at_once']}) |"
+        f" {r['finite_element']:.2g} | {r['read']:.3g} | {r['training']:.3g} |"
+        f" {r['read_over_training']:.1f} |"
         for r in rows
     ]
-    return "\n".join(lines) + f"\n\nSamples a second; file of {rows[0]['samples']} samples, batch {rows[0]['batch']}, {rows[0]['device']}."
+    return (
+        "\n".join(lines)
+        + f"\n\nSamples a second; file of {rows[0]['samples']} samples, batch {rows[0]['batch']},"
+        f" {rows[0]['device']}."
+    )

@@ -1,11 +1,14 @@
-"""Write the tables and pictures of README.md and docs/ from the files of a run and of the measuring scripts: none is typed by hand.
+"""Write the tables and pictures of README.md and docs/ from the files of a run and of the measuring
+scripts: none is typed by hand.
 
-    python -m physics_hybrid pages [runs/NAME] [--overhead step_overhead.json] [--memory peak_memory.json] [--scaling scaling.json]
-        [--validation validation/validate.json] [--rates data_rates.json] [--matrix resolution_matrix/resolution_matrix.json] [--benchmark benchmark/benchmark.json]
-        [--study runs/hybrid_value]
+    python -m physics_hybrid pages [runs/NAME] [--overhead step_overhead.json] [--memory
+    peak_memory.json] [--scaling scaling.json]
+        [--validation validation/validate.json] [--rates data_rates.json] [--matrix
+        resolution_matrix/resolution_matrix.json] [--benchmark benchmark/benchmark.json] [--study
+        runs/hybrid_value]
 
-A table stands between <!-- name --> and <!-- /name --> on its page (`PAGES`). That of the shipped model is written whenever there
-is one.
+A table stands between <!-- name --> and <!-- /name --> on its page (`PAGES`). That of the shipped
+model is written whenever there is one.
 """
 
 from __future__ import annotations
@@ -47,7 +50,9 @@ PAGES = {
 
 
 def fill(text: str, name: str, content: str) -> str:
-    """Replace what stands between <!-- name --> and <!-- /name -->. Raises ValueError where the markers are missing."""
+    """Replace what stands between <!-- name --> and <!-- /name -->. Raises ValueError where the
+    markers are missing.
+    """
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(text):
         page = PAGES.get(name, "the page")
@@ -71,8 +76,10 @@ def results(run: Path) -> str:
     tables = {k: v for k, v in metrics.items() if isinstance(v, dict) and "relative_l2" in v}
     seconds = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"]
     about = (
-        f"{min(metrics['samples'].values())} unseen limbs a grid, seed {metrics['seed']}; trained for {seconds / 60:.1f} min on {metrics['hardware']}, "
-        f"{metrics['parameters'] / 1e6:.2f} M parameters; commit {metrics['commit'][:10]}, torch {metrics['torch']}, {metrics['date']}."
+        f"{min(metrics['samples'].values())} unseen limbs a grid, seed {metrics['seed']}; trained"
+        f" for {seconds / 60:.1f} min on {metrics['hardware']}, {metrics['parameters'] / 1e6:.2f} M"
+        f" parameters; commit {metrics['commit'][:10]}, torch {metrics['torch']},"
+        f" {metrics['date']}."
     )
     return f"{main_table(tables)}\n\n{about}"
 
@@ -80,9 +87,11 @@ def results(run: Path) -> str:
 def shipped(about: dict) -> str:
     """The metrics of the shipped model, from its limb.json."""
     return (
-        f"{seeds_table(about['metrics'])}\n\n{about['parameters'] / 1e6:.2f} M parameters, {about['bytes'] / 1e6:.1f} MB; seed {about['seed']} is shipped, trained for "
-        f"{about['training_seconds'] / 60:.0f} min on {about['hardware']}; {', '.join(f'{n} limbs at {g}' for g, n in about['samples'].items())}; "
-        f"commit {about['commit'][:10]}, torch {about['torch']}, {about['date']}."
+        f"{seeds_table(about['metrics'])}\n\n{about['parameters'] / 1e6:.2f} M parameters,"
+        f" {about['bytes'] / 1e6:.1f} MB; seed {about['seed']} is shipped, trained for"
+        f" {about['training_seconds'] / 60:.0f} min on {about['hardware']};"
+        f" {', '.join(f'{n} limbs at {g}' for g, n in about['samples'].items())}; commit"
+        f" {about['commit'][:10]}, torch {about['torch']}, {about['date']}."
     )
 
 
@@ -96,14 +105,18 @@ def draw(run: Path) -> None:
 
 
 def truth(report: Path, root: Path = ROOT) -> str:
-    """What is said about the solvers, from validate.json; its figure and the whole report go to docs/."""
+    """What is said about the solvers, from validate.json; its figure and the whole report go to
+    docs/.
+    """
     (root / "docs").mkdir(exist_ok=True)
     shutil.copy(report.parent / "convergence.png", root / "docs" / "convergence.png")
     shutil.copy(report.parent / "validate.md", root / "docs" / "how_right_is_the_truth.md")
     return validate.summary(json.loads(report.read_text()))
 
 
-def pictured(report: Path, name: str, table: Callable[[dict], str], caption: str, root: Path = ROOT) -> str:
+def pictured(
+    report: Path, name: str, table: Callable[[dict], str], caption: str, root: Path = ROOT
+) -> str:
     """The table of a report for its place `name`, and its figure, which goes to docs/."""
     picture = report.with_suffix(".png")
     (root / "docs").mkdir(exist_ok=True)
@@ -112,22 +125,37 @@ def pictured(report: Path, name: str, table: Callable[[dict], str], caption: str
 
 
 def worth(folder: Path, root: Path = ROOT) -> str:
-    """Picture and table of a study (`python -m physics_hybrid study`); the picture goes to docs/."""
+    """Picture and table of a study (`python -m physics_hybrid study`); the picture goes to
+    docs/.
+    """
     name = json.loads((folder / "study.json").read_text())["study"]
     shutil.copy(folder / "study.png", root / "docs" / f"{name}.png")
-    return f"![Error against the number of training samples]({linked(f'{name}.png', 'study')})\n\n{(folder / 'study.md').read_text()}"
+    return (
+        "![Error against the number of training"
+        f" samples]({linked(f'{name}.png', 'study')})\n\n{(folder / 'study.md').read_text()}"
+    )
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="?", help="folder of the run that gives the results and pictures")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "run", type=Path, nargs="?", help="folder of the run that gives the results and pictures"
+    )
     parser.add_argument("--memory", type=Path, help="JSON of python -m physics_hybrid peak-memory")
-    parser.add_argument("--overhead", type=Path, help="JSON of python -m physics_hybrid step-overhead")
+    parser.add_argument(
+        "--overhead", type=Path, help="JSON of python -m physics_hybrid step-overhead"
+    )
     parser.add_argument("--scaling", type=Path, help="JSON of python -m physics_hybrid scaling")
-    parser.add_argument("--study", type=Path, help="output folder of python -m physics_hybrid study")
+    parser.add_argument(
+        "--study", type=Path, help="output folder of python -m physics_hybrid study"
+    )
     parser.add_argument("--rates", type=Path, help="JSON of python -m physics_hybrid data-rates")
     parser.add_argument("--validation", type=Path, help="JSON of python -m physics_hybrid validate")
-    parser.add_argument("--matrix", type=Path, help="JSON of python -m physics_hybrid resolution-matrix")
+    parser.add_argument(
+        "--matrix", type=Path, help="JSON of python -m physics_hybrid resolution-matrix"
+    )
     parser.add_argument("--benchmark", type=Path, help="JSON of python -m physics_hybrid benchmark")
     given = parser.parse_args(arguments)
     if (FOLDER / f"{NAME}.json").exists():
@@ -142,21 +170,48 @@ def main(arguments: list[str]) -> None:
     if given.validation:
         put("validation", truth(given.validation))
     if given.matrix:
-        put("matrix", pictured(given.matrix, "matrix", resolution_matrix.matrix_table, "Error by training grid, wavelength and distance"))
+        put(
+            "matrix",
+            pictured(
+                given.matrix,
+                "matrix",
+                resolution_matrix.matrix_table,
+                "Error by training grid, wavelength and distance",
+            ),
+        )
     if given.benchmark:
-        put("benchmark", pictured(given.benchmark, "benchmark", benchmark.tables, "Error against seconds, and seconds against grid size"))
+        put(
+            "benchmark",
+            pictured(
+                given.benchmark,
+                "benchmark",
+                benchmark.tables,
+                "Error against seconds, and seconds against grid size",
+            ),
+        )
     if given.overhead:
         o = json.loads(given.overhead.read_text())
-        put("overhead", (
-            f"ratio {o['ratio']:.3f} ({o['whole_step_s'] * 1e3:.0f} ms against {o['bare_step_s'] * 1e3:.0f} ms; batch {name_of(o['batch'])}, "
-            f"{o['device']}); solving the streamed batch takes another {o['solve_batch_s'] * 1e3:.0f} ms."
-        ))
+        put(
+            "overhead",
+            f"ratio {o['ratio']:.3f} ({o['whole_step_s'] * 1e3:.0f} ms against"
+            f" {o['bare_step_s'] * 1e3:.0f} ms; batch {name_of(o['batch'])}, {o['device']});"
+            f" solving the streamed batch takes another {o['solve_batch_s'] * 1e3:.0f} ms.",
+        )
     if given.memory:
         rows = json.loads(given.memory.read_text())
-        lines = ["| model | parameters | precision | activation checkpointing | peak, GB | step, s |", "|---|---|---|---|---|---|"]
-        lines += [
-            f"| {r['model']} | {r['parameters'] / 1e6:.2f} M | {r['precision']} | {'yes' if r['checkpointing'] else 'no'} | {r['peak_GB']:.1f} | {r['step_s']:.1f} |" for r in rows
+        lines = [
+            "| model | parameters | precision | activation checkpointing | peak, GB | step, s |",
+            "|---|---|---|---|---|---|",
         ]
-        put("memory", "\n".join(lines) + f"\n\n{rows[0]['grid']}, batch {rows[0]['batch']}; {rows[0]['device']}.")
+        lines += [
+            f"| {r['model']} | {r['parameters'] / 1e6:.2f} M | {r['precision']} |"
+            f" {'yes' if r['checkpointing'] else 'no'} | {r['peak_GB']:.1f} | {r['step_s']:.1f} |"
+            for r in rows
+        ]
+        put(
+            "memory",
+            "\n".join(lines)
+            + f"\n\n{rows[0]['grid']}, batch {rows[0]['batch']}; {rows[0]['device']}.",
+        )
     if given.study:
         put("study", worth(given.study))

@@ -1,9 +1,10 @@
-"""What wrapper, losses and trainer cost: one training step of the whole pipeline against the bare backbone.
+"""What wrapper, losses and trainer cost: one training step of the whole pipeline against the bare
+backbone.
 
     python -m physics_hybrid step-overhead [--repeats 80] [--output step_overhead.json]
 
-Both work on the same tensors with the same optimiser. Steps alternate, so that both see the same machine; the figure is the
-ratio of medians. The time to solve a streamed batch is listed beside it.
+Both work on the same tensors with the same optimiser. Steps alternate, so that both see the same
+machine; the figure is the ratio of medians. The time to solve a streamed batch is listed beside it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ def measure(overrides: list[str], repeats: int) -> dict:
             times[name].append(seconds(step, b.machine))
     medians = {name: statistics.median(values[2:]) for name, values in times.items()}
     return {
-        "ratio": medians["whole"] / medians["bare"], "bare_step_s": medians["bare"], "whole_step_s": medians["whole"], "solve_batch_s": b.solve_s,
-        "batch": list(b.batch.u.shape), "backbone": b.config["model"]["backbone"]["_target_"], "device": str(b.machine), "repeats": repeats,
+        "ratio": medians["whole"] / medians["bare"],
+        "bare_step_s": medians["bare"],
+        "whole_step_s": medians["whole"],
+        "solve_batch_s": b.solve_s,
+        "batch": list(b.batch.u.shape),
+        "backbone": b.config["model"]["backbone"]["_target_"],
+        "device": str(b.machine),
+        "repeats": repeats,
     }

@@ -37,9 +37,7 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 LOWER, UPPER = 0, 1
 
 
-def along_limb(
-    ends: Ends, length: float, modes: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def along_limb(ends: Ends, length: float, modes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The functions sin(k_m d + a_m) that obey the ends of a limb of `length` metres.
 
     (k_m in 1/m, a_m, 1 / |X_m|^2 in 1/m), each (modes,).

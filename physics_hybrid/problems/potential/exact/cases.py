@@ -423,9 +423,7 @@ def cylinder(h: float, centred: bool = False) -> Posed:
         sigma=LIMB_SIGMA,
         source=(source[0], r0, t0),
     )
-    regions = {
-        tissue: (chosen & (layer == i))[None, None] for i, tissue in enumerate(TISSUES)
-    }
+    regions = {tissue: (chosen & (layer == i))[None, None] for i, tissue in enumerate(TISSUES)}
     return Posed(conductor(sigma, h), electrodes(source), exact, regions)
 
 

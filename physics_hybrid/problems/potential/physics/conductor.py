@@ -193,9 +193,7 @@ class Conductor:
         sigma = held * inside[..., None]
         return sigma[..., :3].mean(dim=-1), sigma
 
-    def best_near(
-        self, point: Float[Tensor, "K 3"], reach: float
-    ) -> Float[Tensor, "K C"]:
+    def best_near(self, point: Float[Tensor, "K 3"], reach: float) -> Float[Tensor, "K C"]:
         """Conductivity of the best conductor, by its mean diagonal, within `reach` < 1 voxels of
         `point` in metres: looked for in the 26 directions of a voxel's neighbours.
 

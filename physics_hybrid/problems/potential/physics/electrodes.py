@@ -1,6 +1,6 @@
 """Electrodes: the points where current enters and leaves, and what they are on a grid.
 
-    f = I / V  in the voxel that holds the electrode,  -I / V  at the returning one       [A/m^3]
+f = I / V  in the voxel that holds the electrode,  -I / V  at the returning one       [A/m^3]
 """
 
 from dataclasses import dataclass

@@ -16,9 +16,7 @@ ENDS = {
     "sink": (
         "zero flux everywhere; the current leaves evenly through all tissue, and phi has zero mean"
     ),
-    "pair": (
-        "zero flux everywhere; a second electrode takes the current out, and phi has zero mean"
-    ),
+    "pair": "zero flux everywhere; a second electrode takes the current out, and phi has zero mean",
 }
 
 
@@ -58,8 +56,7 @@ class Ends:
             )
         if self.kind == "robin" and (self.beta is None or not 0 < self.beta < math.inf):
             raise ValueError(
-                "ends=robin needs a positive beta in 1/m (d phi / dn = -beta phi); "
-                f"got {self.beta}"
+                f"ends=robin needs a positive beta in 1/m (d phi / dn = -beta phi); got {self.beta}"
             )
         if self.kind != "robin" and self.beta is not None:
             raise ValueError(

@@ -151,9 +151,7 @@ def both_sides(faces: Faces) -> Float[Tensor, "K D H W"]:
     return d + h + w
 
 
-def divergence(
-    current_density: Faces, spacing: Float[Tensor, "#K 3"]
-) -> Float[Tensor, "K D H W"]:
+def divergence(current_density: Faces, spacing: Float[Tensor, "#K 3"]) -> Float[Tensor, "K D H W"]:
     """div J in every voxel, A/m^3; J on the faces in A/m^2, spacing in metres."""
     net = spacing.new_zeros(())
     for axis, J in enumerate(current_density):

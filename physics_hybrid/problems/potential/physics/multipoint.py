@@ -380,9 +380,7 @@ def _kinds(
     corners = (n + 1 for n in shape)
     code = (3 * sample + along(end, 0)).expand(bodies, *corners).flatten()
     for number in range(8):
-        _, code = torch.unique(
-            code * (tensors + 1) + round_corners[:, number], return_inverse=True
-        )
+        _, code = torch.unique(code * (tensors + 1) + round_corners[:, number], return_inverse=True)
     return code
 
 

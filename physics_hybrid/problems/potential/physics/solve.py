@@ -1,6 +1,6 @@
 """The potential of a source in a conductor, by finite volumes.
 
-    -div(sigma grad phi) = f                                                       [A/m^3]
+-div(sigma grad phi) = f                                                       [A/m^3]
 """
 
 import dataclasses

@@ -218,9 +218,7 @@ def _total_on_faces(parts: list[Faces]) -> Faces:
     return d, h, w
 
 
-def _leaving_evenly(
-    conductor: Conductor, current: Float[Tensor, " K"]
-) -> Float[Tensor, "..."]:
+def _leaving_evenly(conductor: Conductor, current: Float[Tensor, " K"]) -> Float[Tensor, "..."]:
     """The current that leaves through the volume of all tissue, A/m^3 (K, D, H, W); the number 0
     unless ends is sink."""
     if conductor.ends.kind != "sink":

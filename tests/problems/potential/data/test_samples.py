@@ -1,4 +1,6 @@
-"""Files in: good ones in every format, and every way of being broken gives an error that names file, key and rule."""
+"""Files in: good ones in every format, and every way of being broken gives an error that names
+file, key and rule.
+"""
 
 import json
 
@@ -81,6 +83,7 @@ def test_nan_in_air_is_nobodys_business(sample_arrays):
 def change(key, value):
     def apply(arrays):
         arrays[key] = value(arrays[key]) if callable(value) else value
+
     return apply
 
 
@@ -88,6 +91,7 @@ def voxel(key, index, value):
     def apply(arrays):
         arrays[key] = arrays[key].copy()
         arrays[key][index] = value
+
     return apply
 
 
@@ -107,10 +111,18 @@ BROKEN = {
     "negative sigma": (voxel("sigma", (1, 2, 3), -0.1), "sigma", r"voxel \(1, 2, 3\)"),
     "nan sigma": (voxel("sigma", (1, 2, 3), np.nan), "sigma", "must be finite"),
     "infinite sigma": (voxel("sigma", (1, 2, 3), np.inf), "sigma", "must be finite"),
-    "two components": (change("sigma", lambda s: np.stack([s, s], axis=-1)), "sigma", "must have shape"),
+    "two components": (
+        change("sigma", lambda s: np.stack([s, s], axis=-1)),
+        "sigma",
+        "must have shape",
+    ),
     "sigma of another grid": (change("sigma", lambda s: s[:-1]), "sigma", "must have shape"),
     "indefinite tensor": (tensor, "sigma", "positive semi-definite"),
-    "tensor with a zero on its diagonal": (change("sigma", lambda s: np.stack([s, 0 * s, s], axis=-1)), "sigma", "whole diagonal"),
+    "tensor with a zero on its diagonal": (
+        change("sigma", lambda s: np.stack([s, 0 * s, s], axis=-1)),
+        "sigma",
+        "whole diagonal",
+    ),
     "all air": (change("sigma", lambda s: 0 * s), "sigma", "no tissue"),
     "complex sigma": (change("sigma", lambda s: s + 1j), "sigma", "real numbers"),
     "flat source": (change("source", lambda s: s[0]), "source", "must have shape"),
@@ -127,21 +139,61 @@ BROKEN = {
     "empty truth": (change("u", lambda u: 0 * u), "u", "not a solution"),
     "mask that disagrees": (change("mask", lambda m: ~m), "mask", "exactly where sigma > 0"),
     "mask of another grid": (change("mask", lambda m: m[1:]), "mask", "must have shape"),
-    "source point elsewhere": (change("source_point", np.array([0.03, 0.002, 0.002])), "source_point", "voxels from the centre"),
-    "source point in indices": (change("source_point", np.array([4.0, 3.0, 3.0])), "source_point", "data.source_point=index"),
-    "source point in air": (lambda a: (drop("mask")(a), voxel("sigma", (3, 3, 3), 0.0)(a), change("source_point", np.array([3.9, 3.5, 3.5]) * 0.004)(a)), "source_point", "lies in air"),
-    "ring electrode round air": (lambda a: (drop("mask")(a), drop("source_point")(a), voxel("sigma", (4, 3, 3), 0.0)(a), voxel("source", (4, 3, 3), 0.0)(a),
-                                  *(voxel("source", i, 1.0)(a) for i in ((4, 2, 3), (4, 4, 3), (4, 3, 2), (4, 3, 4)))), "source", "lies in air"),
-    "labels of another program": (change("labels", np.full((8, 6, 6), 12)), "labels", "0 air, 1 skin"),
+    "source point elsewhere": (
+        change("source_point", np.array([0.03, 0.002, 0.002])),
+        "source_point",
+        "voxels from the centre",
+    ),
+    "source point in indices": (
+        change("source_point", np.array([4.0, 3.0, 3.0])),
+        "source_point",
+        "data.source_point=index",
+    ),
+    "source point in air": (
+        lambda a: (
+            drop("mask")(a),
+            voxel("sigma", (3, 3, 3), 0.0)(a),
+            change("source_point", np.array([3.9, 3.5, 3.5]) * 0.004)(a),
+        ),
+        "source_point",
+        "lies in air",
+    ),
+    "ring electrode round air": (
+        lambda a: (
+            drop("mask")(a),
+            drop("source_point")(a),
+            voxel("sigma", (4, 3, 3), 0.0)(a),
+            voxel("source", (4, 3, 3), 0.0)(a),
+            *(voxel("source", i, 1.0)(a) for i in ((4, 2, 3), (4, 4, 3), (4, 3, 2), (4, 3, 4))),
+        ),
+        "source",
+        "lies in air",
+    ),
+    "labels of another program": (
+        change("labels", np.full((8, 6, 6), 12)),
+        "labels",
+        "0 air, 1 skin",
+    ),
     "labels between two": (change("labels", np.full((8, 6, 6), 1.5)), "labels", "whole numbers"),
-    "labels that are no numbers": (change("labels", np.full((8, 6, 6), np.nan)), "labels", "whole numbers"),
+    "labels that are no numbers": (
+        change("labels", np.full((8, 6, 6), np.nan)),
+        "labels",
+        "whole numbers",
+    ),
     "labels of another grid": (change("labels", np.zeros((2, 2, 2))), "labels", "must have shape"),
 }
 
 
-@pytest.mark.parametrize(("key", "value", "named"), [
-    ("ends", ["sink", "pair"], "ends"), ("beta", [1.0, 2.0], "ends"), ("beta", "five", "ends"), ("singularity", ["nodal", "nodal"], "singularity"),
-], ids=range(4))
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("ends", ["sink", "pair"], "ends"),
+        ("beta", [1.0, 2.0], "ends"),
+        ("beta", "five", "ends"),
+        ("singularity", ["nodal", "nodal"], "singularity"),
+    ],
+    ids=range(4),
+)
 def test_attributes_that_are_not_one_word_or_number_are_named(sample_arrays, key, value, named):
     arrays = {**sample_arrays, "ends": "robin", "beta": 5.0}
     check(arrays, "x", Conventions(ends=Ends("robin", 5.0)))
@@ -169,7 +221,13 @@ def test_broken_samples_are_named(tmp_path, sample_arrays, case, write):
 def test_broken_files_are_named(tmp_path, sample_arrays):
     good = write_npz(tmp_path, sample_arrays).read_bytes()
     h5 = write_h5(tmp_path, sample_arrays).read_bytes()
-    cases = {"cut.npz": good[: len(good) // 2], "empty.npz": b"", "text.npz": b"sigma = 1", "cut.h5": h5[: len(h5) // 2], "empty.h5": b""}
+    cases = {
+        "cut.npz": good[: len(good) // 2],
+        "empty.npz": b"",
+        "text.npz": b"sigma = 1",
+        "cut.h5": h5[: len(h5) // 2],
+        "empty.h5": b"",
+    }
     for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(SampleError, match=name):
@@ -207,10 +265,14 @@ def test_h5_files_are_checked_as_a_whole(tmp_path, sample_arrays):
         find(path)
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda p: p / "nowhere", "does not exist"), (lambda p: p, "holds no samples"),
-    (lambda p: (p / "a.csv").write_text("1") and p / "a.csv", "not a format"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: p / "nowhere", "does not exist"),
+        (lambda p: p, "holds no samples"),
+        (lambda p: (p / "a.csv").write_text("1") and p / "a.csv", "not a format"),
+    ],
+)
 def test_places_without_samples(tmp_path, make, message):
     with pytest.raises(SampleError, match=message):
         find(make(tmp_path))
@@ -232,12 +294,18 @@ def test_splits_keep_phantoms_together():
 def test_too_few_phantoms_to_split():
     with pytest.raises(ValueError, match="cannot be split"):
         split_by_phantom(["a", "a", "b"], {"train": 0.8, "validation": 0.1, "test": 0.1}, 0)
-    assert split_by_phantom(["a"] * 3, {"train": 0.0, "validation": 0.0, "test": 1.0}, 0)["test"] == [0, 1, 2]
+    assert split_by_phantom(["a"] * 3, {"train": 0.0, "validation": 0.0, "test": 1.0}, 0)[
+        "test"
+    ] == [0, 1, 2]
 
 
 def test_same_sigma_is_the_same_phantom(tmp_path, sample_arrays):
     a = check(sample_arrays, "x")
-    moved = dict(sample_arrays, source=np.roll(sample_arrays["source"], 1, axis=0), source_point=np.array([5.5, 3.5, 3.5]) * 0.004)
+    moved = dict(
+        sample_arrays,
+        source=np.roll(sample_arrays["source"], 1, axis=0),
+        source_point=np.array([5.5, 3.5, 3.5]) * 0.004,
+    )
     assert check(moved, "y").phantom == a.phantom
     sample_arrays["sigma"] = sample_arrays["sigma"] * 1.01
     assert check(sample_arrays, "z").phantom != a.phantom
@@ -329,9 +397,16 @@ def test_a_tissue_that_is_unknown_may_be_named_but_not_occur(tmp_path, sample_ar
         address.read()
 
 
-@pytest.mark.parametrize("tissues", [
-    TISSUES, np.array(TISSUES, dtype="S"), json.dumps(TISSUES), None,
-], ids=["names", "bytes", "JSON", "none"])
+@pytest.mark.parametrize(
+    "tissues",
+    [
+        TISSUES,
+        np.array(TISSUES, dtype="S"),
+        json.dumps(TISSUES),
+        None,
+    ],
+    ids=["names", "bytes", "JSON", "none"],
+)
 def test_our_own_list_and_none_change_nothing(sample_arrays, tissues):
     _, ours = labelled(sample_arrays)
     arrays = {**sample_arrays, "labels": ours, "tissues": tissues}
@@ -358,10 +433,20 @@ def test_files_that_we_write_name_their_tissues(tmp_path):
     assert np.array_equal(find(path)[0].read().labels, stored)
 
 
-@pytest.mark.parametrize("tissues", [
-    "skin, fat", json.dumps({"skin": 1}), json.dumps([1, 2]), "[]", "3",
-    np.arange(5), np.full((2, 2), "fat"), b"\xff",
-], ids=range(8))
+@pytest.mark.parametrize(
+    "tissues",
+    [
+        "skin, fat",
+        json.dumps({"skin": 1}),
+        json.dumps([1, 2]),
+        "[]",
+        "3",
+        np.arange(5),
+        np.full((2, 2), "fat"),
+        b"\xff",
+    ],
+    ids=range(8),
+)
 def test_names_of_tissues_that_are_no_names_are_refused(sample_arrays, tissues):
     _, ours = labelled(sample_arrays)
     named = {**sample_arrays, "tissues": tissues}
@@ -387,7 +472,9 @@ def test_skipping_covers_whole_files_too(tmp_path, sample_arrays, capsys):
     write_npz(tmp_path, {**sample_arrays, "spacing": np.zeros(3)})
     assert len(scan(str(tmp_path), Conventions(), 3, "skip")) == 2
     report = capsys.readouterr().err
-    assert all(name in report for name in ("cut.h5", "no_u.h5", "s.npz", "3 skipped, 2 samples left"))
+    assert all(
+        name in report for name in ("cut.h5", "no_u.h5", "s.npz", "3 skipped, 2 samples left")
+    )
     with pytest.raises(SampleError, match="cut.h5"):
         scan(str(tmp_path), Conventions(), 3)
     (tmp_path / "good.h5").unlink()
@@ -397,31 +484,63 @@ def test_skipping_covers_whole_files_too(tmp_path, sample_arrays, capsys):
 
 @pytest.mark.parametrize("ends", ["grounded", "sink"])
 def test_node_values_are_held_to_the_centres(ends):
-    """What finite elements stored is taken; another unit, order of axes or sample is not, nor an electrode that is no point."""
+    """What finite elements stored is taken; another unit, order of axes or sample is not, nor an
+    electrode that is no point.
+    """
     solver = Solver("finite_element", ends=Ends(ends))
-    batch = LimbStream(limb_distribution(), (16, 12, 12), 1, "train", solver, torch.device("cpu")).batch(range(2))
-    one, other = ({key: values[i] for key, values in _datasets(batch).items()} | {"ends": ends} for i in range(2))
+    batch = LimbStream(
+        limb_distribution(), (16, 12, 12), 1, "train", solver, torch.device("cpu")
+    ).batch(range(2))
+    one, other = (
+        {key: values[i] for key, values in _datasets(batch).items()} | {"ends": ends}
+        for i in range(2)
+    )
+
     def read(**change):
         return check(one | change, "a.npz", Conventions(ends=Ends(ends)))
+
     assert read().nodes.shape == (17, 13, 13)
     if ends == "sink":
         assert read(u=one["u"] + 7.0).nodes is not None  # a constant means nothing
-    for wrong in (1e3 * one["u_nodes"], one["u_nodes"].swapaxes(1, 2), one["u_nodes"][::-1], other["u_nodes"]):
+    for wrong in (
+        1e3 * one["u_nodes"],
+        one["u_nodes"].swapaxes(1, 2),
+        one["u_nodes"][::-1],
+        other["u_nodes"],
+    ):
         with pytest.raises(SampleError, match="a.npz: key 'u_nodes'.*differ"):
             read(u_nodes=wrong)
     wide = one["mask"] * np.float32(1)
     wide[:5] = wide[11:] = 0
     moved = {"source": wide, "source_point": None}
-    assert check({k: v for k, v in (one | moved).items() if k != "u_nodes"}, "a", Conventions(ends=Ends(ends))).nodes is None
+    assert (
+        check(
+            {k: v for k, v in (one | moved).items() if k != "u_nodes"},
+            "a",
+            Conventions(ends=Ends(ends)),
+        ).nodes
+        is None
+    )
     with pytest.raises(SampleError, match="u_nodes.*point electrodes"):
         read(**moved)
 
 
 @pytest.mark.parametrize("ends", ["grounded", "pair"])
 def test_node_values_belong_to_the_centres_of_an_electrode_on_dry_skin(ends):
-    """In skin of 2e-4 S/m the closed form is far larger than phi, and bends: the means over corners differ from u by 40 % and more, as they should."""
-    dry = limb_distribution(source_on_skin=1.0, pair_distance=0.06, sigma={**LIMBS["sigma"], "skin": [2e-4] * 3})
-    batch = LimbStream(dry, (24, 16, 16), 0, "validation", Solver("finite_element", ends=Ends(ends)), torch.device("cpu")).batch([0, 3])
+    """In skin of 2e-4 S/m the closed form is far larger than phi, and bends: the means over corners
+    differ from u by 40 % and more, as they should.
+    """
+    dry = limb_distribution(
+        source_on_skin=1.0, pair_distance=0.06, sigma={**LIMBS["sigma"], "skin": [2e-4] * 3}
+    )
+    batch = LimbStream(
+        dry,
+        (24, 16, 16),
+        0,
+        "validation",
+        Solver("finite_element", ends=Ends(ends)),
+        torch.device("cpu"),
+    ).batch([0, 3])
     for i in range(2):
         one = {key: values[i] for key, values in _datasets(batch).items()} | {"ends": ends}
         assert check(one, "a.npz", Conventions(ends=Ends(ends))).nodes is not None

@@ -1,4 +1,6 @@
-"""The benchmark puts networks, solvers and finite elements on one scale; nothing here is held to a time."""
+"""The benchmark puts networks, solvers and finite elements on one scale; nothing here is held to a
+time.
+"""
 
 import json
 import math
@@ -19,9 +21,27 @@ GRID = (16, 12, 12)
 @pytest.fixture(scope="module")
 def made(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
-    overrides = [o for o in tiny_overrides(folder, ("limbs", "fno"), ["data.batch_size=2", "model.statistics_samples=2"]) if not o.startswith(("data.grid=", "data.samples_per_epoch=", "training.epochs="))]
+    overrides = [
+        o
+        for o in tiny_overrides(
+            folder, ("limbs", "fno"), ["data.batch_size=2", "model.statistics_samples=2"]
+        )
+        if not o.startswith(("data.grid=", "data.samples_per_epoch=", "training.epochs="))
+    ]
     result = benchmark.run_benchmark(
-        [trained(), trained("model.baseline.kind=coarse_solve", "training.epochs=1")], overrides, GRID, 3, [1, 3], [1e-1, 1e-3, 1e-6], [1e-6], 1, 2, ["fno", "unet", "fno_neuraloperator"], [(16, 12, 12), (24, 16, 16), (4, 4, 4)], 2, 1
+        [trained(), trained("model.baseline.kind=coarse_solve", "training.epochs=1")],
+        overrides,
+        GRID,
+        3,
+        [1, 3],
+        [1e-1, 1e-3, 1e-6],
+        [1e-6],
+        1,
+        2,
+        ["fno", "unet", "fno_neuraloperator"],
+        [(16, 12, 12), (24, 16, 16), (4, 4, 4)],
+        2,
+        1,
     )
     benchmark.write(result, folder)
     return folder, result
@@ -35,17 +55,24 @@ def test_every_contender_is_measured_on_the_same_limbs(made, trained):
     assert kinds.count("multigrid") == 3
     assert kinds.count("elements") == kinds.count("analytical") == 1
     assert kinds.count("network") >= 3
-    errors = [rows[f"multigrid {t}"]["metrics"]["relative_l2"]["mean"] for t in ("0.1", "0.001", "1e-06")]
+    errors = [
+        rows[f"multigrid {t}"]["metrics"]["relative_l2"]["mean"] for t in ("0.1", "0.001", "1e-06")
+    ]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-4
-    assert rows["scikit-fem + pyamg 1e-06"]["metrics"]["relative_l2"]["mean"] < 0.3  # another discretisation of a coarse limb
+    # another discretisation of a coarse limb
+    assert rows["scikit-fem + pyamg 1e-06"]["metrics"]["relative_l2"]["mean"] < 0.3
     assert rows["scikit-fem + pyamg 1e-06"]["samples"] == 1
     for row in result["rows"]:
         assert {"relative_l2", "rdm", "mag", "rdm_skin", "mag_skin"} <= set(row["metrics"])
         assert all(c["seconds"] > 0 and c["MB"] is None for c in row["cost"].values())
     run = rows[trained().name]
-    coarse = next(r for r in rows.values() if r["kind"] == "baseline")  # solved on half the grid: better than the closed form
-    assert coarse["metrics"]["relative_l2"]["mean"] < rows["analytical baseline"]["metrics"]["relative_l2"]["mean"]
+    # solved on half the grid: better than the closed form
+    coarse = next(r for r in rows.values() if r["kind"] == "baseline")
+    assert (
+        coarse["metrics"]["relative_l2"]["mean"]
+        < rows["analytical baseline"]["metrics"]["relative_l2"]["mean"]
+    )
     assert run["checkpoint"] == str(trained())
     assert not run["trained_on_other_limbs"]
     assert run[benchmark.BONES]["mean"] > 0
@@ -66,14 +93,29 @@ def test_grids_that_a_network_cannot_take_are_left_out_of_its_cost(made, trained
 
 def test_matched_accuracy_takes_the_loosest_tolerance_that_is_good_enough():
     def row(name, kind, error, times, **more):
-        return {"name": name, "kind": kind, "metrics": {"relative_l2": {"mean": error}}, "cost": {str(i): {"seconds": t} for i, t in enumerate(times)}, **more}
+        return {
+            "name": name,
+            "kind": kind,
+            "metrics": {"relative_l2": {"mean": error}},
+            "cost": {str(i): {"seconds": t} for i, t in enumerate(times)},
+            **more,
+        }
+
     rows = [
-        row("a", "network", 0.01, [2.0, 1.0], cpu_seconds=4.0), row("b", "network", 1e-9, [1.0]),
-        row("m1", "multigrid", 0.1, [2.0], tolerance=1e-1), row("m2", "multigrid", 0.009, [5.0, 3.0], tolerance=1e-2), row("m3", "multigrid", 1e-4, [9.0], tolerance=1e-3),
+        row("a", "network", 0.01, [2.0, 1.0], cpu_seconds=4.0),
+        row("b", "network", 1e-9, [1.0]),
+        row("m1", "multigrid", 0.1, [2.0], tolerance=1e-1),
+        row("m2", "multigrid", 0.009, [5.0, 3.0], tolerance=1e-2),
+        row("m3", "multigrid", 1e-4, [9.0], tolerance=1e-3),
         row("f", "elements", 0.03, [100.0], tolerance=1e-6),
     ]
     a, b = benchmark.speeds(rows)
-    assert (a["multigrid"], a["times_multigrid"], a["times_elements"], a["times_elements_on_the_same_cpu"]) == ("m2", 3.0, 100.0, 25.0)
+    assert (
+        a["multigrid"],
+        a["times_multigrid"],
+        a["times_elements"],
+        a["times_elements_on_the_same_cpu"],
+    ) == ("m2", 3.0, 100.0, 25.0)
     assert b["multigrid"] is None
     assert b["times_multigrid"] is None
 
@@ -87,7 +129,9 @@ def test_other_limbs_are_named_and_other_ends_refused(trained, tmp_path):
         config = configuration(tiny_overrides(tmp_path, ("limbs", "fno"), overrides))
         return PotentialRecipe(config).open(Place(torch.device("cpu"))), config
 
-    assert benchmark.from_checkpoint(trained(), *built("data.phantom.bone_shape=tibia_fibula")).about["trained_on_other_limbs"]
+    assert benchmark.from_checkpoint(
+        trained(), *built("data.phantom.bone_shape=tibia_fibula")
+    ).about["trained_on_other_limbs"]
     with pytest.raises(ValueError, match="problem.ends=grounded, and this benchmark has sink"):
         benchmark.from_checkpoint(trained(), *built("problem.ends=sink"))
     with pytest.raises(ValueError, match="data.sigma_components=3"):
@@ -100,10 +144,25 @@ def test_operations_and_bytes_of_the_fno_are_those_of_the_formulas():
     moved, operations = roofline.count(net, 5, batch, GRID)
     assert moved == 4 * batch * N * (5 + 1) + depth * (4 * batch * N * 3 * width + 8 * width**2 * M)
     D, H, W = GRID
-    transform = 2.5 * N * math.log2(W) + 5 * D * H * modes[2] * math.log2(H) + 5 * D * 2 * modes[1] * modes[2] * math.log2(D)
+    transform = (
+        2.5 * N * math.log2(W)
+        + 5 * D * H * modes[2] * math.log2(H)
+        + 5 * D * 2 * modes[1] * modes[2] * math.log2(D)
+    )
     pointwise = 2 * batch * N * (5 * width + width**2 + depth * 2 * width**2 + width**2 + width)
-    assert operations == pytest.approx(pointwise + depth * (batch * 2 * width * transform + 8 * batch * width**2 * M))
-    assert sum(p.numel() for m in net.modules() if isinstance(m, PrunedSpectralConv3d) for p in m.parameters()) * 4 == depth * 8 * width**2 * M
+    assert operations == pytest.approx(
+        pointwise + depth * (batch * 2 * width * transform + 8 * batch * width**2 * M)
+    )
+    assert (
+        sum(
+            p.numel()
+            for m in net.modules()
+            if isinstance(m, PrunedSpectralConv3d)
+            for p in m.parameters()
+        )
+        * 4
+        == depth * 8 * width**2 * M
+    )
     assert roofline.count(torch.nn.Conv3d(1, 1, 3), 1, 1, GRID) is None
 
 

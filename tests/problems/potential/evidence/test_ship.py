@@ -1,4 +1,6 @@
-"""A trained run becomes a model inside the package, and the one that is shipped gives the numbers it was shipped with."""
+"""A trained run becomes a model inside the package, and the one that is shipped gives the numbers
+it was shipped with.
+"""
 
 import json
 import subprocess
@@ -24,11 +26,25 @@ def shipped(trained, tmp_path_factory):
 def body(stream):
     """sigma (D, H, W, 3), spacing, source point and current of a limb, as a user has them."""
     batch = stream.batch([0])
-    return batch.sigma[0].movedim(0, -1).numpy(), batch.spacing[0].numpy(), batch.source_point[0].numpy(), float(batch.current[0])
+    return (
+        batch.sigma[0].movedim(0, -1).numpy(),
+        batch.spacing[0].numpy(),
+        batch.source_point[0].numpy(),
+        float(batch.current[0]),
+    )
 
 
 def test_importing_the_package_is_light():
-    loaded = subprocess.run([sys.executable, "-c", "import sys, physics_hybrid; print('torch' in sys.modules, 'numpy' in sys.modules)"], cwd=ROOT, capture_output=True, text=True)
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, physics_hybrid; print('torch' in sys.modules, 'numpy' in sys.modules)",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert loaded.stdout.split() == ["False", "False"]
 
 
@@ -41,7 +57,9 @@ def test_a_shipped_model_predicts_as_the_run_does(shipped, stream):
     with torch.no_grad():
         expected = Surrogate(model.network)(batch)
     for i in range(2):
-        phi = again.predict(batch.sigma[i].movedim(0, -1), batch.spacing[i], batch.source_point[i], batch.current[i])
+        phi = again.predict(
+            batch.sigma[i].movedim(0, -1), batch.spacing[i], batch.source_point[i], batch.current[i]
+        )
         assert isinstance(phi, torch.Tensor)
         assert phi.shape == batch.shape
         torch.testing.assert_close(phi, expected[i], rtol=1e-4, atol=1e-7)
@@ -55,13 +73,24 @@ def test_pinned_numbers_hold_and_a_changed_weight_is_found(shipped):
     other = physics_hybrid.load_pretrained(folder=folder)
     with torch.no_grad():
         other.network.backbone.head[-1].bias += 0.01
-    assert abs(shipping.pinned(other, model.about["pinned"])[0]["relative_l2"] / expected[0]["relative_l2"] - 1) > 1e-3
+    assert (
+        abs(
+            shipping.pinned(other, model.about["pinned"])[0]["relative_l2"]
+            / expected[0]["relative_l2"]
+            - 1
+        )
+        > 1e-3
+    )
 
 
 def test_the_model_card_says_what_was_done(shipped):
     folder, model = shipped
     text = (folder / f"{NAME}.md").read_text()
-    command = next(line for line in text.splitlines() if line.strip().startswith("python train.py experiment=shipped"))
+    command = next(
+        line
+        for line in text.splitlines()
+        if line.strip().startswith("python train.py experiment=shipped")
+    )
     assert "seed=0" in command
     assert "data.grid=[16,12,12]" in command
     assert "model.backbone.width=8" in command
@@ -72,7 +101,10 @@ def test_the_model_card_says_what_was_done(shipped):
     words = command.split()[3:]
     from physics_hybrid.evidence.bench import configuration
 
-    assert shipping.overrides(configuration(words)) == [w for w in words if not w.startswith("seed=")]  # the command is the recipe
+    # the command is the recipe
+    assert shipping.overrides(configuration(words)) == [
+        w for w in words if not w.startswith("seed=")
+    ]
 
 
 def test_many_sources_scale_with_their_current_and_a_second_electrode_is_subtracted(shipped, body):
@@ -90,17 +122,31 @@ def test_many_sources_scale_with_their_current_and_a_second_electrode_is_subtrac
     np.testing.assert_allclose(pair, phi[0] - phi[1] / 2, atol=1e-4 * np.abs(one).max())
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"sigma": np.ones((3, 24, 12, 12))}, r"\(D, H, W\), \(D, H, W, 3\) or \(D, H, W, 6\); got \(3, 24, 12, 12\)"),
-    ({"sigma": -np.ones((24, 12, 12))}, "must be >= 0"), ({"sigma": np.full((24, 12, 12), np.nan)}, "finite"),
-    ({"sigma": np.ones((24, 4, 12))}, "Fourier modes along H exceed what the grid"),
-    ({"sigma": np.ones((24, 12, 12, 6))}, "3 components of sigma"), ({"sigma": "limb"}, "numbers are expected"),
-    ({"spacing": [0.004, 0.004]}, "spacing must hold three"), ({"spacing": [0.0, 0.004, 0.004]}, "spacing must be positive"),
-    ({"source_point": [0.01, 0.01]}, "source_point must have shape"), ({"source_point": [1.0, 0.01, 0.01]}, "source_point 0: .*outside"),
-    ({"source_point": [0.1, 0.0001, 0.0001]}, "source_point 0.*lies in air"), ({"source_point": [np.nan, 0.0, 0.0]}, "not finite"),
-    ({"current": [1e-3, 1e-3]}, "for each of 1 sources"), ({"current": np.inf}, "finite number of amperes"), ({"return_point": [[0.1, 0.04, 0.04]]}, "return_point must have the shape"),
-    ({"sigma": "short"}, "does not reach the first and the last face"), ({"batch_size": 0}, "batch_size"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"sigma": np.ones((3, 24, 12, 12))},
+            r"\(D, H, W\), \(D, H, W, 3\) or \(D, H, W, 6\); got \(3, 24, 12, 12\)",
+        ),
+        ({"sigma": -np.ones((24, 12, 12))}, "must be >= 0"),
+        ({"sigma": np.full((24, 12, 12), np.nan)}, "finite"),
+        ({"sigma": np.ones((24, 4, 12))}, "Fourier modes along H exceed what the grid"),
+        ({"sigma": np.ones((24, 12, 12, 6))}, "3 components of sigma"),
+        ({"sigma": "limb"}, "numbers are expected"),
+        ({"spacing": [0.004, 0.004]}, "spacing must hold three"),
+        ({"spacing": [0.0, 0.004, 0.004]}, "spacing must be positive"),
+        ({"source_point": [0.01, 0.01]}, "source_point must have shape"),
+        ({"source_point": [1.0, 0.01, 0.01]}, "source_point 0: .*outside"),
+        ({"source_point": [0.1, 0.0001, 0.0001]}, "source_point 0.*lies in air"),
+        ({"source_point": [np.nan, 0.0, 0.0]}, "not finite"),
+        ({"current": [1e-3, 1e-3]}, "for each of 1 sources"),
+        ({"current": np.inf}, "finite number of amperes"),
+        ({"return_point": [[0.1, 0.04, 0.04]]}, "return_point must have the shape"),
+        ({"sigma": "short"}, "does not reach the first and the last face"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
 def test_wrong_input_is_explained(shipped, body, change, message):
     arguments = dict(zip(("sigma", "spacing", "source_point", "current"), body)) | change
     if isinstance(arguments["sigma"], str) and arguments["sigma"] == "short":
@@ -127,7 +173,9 @@ def test_the_shipped_model_gives_its_pinned_numbers():
     facts = json.loads((FOLDER / f"{NAME}.json").read_text())
     assert (FOLDER / f"{NAME}.mdlus").stat().st_size <= shipping.LARGEST
     assert facts["parameters"] <= 4e6
-    for now, then in zip(shipping.pinned(model, facts["pinned"]), facts["pinned"]["expected"], strict=True):
+    for now, then in zip(
+        shipping.pinned(model, facts["pinned"]), facts["pinned"]["expected"], strict=True
+    ):
         assert now["relative_l2"] == pytest.approx(then["relative_l2"], rel=1e-3)
         for here, there in zip(now["volts"], then["volts"], strict=True):
             assert here[:3] == there[:3]

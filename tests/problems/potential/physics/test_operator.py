@@ -1,4 +1,6 @@
-"""The operator, the subtraction and the solver, held to exact solutions and to conservation laws."""
+"""The operator, the subtraction and the solver, held to exact solutions and to conservation
+laws.
+"""
 
 import dataclasses
 
@@ -21,12 +23,20 @@ MUSCLE = [1.2275, 0.2455, 0.2455]
 
 
 def block(shape, spacing, sigma=MUSCLE, batch=1):
-    field = torch.tensor(sigma, dtype=torch.float64).view(1, -1, 1, 1, 1).expand(batch, -1, *shape).clone()
+    field = (
+        torch.tensor(sigma, dtype=torch.float64)
+        .view(1, -1, 1, 1, 1)
+        .expand(batch, -1, *shape)
+        .clone()
+    )
     return Conductor(field, torch.tensor([spacing] * batch, dtype=torch.float64))
 
 
 def source(*points, current=1e-3):
-    return PointSource(torch.tensor(points, dtype=torch.float64), torch.full((len(points),), current, dtype=torch.float64))
+    return PointSource(
+        torch.tensor(points, dtype=torch.float64),
+        torch.full((len(points),), current, dtype=torch.float64),
+    )
 
 
 def random_body(shape=(13, 10, 9), components=3, seed=0):
@@ -38,17 +48,25 @@ def random_body(shape=(13, 10, 9), components=3, seed=0):
     return Conductor(sigma, torch.tensor([[0.004, 0.002, 0.003]], dtype=torch.float64))
 
 
-BOX = {"lengths": (0.096, 0.048, 0.048), "interfaces": [0.012, 0.036], "source": (0.0445, 0.0225, 0.0205)}
+BOX = {
+    "lengths": (0.096, 0.048, 0.048),
+    "interfaces": [0.012, 0.036],
+    "source": (0.0445, 0.0225, 0.0205),
+}
 ISOTROPIC = np.array([[0.04] * 3, [0.2455] * 3, [0.02] * 3])
 FIBRES = np.array([[0.04] * 3, MUSCLE, [0.02] * 3])
 
 
 def box_error(h: float, layers: np.ndarray, singularity="subtraction") -> float:
-    """Relative L2 of finite volumes on the layered box, planes within 5.5 mm of the source left out (EXACT.md)."""
+    """Relative L2 of finite volumes on the layered box, planes within 5.5 mm of the source left out
+    (EXACT.md).
+    """
     shape = tuple(round(length / h) for length in BOX["lengths"])
     centres = [(np.arange(n) + 0.5) * h for n in shape]
     layer = np.searchsorted(BOX["interfaces"], centres[1])
-    sigma = torch.tensor(layers[layer].T, dtype=torch.float64).view(1, 3, 1, -1, 1).expand(1, 3, *shape)
+    sigma = (
+        torch.tensor(layers[layer].T, dtype=torch.float64).view(1, 3, 1, -1, 1).expand(1, 3, *shape)
+    )
     conductor = Conductor(sigma, torch.full((1, 3), h, dtype=torch.float64))
     phi = solve(conductor, source(BOX["source"]), 1e-10, singularity=singularity).phi[0].numpy()
     far = np.abs(centres[1] - BOX["source"][1]) > 0.0055
@@ -56,9 +74,13 @@ def box_error(h: float, layers: np.ndarray, singularity="subtraction") -> float:
     return float(np.linalg.norm(phi[:, far] - exact) / np.linalg.norm(exact))
 
 
-@pytest.mark.parametrize(("layers", "at_2_mm"), [(ISOTROPIC, 5e-4), (FIBRES, 2.5e-3)], ids=["isotropic", "5:1 fibres"])
+@pytest.mark.parametrize(
+    ("layers", "at_2_mm"), [(ISOTROPIC, 5e-4), (FIBRES, 2.5e-3)], ids=["isotropic", "5:1 fibres"]
+)
 def test_layered_box_second_order_and_small(layers, at_2_mm):
-    """5:1 fibres next to an isotropic layer cost a factor of 3 to 5: d^2 phi/dn^2 jumps at the interface, which no two-point flux sees."""
+    """5:1 fibres next to an isotropic layer cost a factor of 3 to 5: d^2 phi/dn^2 jumps at the
+    interface, which no two-point flux sees.
+    """
     steps = [0.004, 0.002, 0.001]
     errors = [box_error(h, layers) for h in steps]
     order = np.polyfit(np.log(steps), np.log(errors), 1)[0]
@@ -71,7 +93,9 @@ def test_subtraction_beats_the_nodal_delta():
 
 
 def test_layered_box_series_satisfies_its_equation():
-    """The oracle itself: div(sigma grad phi) = 0 off the source, and continuous normal current at an interface."""
+    """The oracle itself: div(sigma grad phi) = 0 off the source, and continuous normal current at
+    an interface.
+    """
     step, at = 1e-4, (0.020, 0.0400, 0.013)
     box = dict(sigma=FIBRES, **BOX)
     d, h, w = (np.array([c - step, c, c + step]) for c in at)
@@ -80,7 +104,12 @@ def test_layered_box_series_satisfies_its_equation():
     terms = np.array([s[0] * c for s, c in zip(second, [0.02] * 3)])
     assert abs(terms.sum()) < 1e-4 * np.abs(terms).max()
     edge, eps = 0.012, 1e-7
-    values = layered_box(np.array([0.02]), np.array([edge - 2 * eps, edge - eps, edge + eps, edge + 2 * eps]), np.array([0.02]), **box)[0, :, 0]
+    values = layered_box(
+        np.array([0.02]),
+        np.array([edge - 2 * eps, edge - eps, edge + eps, edge + 2 * eps]),
+        np.array([0.02]),
+        **box,
+    )[0, :, 0]
     below, above = 0.04 * (values[1] - values[0]), MUSCLE[1] * (values[3] - values[2])
     assert below == pytest.approx(above, rel=1e-3)
 
@@ -161,7 +190,9 @@ def test_a_source_on_an_island_in_air_has_no_solution_and_says_so():
 
 
 def test_independent_solver_agrees():
-    """The four samples of another generator and solver, where they lie beside the project: nodal delta, to its tolerance."""
+    """The four samples of another generator and solver, where they lie beside the project: nodal
+    delta, to its tolerance.
+    """
     import pathlib
 
     folder = pathlib.Path(__file__).resolve().parents[5] / "shared" / "samples"
@@ -173,7 +204,9 @@ def test_independent_solver_agrees():
     for address in find(folder):
         batch = collate([address.read()], 3)
         conductor = Conductor(batch.sigma.double(), batch.spacing.double())
-        nodal = solve(conductor, batch.point_source().to(torch.float64), 1e-10, singularity="nodal").phi
+        nodal = solve(
+            conductor, batch.point_source().to(torch.float64), 1e-10, singularity="nodal"
+        ).phi
         assert float((nodal - batch.u).norm() / batch.u.norm()) < 1e-6
         subtracted = solve(conductor, batch.point_source().to(torch.float64), 1e-10).phi
         far = batch.tissue & outside_sphere(batch.source_point, batch.shape, batch.spacing, 3)
@@ -192,7 +225,9 @@ def test_reciprocity():
 
 
 def test_face_currents_of_a_point_source_are_exact():
-    """Gauss: any voxel box round the source passes I, any other 0, for oblique source position and 5:1 anisotropy."""
+    """Gauss: any voxel box round the source passes I, any other 0, for oblique source position and
+    5:1 anisotropy.
+    """
     shape, spacing = (9, 8, 7), torch.tensor([[0.004, 0.002, 0.003]], dtype=torch.float64)
     sigma = torch.tensor([MUSCLE], dtype=torch.float64)
     point = source((0.0171, 0.0083, 0.0102))
@@ -204,16 +239,26 @@ def test_face_currents_of_a_point_source_are_exact():
     # and far away the mean over a face is -sigma dphi/dx at its centre
     eps = 1e-7
     centre = [(2 + 0.5) * 0.004 - 0.0171, (1 + 0.5) * 0.002 - 0.0083, 1 * 0.003 - 0.0102]
+
     def at(dw):
-        return potential([torch.tensor(c, dtype=torch.float64) for c in (*centre[:2], centre[2] + dw)], point.current, sigma)
+        return potential(
+            [torch.tensor(c, dtype=torch.float64) for c in (*centre[:2], centre[2] + dw)],
+            point.current,
+            sigma,
+        )
+
     slope = float((at(eps) - at(-eps)).squeeze() / (2 * eps))
     assert float(J[2][0, 2, 1, 1]) == pytest.approx(-sigma[0, 2].item() * slope, rel=0.03)
 
 
-@pytest.mark.parametrize("where", [(0.016, 0.0083, 0.0102), (0.016, 0.008, 0.0102), (0.016, 0.008, 0.009)])
+@pytest.mark.parametrize(
+    "where", [(0.016, 0.0083, 0.0102), (0.016, 0.008, 0.0102), (0.016, 0.008, 0.009)]
+)
 def test_face_currents_stay_conservative_for_a_source_on_a_face_edge_or_corner(where):
     spacing = torch.tensor([[0.004, 0.002, 0.003]], dtype=torch.float64)
-    J = face_current_density((9, 8, 7), spacing, source(where), torch.tensor([MUSCLE], dtype=torch.float64))
+    J = face_current_density(
+        (9, 8, 7), spacing, source(where), torch.tensor([MUSCLE], dtype=torch.float64)
+    )
     net = sum(torch.diff(j, dim=a + 1) / spacing[0, a] for a, j in enumerate(J)) * spacing.prod()
     assert float(net.sum()) == pytest.approx(1e-3, rel=1e-12)
     assert float(net[0, 4, 4, 3]) == pytest.approx(1e-3, rel=1e-12)
@@ -239,9 +284,13 @@ def test_truth_tends_to_the_closed_form_in_a_large_block():
         body = block((2 * n, n, n), (h,) * 3)
         point = source(((n + 0.5) * h, (n / 2 + 0.5) * h, (n / 2 + 0.5) * h))
         phi = solve(body, point, 1e-9).phi
-        near = ~outside_sphere(point.point, body.shape, body.spacing, 2.5) & outside_sphere(point.point, body.shape, body.spacing, 0.5)
+        near = ~outside_sphere(point.point, body.shape, body.spacing, 2.5) & outside_sphere(
+            point.point, body.shape, body.spacing, 0.5
+        )
         d = [torch.arange(m, dtype=torch.float64) for m in body.shape]
-        grid = [(g + 0.5) * h - c for g, c in zip(torch.meshgrid(*d, indexing="ij"), point.point[0])]
+        grid = [
+            (g + 0.5) * h - c for g, c in zip(torch.meshgrid(*d, indexing="ij"), point.point[0])
+        ]
         ratio = phi / potential([g[None] for g in grid], point.current, body.sigma[:, :, 0, 0, 0])
         worst.append(float((ratio[near] - 1).abs().max()))
     assert worst[2] < worst[1] < worst[0]
@@ -256,7 +305,11 @@ def test_closed_forms_agree_where_they_meet():
     scalar = potential(offsets, current, torch.tensor([[0.3]], dtype=torch.float64))
     r = sum(d**2 for d in offsets).sqrt()
     assert torch.allclose(scalar, 2e-3 / (4 * np.pi * 0.3 * r), rtol=1e-12)
-    assert torch.allclose(scalar, potential(offsets, current, torch.full((1, 3), 0.3, dtype=torch.float64)), rtol=1e-12)
+    assert torch.allclose(
+        scalar,
+        potential(offsets, current, torch.full((1, 3), 0.3, dtype=torch.float64)),
+        rtol=1e-12,
+    )
     diagonal = potential(offsets, current, torch.tensor([MUSCLE], dtype=torch.float64))
     tensor = potential(offsets, current, torch.tensor([[*MUSCLE, 0, 0, 0]], dtype=torch.float64))
     assert torch.allclose(diagonal, tensor, rtol=1e-12)
@@ -268,7 +321,10 @@ def test_closed_forms_agree_where_they_meet():
         ({"sigma": -torch.ones(1, 1, 4, 4, 4)}, "sigma must be >= 0"),
         ({"sigma": torch.full((1, 1, 4, 4, 4), float("nan"))}, "finite"),
         ({"sigma": torch.ones(1, 2, 4, 4, 4)}, "shape"),
-        ({"sigma": torch.tensor([0.0, 1.0, 1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 4, 4, 4)}, "conduct along D"),
+        (
+            {"sigma": torch.tensor([0.0, 1.0, 1.0]).view(1, 3, 1, 1, 1).expand(1, 3, 4, 4, 4)},
+            "conduct along D",
+        ),
         ({"spacing": torch.tensor([[0.0, 1, 1]])}, "spacing must be positive"),
         ({"spacing": torch.ones(2, 3)}, "spacing must have shape"),
         ({"ends": "zero_flux"}, "has no way out.* Choose: grounded: .*robin: .*sink: .*pair: "),
@@ -287,20 +343,33 @@ def test_source_in_air_or_outside_and_oblique_tensors_are_refused():
         solve(body, source((2.5, 2.5, 2.5)))
     with pytest.raises(ValueError, match="outside the outer faces"):
         solve(body, source((2.5, 2.5, 8.5)))
-    oblique = Conductor(torch.tensor([1.0, 1, 1, 0.3, 0, 0]).view(1, 6, 1, 1, 1).expand(1, 6, 4, 4, 4), torch.ones(1, 3))
+    oblique = Conductor(
+        torch.tensor([1.0, 1, 1, 0.3, 0, 0]).view(1, 6, 1, 1, 1).expand(1, 6, 4, 4, 4),
+        torch.ones(1, 3),
+    )
     with pytest.raises(ValueError, match="7-point"):
         FluxOperator.of(oblique)
 
 
 def test_the_solution_is_differentiable():
-    """By the source it is the solution for the weights (the operator is its own adjoint); by sigma it is what differences give."""
+    """By the source it is the solution for the weights (the operator is its own adjoint); by sigma
+    it is what differences give.
+    """
     body = random_body((8, 7, 6), seed=4)
     body.sigma[:, :, :, 3, 3] = 0.7  # joined from end to end
     body.sigma[:, :, 4, 3, 2] = 0.4
-    weights = torch.randn(1, 8, 7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * body.tissue
-    density = torch.rand(1, 8, 7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * body.tissue
+    weights = (
+        torch.randn(1, 8, 7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        * body.tissue
+    )
+    density = (
+        torch.rand(1, 8, 7, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        * body.tissue
+    )
+
     def measured(sigma, f):
         return (weights * solve(dataclasses.replace(body, sigma=sigma), f, 1e-11).phi).sum()
+
     density.requires_grad_(), (sigma := body.sigma.clone()).requires_grad_()
     by_sigma, by_density = torch.autograd.grad(measured(sigma, density), (sigma, density))
     adjoint = solve(body, weights, 1e-11).phi
@@ -308,5 +377,10 @@ def test_the_solution_is_differentiable():
     voxel = (0, 0, 4, 3, 2)
     step = 1e-4 * float(sigma[voxel].detach())
     with torch.no_grad():
-        up, down = (measured(sigma.index_put(tuple(torch.tensor([i]) for i in voxel), sigma[voxel] + s), density) for s in (step, -step))
+        up, down = (
+            measured(
+                sigma.index_put(tuple(torch.tensor([i]) for i in voxel), sigma[voxel] + s), density
+            )
+            for s in (step, -step)
+        )
     assert float(by_sigma[voxel]) == pytest.approx(float(up - down) / (2 * step), rel=1e-5)

@@ -82,9 +82,7 @@ def solve_elements(
     start = torch.where(operator.free, known.phi_inf, 0.0)
     rhs = -known.residual(operator, start)
 
-    correction, iterations = _corrections(
-        conductor, operator.free, rhs, tolerance, max_iterations
-    )
+    correction, iterations = _corrections(conductor, operator.free, rhs, tolerance, max_iterations)
     nodes = start + correction
     smallest = torch.finfo(torch.float64).tiny
     left, size = _norm(known.residual(operator, nodes)), _norm(rhs)

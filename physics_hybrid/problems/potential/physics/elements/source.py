@@ -69,9 +69,7 @@ class ElementSource:
             for another `singularity`.
         """
         if singularity not in ("subtraction", "nodal"):
-            raise ValueError(
-                f"singularity must be 'subtraction' or 'nodal'; got {singularity!r}"
-            )
+            raise ValueError(f"singularity must be 'subtraction' or 'nodal'; got {singularity!r}")
         source = source.to(operator.spacing.dtype)
         nodal_source(conductor, source)  # refuses what has no solution
         if singularity == "nodal":
@@ -99,9 +97,7 @@ class ElementSource:
         r = operator.stiffness(nodes - self.phi_inf) + operator.exchange(nodes) - self.load
         return torch.where(operator.free, r, 0.0)
 
-    def at_centres(
-        self, nodes: Float[Tensor, "K nD nH nW"]
-    ) -> Float[Tensor, "K nD-1 nH-1 nW-1"]:
+    def at_centres(self, nodes: Float[Tensor, "K nD nH nW"]) -> Float[Tensor, "K nD-1 nH-1 nW-1"]:
         """Values at voxel centres, volts.
 
         The mean of phi - phi_inf over the eight nodes, plus phi_inf there.

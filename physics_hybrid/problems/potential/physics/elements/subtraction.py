@@ -64,9 +64,7 @@ class _ClosedForm:
     inverse: Tensor
 
     @classmethod
-    def of(
-        cls, operator: ElementOperator, source: PointSource, sigma_inf: Tensor
-    ) -> "_ClosedForm":
+    def of(cls, operator: ElementOperator, source: PointSource, sigma_inf: Tensor) -> "_ClosedForm":
         spacing = operator.spacing.expand(len(source.point), 3)
         sigma = F.pad(operator.sigma, (1,) * 6)
         faces = []
@@ -158,9 +156,7 @@ class _Neighbours:
     @property
     def where(self) -> tuple[Tensor, ...]:
         """The index of every voxel along each axis, three (K, n, n, n)."""
-        return tuple(
-            along(i, axis).expand_as(self.inside) for axis, i in enumerate(self.index)
-        )
+        return tuple(along(i, axis).expand_as(self.inside) for axis, i in enumerate(self.index))
 
 
 def _far_load(closed: _ClosedForm, near: _Neighbours) -> Tensor:
