@@ -1,16 +1,28 @@
-"""Neural operators that learn corrections to physics. `load_pretrained()` gives the one that is
-shipped; importing this package imports nothing heavy.
+"""Neural operators that learn corrections to physics.
+
+`load_pretrained()` gives the operator that is shipped. Importing this package imports nothing heavy.
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-#: `physics_hybrid.potential...`, `python -m physics_hybrid benchmark` and the like, for one
-#: release.
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from physics_hybrid.problems.potential.predictor import Predictor
+
+__all__ = ["load_pretrained"]
+
+#: `python -m physics_hybrid.benchmark` and other names of before, for one release.
 __path__.append(str(Path(__file__).parent / "old_names"))
 
 
-def load_pretrained(device="cpu", folder=None):
-    """The shipped operator, ready to predict: a `potential.predictor.Predictor`.
+def load_pretrained(
+    device: str | torch.device = "cpu", folder: str | Path | None = None
+) -> Predictor:
+    """The shipped operator, ready to predict: arrays in, volts out.
 
     Parameters
     ----------
@@ -19,10 +31,30 @@ def load_pretrained(device="cpu", folder=None):
     folder : path or None
         What `python -m physics_hybrid ship` wrote; None: the model inside this package.
 
+    Returns
+    -------
+    Predictor
+        `predict(sigma, spacing, source_point, current)`: S/m (D, H, W[, 3 or 6]), m (3,), m (3,) or
+        (K, 3), A -> phi in V, (D, H, W) or (K, D, H, W).
+
     Raises
     ------
     FileNotFoundError
         No model is shipped there.
+
+    Source
+    ------
+    Weights, data, recipe and limits are in its model card, `Predictor.card`.
+
+    Examples
+    --------
+    In this version none is shipped: a run of your own becomes one.
+
+    >>> import physics_hybrid
+    >>> # python -m physics_hybrid ship runs/NAME --output mine
+    >>> physics_hybrid.load_pretrained(folder="mine")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    FileNotFoundError: mine/limb.mdlus does not exist: no model is shipped there; ...
     """
     from physics_hybrid.problems.potential.predictor import Predictor
 

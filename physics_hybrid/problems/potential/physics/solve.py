@@ -56,6 +56,30 @@ def solve(
     ValueError
         Source in air or outside; a limb that does not reach its ends; a pair without its second
         electrode.
+
+    Source
+    ------
+    Subtraction: Wolters et al., SIAM J. Sci. Comput. 30 (2007) 24, for dipoles; here by the flux
+    of the closed form through every voxel face (`subtraction.py`).
+
+    Examples
+    --------
+    A block of fat, grounded at both ends; 1 mA in its middle. A voxel from the electrode the
+    potential is that of an infinite medium, I / (4 pi sigma r), less what the ends take away.
+
+    >>> import math, torch
+    >>> from physics_hybrid.problems.potential.physics.conductor import Conductor
+    >>> from physics_hybrid.problems.potential.physics.electrodes import PointSource
+    >>> sigma = torch.full((1, 1, 24, 24, 24), 0.05, dtype=torch.float64)       # S/m
+    >>> spacing = torch.full((1, 3), 0.004, dtype=torch.float64)                # m
+    >>> point = torch.full((1, 3), 12.5 * 0.004, dtype=torch.float64)           # m
+    >>> current = torch.tensor([1e-3], dtype=torch.float64)                     # A
+    >>> phi = solve(Conductor(sigma, spacing), PointSource(point, current)).phi # V
+    >>> tuple(phi.shape)
+    (1, 24, 24, 24)
+    >>> ratio = float(phi[0, 12, 13, 12]) / (1e-3 / (4 * math.pi * 0.05 * 0.004))
+    >>> 0.9 < ratio < 1.0
+    True
     """
     if singularity not in ("subtraction", "nodal"):
         raise ValueError(f"singularity must be 'subtraction' or 'nodal'; got {singularity!r}")

@@ -1,0 +1,54 @@
+"""Examples in docstrings run, and the user's door has one on every function."""
+
+import doctest
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import physics_hybrid
+from tests.conftest import ROOT
+
+
+def with_examples() -> list[str]:
+    """Modules that show how they are used."""
+    found = []
+    for path in sorted(Path(ROOT / "physics_hybrid").rglob("*.py")):
+        if "\n    >>> " in path.read_text():
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found.append(name.removesuffix(".__init__"))
+    return found
+
+
+def door() -> dict[str, object]:
+    """What a user meets who never trains, by name."""
+    from physics_hybrid.problems.potential.predictor import Predictor
+
+    functions = {name: getattr(physics_hybrid, name) for name in physics_hybrid.__all__}
+    methods = {"Predictor": Predictor, "load": Predictor.load, "predict": Predictor.predict}
+    return functions | methods
+
+
+@pytest.mark.parametrize("name", with_examples())
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", ["load_pretrained", "Predictor", "load", "predict"])
+def test_the_door_says_shapes_units_errors_and_source_and_shows_an_example(name):
+    text = inspect.getdoc(door()[name])
+    for part in ("Raises\n------", "Source\n------", "Examples\n--------", ">>> "):
+        assert part in text, part
+
+
+def test_nothing_at_the_door_is_left_out():
+    own = {
+        n
+        for n, f in vars(physics_hybrid).items()
+        if inspect.isfunction(f) and f.__module__ == "physics_hybrid"
+    }
+    assert own == set(physics_hybrid.__all__) <= set(door())
