@@ -29,10 +29,41 @@ Array = np.ndarray | Tensor
 class Predictor:
     """phi of point electrodes in a voxelised body, by a trained network.
 
+    phi = phi_a (1 + NN(sigma, source, coordinates, spacing))                                 [V]
+
     network : HybridWrapper
     ends : how the current leaves, as in training.
-    coordinates : see `problem.coordinates`.
+    coordinates : channels that the network sees, cell or node (`surrogate.coordinates`).
     about : what the model was shipped with (limb.json). card : its model card, Markdown.
+
+    Raises
+    ------
+    ValueError
+        From `predict`: input that is no body, or that the network cannot take.
+
+    Source
+    ------
+    phi_a: Plonsey and Barr, Bioelectricity, 3rd ed. 2007, eq. 2.19. NN: a Fourier neural operator
+    (Li et al., ICLR 2021), or a U-Net; its model card says which.
+
+    Examples
+    --------
+    Before it is trained a network is its baseline: here, the closed form of an infinite medium.
+
+    >>> from physics_hybrid.models.fno import ResidualFNO
+    >>> from physics_hybrid.problems.potential.baseline import PointSourceBaseline
+    >>> from physics_hybrid.problems.potential.geometry import GeometryEncoder
+    >>> from physics_hybrid.problems.potential.hybrid import HybridWrapper, feature_channels
+    >>> backbone = ResidualFNO(feature_channels(3, 4), 1, width=4, depth=1, modes=[2, 2, 2])
+    >>> network = HybridWrapper(backbone, GeometryEncoder(4, 4, 1, 1), PointSourceBaseline())
+    >>> sigma = np.full((16, 8, 8), 0.2455)                                               # S/m
+    >>> model = Predictor(network)
+    >>> phi = model.predict(sigma, [0.004] * 3, [0.032, 0.016, 0.016], 1e-3)              # m, m, A
+    >>> phi.shape
+    (16, 8, 8)
+    >>> distance = np.linalg.norm(np.array([8.5, 4.5, 6.5]) * 0.004 - [0.032, 0.016, 0.016])
+    >>> bool(np.isclose(phi[8, 4, 6], 1e-3 / (4 * np.pi * 0.2455 * distance), rtol=2e-3))
+    True
     """
 
     def __init__(
@@ -55,8 +86,25 @@ class Predictor:
     def load(
         cls, folder: Path | str | None = None, device: torch.device | str = "cpu"
     ) -> Predictor:
-        """What `python -m physics_hybrid ship` wrote into `folder` (None: into the package).
-        FileNotFoundError where there is nothing.
+        """A model that was shipped.
+
+        folder : what `python -m physics_hybrid ship` wrote; None: the one inside the package.
+        device : where it runs.
+
+        Raises
+        ------
+        FileNotFoundError
+            No model is shipped there.
+
+        Source
+        ------
+        Weights and metrics are those of the run that its model card names.
+
+        Examples
+        --------
+        >>> Predictor.load("mine")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        FileNotFoundError: mine/limb.mdlus does not exist: no model is shipped there; ...
         """
         from physics_hybrid.models.model_files import load_model
 
@@ -124,6 +172,28 @@ class Predictor:
             A wrong shape; values that are not finite; a grid too small for the network; a source in
             air or outside; tissue that does not reach both cut faces, for a model that lets the
             current out there.
+
+        Source
+        ------
+        Superposition: many electrodes are the sum of single ones, and a pair the difference of two
+        (Malmivuo and Plonsey, Bioelectromagnetism, 1995, ch. 11).
+
+        Examples
+        --------
+        phi is proportional to the current; two sources come back as two potentials.
+
+        >>> from physics_hybrid.models.fno import ResidualFNO
+        >>> from physics_hybrid.problems.potential.baseline import PointSourceBaseline
+        >>> from physics_hybrid.problems.potential.geometry import GeometryEncoder
+        >>> from physics_hybrid.problems.potential.hybrid import HybridWrapper, feature_channels
+        >>> backbone = ResidualFNO(feature_channels(3, 4), 1, width=4, depth=1, modes=[2, 2, 2])
+        >>> network = HybridWrapper(backbone, GeometryEncoder(4, 4, 1, 1), PointSourceBaseline())
+        >>> sigma, points = np.full((16, 8, 8), 0.2455), [[0.034, 0.018, 0.018]] * 2
+        >>> phi = Predictor(network).predict(sigma, [0.004] * 3, points, [1e-3, 2e-3])
+        >>> phi.shape
+        (2, 16, 8, 8)
+        >>> bool(np.allclose(phi[1], 2 * phi[0]))
+        True
         """
         given = sigma
         sigma, spacing, points, current = (
