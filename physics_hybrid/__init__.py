@@ -1,6 +1,7 @@
 """Neural operators that learn corrections to physics.
 
-`load_pretrained()` gives the operator that is shipped. Importing this package imports nothing heavy.
+`load_pretrained()` gives the operator that is shipped. Importing this package imports nothing
+heavy.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,48 @@ class UsageError(ValueError):
     """Something on the command line is wrong; the message says what to type instead."""
 
 
-def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+#: What a value may be where the default is of a type, and how a person calls it.
+ACCEPTED: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    list: ((list, str), "a list"),
+    dict: ((dict,), "a group of keys"),
+    str: ((str, int, float, list), "a word"),
+}
+
+#: Flags of Hydra that show something, or choose another configuration than ours.
+FLAGS_OF_HYDRA = {
+    "--config-name",
+    "-cn",
+    "--config-path",
+    "-cp",
+    "--config-dir",
+    "-cd",
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--version",
+    "--info",
+    "-c",
+    "--cfg",
+    "--shell-completion",
+    "-sc",
+}
+
+
+def _keys(node: Any, prefix: str = "") -> dict[str, Any]:
+    """`group.key: default` for all keys of a configuration, groups included."""
+    keys: dict[str, Any] = {}
     if isinstance(node, dict):
-        return {
-            k: v
-            for key, value in node.items()
-            for k, v in {f"{prefix}{key}": value, **_leaves(value, f"{prefix}{key}.")}.items()
-        }
-    return {}
+        for key, value in node.items():
+            keys[f"{prefix}{key}"] = value
+            keys |= _keys(value, f"{prefix}{key}.")
+    return keys
 
 
 def check_overrides(folder: Path, name: str, arguments: list[str]) -> None:
-    """Compose the configuration once ahead of Hydra, so that a wrong key, group or type gets an
-    answer a person can use.
+    """Compose the configuration once ahead of Hydra: what is wrong gets an answer one can use.
 
     Raises
     ------
@@ -49,12 +79,34 @@ def check_overrides(folder: Path, name: str, arguments: list[str]) -> None:
         than the default.
     """
     from hydra import compose, initialize_config_dir
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    words = [a for a in arguments if not a.startswith("-")]
+    overrides = _parsed([a for a in arguments if not a.startswith("-")])
+    groups = _groups(folder)
+    choices = [o.input_line for o in overrides if o.key_or_group in groups]
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
+            config = compose(name, overrides=choices)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(str(error)) from error
+    known = _keys(OmegaConf.to_container(config, resolve=False))
+    for override in overrides:
+        key = override.key_or_group
+        if override.input_line in choices or _is_free(override):
+            continue
+        if key not in known:
+            raise UsageError(_unknown(key, [*known], groups))
+        if not override.is_sweep_override():
+            _check_type(key, _default(key, known[key], config), override.value())
+
+
+def _parsed(words: list[str]) -> list[Any]:
+    """Hydra's overrides of key=value words."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
     wrong = [w for w in words if "=" not in w and not w.startswith("~")]
     if wrong:
         raise UsageError(
@@ -62,109 +114,71 @@ def check_overrides(folder: Path, name: str, arguments: list[str]) -> None:
             " --help lists the keys)"
         )
     try:
-        overrides = OverridesParser.create().parse_overrides(words)
+        overrides: list[Any] = OverridesParser.create().parse_overrides(words)
     except HydraException as error:
         raise UsageError(
             f"{error}. A value with brackets, commas or '=' that is one word, such as a path, needs"
             " quotes that the shell leaves: \"key='value'\""
         ) from error
-    groups = sorted(
-        str(p.relative_to(folder))
-        for p in folder.rglob("*")
-        if p.is_dir() and "hydra" not in p.parts
-    )
-    is_group = {o.input_line: o.key_or_group in groups for o in overrides}
-    try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
-            config = compose(
-                name, overrides=[o.input_line for o in overrides if is_group[o.input_line]]
-            )
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(str(error)) from error
-    known = _leaves(OmegaConf.to_container(config, resolve=False))
-    for o in overrides:
-        key = o.key_or_group
-        if (
-            is_group[o.input_line]
-            or key.startswith("hydra")
-            or o.is_add()
-            or o.is_force_add()
-            or o.is_delete()
-        ):
-            continue
-        if key not in known:
-            near = difflib.get_close_matches(key, [*known, *groups], n=2, cutoff=0.6)
-            tail = [k for k in known if k.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-            near = list(dict.fromkeys([*tail, *near]))[:3]
-            raise UsageError(
-                f"there is no key {key!r}"
-                + (f"; did you mean {' or '.join(near)}?" if near else "")
-                + f" (python {Path(sys.argv[0]).name} --help)"
-            )
-        if not o.is_sweep_override():
-            default = known[key]
-            if isinstance(default, str) and "${" in default:
-                # a value of its own kind, such as the time
-                with contextlib.suppress(OmegaConfBaseException):
-                    default = OmegaConf.select(config, key)
-            _check_type(key, default, o.value())
+    return overrides
+
+
+def _groups(folder: Path) -> list[str]:
+    """The groups of a configuration: its folders, Hydra's own left out."""
+    folders = (p for p in folder.rglob("*") if p.is_dir() and "hydra" not in p.parts)
+    return sorted(str(p.relative_to(folder)) for p in folders)
+
+
+def _is_free(override: Any) -> bool:
+    """Whether an override may name what the configuration does not have."""
+    added = override.is_add() or override.is_force_add()
+    return bool(added or override.is_delete() or override.key_or_group.startswith("hydra"))
+
+
+def _unknown(key: str, known: list[str], groups: list[str]) -> str:
+    """What to say of a key that is not there: those of the same last name, then those like it."""
+    last = key.rsplit(".", 1)[-1]
+    same = [k for k in known if k.rsplit(".", 1)[-1] == last]
+    like = difflib.get_close_matches(key, [*known, *groups], n=2, cutoff=0.6)
+    near = list(dict.fromkeys([*same, *like]))[:3]
+    question = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"there is no key {key!r}{question} (python {Path(sys.argv[0]).name} --help)"
+
+
+def _default(key: str, written: Any, config: Any) -> Any:
+    """The default of a key: a reference is followed where it can be, such as to the run's name."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if _is_reference(written):
+        # a value of its own kind, such as the time
+        with contextlib.suppress(OmegaConfBaseException):
+            return OmegaConf.select(config, key)
+    return written
+
+
+def _is_reference(default: Any) -> bool:
+    return isinstance(default, str) and "${" in default
 
 
 def _check_type(key: str, default: Any, value: Any) -> None:
-    if (
-        default is None
-        or value is None
-        or isinstance(default, str)
-        and ("${" in default or default == "???")
-    ):
+    """Raise UsageError where a value is of another type than the default; null is of any."""
+    if default is None or value is None or default == "???" or _is_reference(default):
         return
-    accepted = {
-        bool: (bool,),
-        int: (int,),
-        float: (int, float),
-        list: (list, str),
-        dict: (dict,),
-        str: (str, int, float, list),
-    }
-    for kind, types in accepted.items():
-        if type(default) is kind:
-            names = {
-                bool: "true or false",
-                int: "a whole number",
-                float: "a number",
-                list: "a list",
-                dict: "a group of keys",
-                str: "a word",
-            }
-            if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
-                raise UsageError(
-                    f"{key}={value}: {names[kind]} is expected here (the default is {default})"
-                )
-            return
+    if type(default) not in ACCEPTED:
+        return
+    types, name = ACCEPTED[type(default)]
+    a_truth_for_a_number = isinstance(value, bool) and not isinstance(default, bool)
+    if not isinstance(value, types) or a_truth_for_a_number:
+        raise UsageError(f"{key}={value}: {name} is expected here (the default is {default})")
 
 
-def run(main, folder: Path, name: str) -> None:
+def run(main: Callable[[], object], folder: Path, name: str) -> None:
     """Check the command line, then hand over to a `hydra.main` function."""
     arguments = sys.argv[1:]
     try:
         flags = {a.split("=")[0] for a in arguments if a.startswith("-")}
-        if not flags & {
-            "--config-name",
-            "-cn",
-            "--config-path",
-            "-cp",
-            "--config-dir",
-            "-cd",
-            "--help",
-            "-h",
-            "--hydra-help",
-            "--version",
-            "--info",
-            "-c",
-            "--cfg",
-            "--shell-completion",
-            "-sc",
-        }:
+        if not flags & FLAGS_OF_HYDRA:
             check_overrides(folder, name, arguments)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -173,8 +187,9 @@ def run(main, folder: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def readable_errors():
-    """Errors that concern the user's input, files or machine become one line;
+def readable_errors() -> Iterator[None]:
+    """Errors that concern the user's input, files or machine become one line.
+
     PHYSICS_HYBRID_TRACEBACK=1 shows where they arose.
     """
     from hydra.errors import HydraException

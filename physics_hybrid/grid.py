@@ -17,6 +17,12 @@ def name_of(grid: tuple[int, ...]) -> str:
     return "x".join(map(str, grid))
 
 
+def grid_of(field: Tensor) -> Grid:
+    """The grid that a field lives on: its last three sizes."""
+    D, H, W = field.shape[-3:]
+    return D, H, W
+
+
 def is_grid(value: object) -> bool:
     """Whether a value is three whole sizes of at least 2, as a list or a tuple."""
     if not isinstance(value, (list, tuple)) or len(value) != 3:

@@ -17,8 +17,10 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch exports it unsaid
 
 from physics_hybrid.cluster.signals import Requeue
 
@@ -26,12 +28,28 @@ LOST_RANK_EXIT_CODE = 86
 
 
 def of_a_collective(error: BaseException | None) -> bool:
-    """Whether an error says that ranks did not come together, rather than what is wrong on this
-    one: gloo's have no class of their own.
+    """Whether an error says that ranks did not come together, not what is wrong on this one.
+
+    gloo's have no class of their own.
     """
-    return isinstance(error, RuntimeError) and (
-        isinstance(error, dist.DistError) or "gloo" in str(error)
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
     )
+
+
+def _store(host: str, port: int, patience: float, *, is_master: bool) -> Any:
+    return TCPStore(
+        host,
+        port,
+        is_master=is_master,
+        wait_for_workers=False,
+        timeout=timedelta(seconds=patience),
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """Why a rank leaves, as the others read it."""
+    return str(error) if isinstance(error, Requeue) else f"{type(error).__name__}: {error}"
 
 
 class Heartbeat:
@@ -50,29 +68,15 @@ class Heartbeat:
         self.before_leaving: list[Callable[[], None]] = []
         if world_size == 1:
             return
-        name = socket.gethostname()
-        port: list = [None]
+        port: list[Any] = [None]
         if rank == 0:
-            self.store = dist.TCPStore(
-                "0.0.0.0",
-                0,
-                is_master=True,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=patience),
-            )
+            self.store = _store("0.0.0.0", 0, patience, is_master=True)
             port[0] = self.store.port
         dist.broadcast_object_list(port, src=0)
         if rank != 0:
-            self.store = dist.TCPStore(
-                master,
-                port[0],
-                is_master=False,
-                wait_for_workers=False,
-                timeout=timedelta(seconds=patience),
-            )
-        hosts: list = [None] * world_size
-        dist.all_gather_object(hosts, name)
-        self.hosts = hosts
+            self.store = _store(master, port[0], patience, is_master=False)
+        self.hosts = [""] * world_size
+        dist.all_gather_object(self.hosts, socket.gethostname())
         self.answered = time.monotonic()
         self.heard = {r: self.answered for r in range(world_size) if r != rank}
         self.threads = [
@@ -86,35 +90,33 @@ class Heartbeat:
                 thread.start()
         return self
 
-    def __exit__(self, kind, error, _) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if self.world_size == 1:
             return
-        if of_a_collective(error):
+        if error is not None and of_a_collective(error):
             self.blame(error)
         self.stop.set()
         for thread in self.threads:
             thread.join(timeout=self.patience)
-        failed = kind is not None and not (isinstance(error, Requeue) and error.agreed)
-        try:
-            if failed:
-                self._tell(
-                    str(error) if isinstance(error, Requeue) else f"{kind.__name__}: {error}"
-                )
-            else:
+        wait = self.patience
+        with contextlib.suppress(RuntimeError):  # the store's process has left before us
+            if error is None or (isinstance(error, Requeue) and error.agreed):
                 self.store.set(f"done/{self.rank}", "1")
-            # the store lives in this process: stay until the others have read it
+            else:
+                wait = 3 * self.interval
+                self._tell(_reason(error))
             if self.rank == 0:
-                deadline = time.monotonic() + (3 * self.interval if failed else self.patience)
+                self._wait_for_the_others(wait)
 
-                def gone(r):
-                    return self.store.check([f"done/{r}"]) or self.store.check([f"failed/{r}"])
+    def _wait_for_the_others(self, seconds: float) -> None:
+        """The store lives in this process: stay until the others have read it and left."""
+        deadline = time.monotonic() + seconds
+        others = range(1, self.world_size)
+        while time.monotonic() < deadline and not all(map(self._has_left, others)):
+            time.sleep(self.interval / 4)
 
-                while time.monotonic() < deadline and not all(
-                    gone(r) for r in range(1, self.world_size)
-                ):
-                    time.sleep(self.interval / 4)
-        except RuntimeError:
-            pass  # the store's process has left before us
+    def _has_left(self, rank: int) -> bool:
+        return bool(self.store.check([f"done/{rank}"]) or self.store.check([f"failed/{rank}"]))
 
     def blame(self, error: BaseException) -> None:
         """A collective failed: give the watch time to find out who is gone, and leave."""
@@ -142,9 +144,7 @@ class Heartbeat:
             flush=True,
         )
         sys.stdout.flush()
-        cleaning = threading.Thread(
-            target=lambda: [undo() for undo in self.before_leaving], daemon=True
-        )
+        cleaning = threading.Thread(target=self._clean, daemon=True)
         cleaning.start()
         cleaning.join(self.patience)  # a disk that hangs must not keep us
         if self.rank == 0:
@@ -152,31 +152,39 @@ class Heartbeat:
             time.sleep(1.5 * self.interval)
         os._exit(LOST_RANK_EXIT_CODE)  # no clean-up: the main thread may hang in a collective
 
+    def _clean(self) -> None:
+        for undo in self.before_leaving:
+            undo()
+
     def _beat(self) -> None:
-        """Tell the store that this rank lives, and what it says of the others. Hangs where the
-        store's process is frozen.
+        """Tell the store that this rank lives, and hear what it says of the others.
+
+        Hangs where the store's process is frozen.
         """
-        beat, last = 0, dict.fromkeys(self.heard)
+        beat = 0
+        last: dict[int, bytes | None] = dict.fromkeys(self.heard)
         while not self.stop.wait(self.interval):
             beat += 1
             try:
                 self.store.set(f"beat/{self.rank}", str(beat))
-                for r in list(last):
-                    if self.store.check([f"done/{r}"]):
-                        del last[r], self.heard[r]
-                    elif self.store.check([f"failed/{r}"]):
-                        self.lost = (
-                            f"rank {r} on {self.hosts[r]} failed:"
-                            f" {self.store.get(f'failed/{r}').decode()}"
-                        )
-                    elif self.store.check([f"beat/{r}"]):
-                        now = self.store.get(f"beat/{r}")
-                        if now != last[r]:
-                            last[r], self.heard[r] = now, time.monotonic()
+                for rank in list(last):
+                    self._listen(rank, last)
                 self.answered = time.monotonic()
             except RuntimeError:
                 if not self.stop.is_set():
                     self.lost = f"rank 0 on {self.hosts[0]} is gone: its store does not answer"
+
+    def _listen(self, rank: int, last: dict[int, bytes | None]) -> None:
+        """What the store says of another rank; `last`: the last beat of each."""
+        if self.store.check([f"done/{rank}"]):
+            del last[rank], self.heard[rank]
+        elif self.store.check([f"failed/{rank}"]):
+            why = self.store.get(f"failed/{rank}").decode()
+            self.lost = f"rank {rank} on {self.hosts[rank]} failed: {why}"
+        elif self.store.check([f"beat/{rank}"]):
+            now = self.store.get(f"beat/{rank}")
+            if now != last[rank]:
+                last[rank], self.heard[rank] = now, time.monotonic()
 
     def _watch(self) -> None:
         """Leave when a rank has been silent for too long; the store's silence is that of rank 0."""

@@ -1,5 +1,6 @@
-"""Which machine this is: joins the processes that `layout.detect` found, through PhysicsNeMo's
-DistributedManager, and chooses a device.
+"""Which machine this is: joins the processes that `processes.detect` found, and chooses a device.
+
+They meet through PhysicsNeMo's DistributedManager.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import socket
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -43,11 +45,9 @@ class Machine:
 
     def __str__(self) -> str:
         threads = torch.get_num_threads()
-        name = (
-            torch.cuda.get_device_name(self.device)
-            if self.device.type == "cuda"
-            else f"{threads} {plural('thread', threads)}"
-        )
+        name = f"{threads} {plural('thread', threads)}"
+        if self.device.type == "cuda":
+            name = torch.cuda.get_device_name(self.device)
         return (
             f"rank {self.rank} of {self.world_size} on {self.nodes} {plural('node', self.nodes)},"
             f" {self.device} ({name}), {self.backend or 'no process group'}, detected:"
@@ -87,6 +87,48 @@ def initialize(device: str = "auto") -> Machine:
         all of them joined.
     """
     global _joined
+    available = _available(device)
+
+    from physicsnemo.distributed import DistributedManager
+
+    again = DistributedManager.is_initialized()
+    layout = _joined if again and _joined else detect(os.environ)
+    several = layout.world_size > 1
+    chosen = device
+    if device == "auto":
+        chosen = _best(available, several)
+    if several and chosen == "mps":
+        raise RuntimeError(
+            f"training.device=mps runs in one process and {layout.world_size} were launched; use"
+            " training.device=cpu"
+        )
+    backend = _backend(chosen) if several else None
+    index = _device_index(layout, chosen)
+    if not again:
+        _share_threads(layout)
+        if backend is not None:
+            _join(layout, chosen, backend, index)
+        else:
+            _stay_alone()
+        _joined = layout
+        if layout.note and layout.rank == 0:
+            print(f"WARNING: {layout.note}", file=sys.stderr, flush=True)
+    _check_all_joined(layout)
+    where = torch.device("cuda", index) if chosen == "cuda" else torch.device(chosen)
+    return Machine(
+        rank=layout.rank,
+        world_size=layout.world_size,
+        device=where,
+        local_rank=layout.local_rank,
+        nodes=layout.nodes,
+        method=layout.method,
+        backend=backend,
+        local_size=layout.local_size,
+    )
+
+
+def _available(device: str) -> dict[str, bool]:
+    """Which kinds of device are here. Raises RuntimeError where `device` is not among them."""
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise RuntimeError(f"training.device must be auto, cpu, cuda or mps; got {device!r}")
     available = {
@@ -99,64 +141,36 @@ def initialize(device: str = "auto") -> Machine:
             f"training.device={device} was asked for, and this machine has none; use"
             " training.device=auto"
         )
+    return available
 
+
+def _best(available: dict[str, bool], several: bool) -> str:
+    """What training.device=auto stands for: Apple's MPS has no process groups."""
+    if available["cuda"]:
+        return "cuda"
+    if available["mps"] and not several:
+        return "mps"
+    return "cpu"
+
+
+def _backend(chosen: str) -> str:
+    nccl = chosen == "cuda" and torch.distributed.is_nccl_available()
+    return "nccl" if nccl else "gloo"
+
+
+def _check_all_joined(layout: Layout) -> None:
+    """Raise RuntimeError where DistributedManager has made something else of this process."""
     from physicsnemo.distributed import DistributedManager
 
-    again = DistributedManager.is_initialized()
-    layout = _joined if again and _joined else detect(os.environ)
-    several = layout.world_size > 1
-    chosen = (
-        device
-        if device != "auto"
-        else next(
-            k for k in ("cuda", "mps", "cpu") if available[k] and not (k == "mps" and several)
-        )
-    )
-    if several and chosen == "mps":
-        raise RuntimeError(
-            f"training.device=mps runs in one process and {layout.world_size} were launched; use"
-            " training.device=cpu"
-        )
-    backend = (
-        None
-        if not several
-        else "nccl"
-        if chosen == "cuda" and torch.distributed.is_nccl_available()
-        else "gloo"
-    )
-    index = _device_index(layout, chosen)
-    if not again:
-        _share_threads(layout)
-        if several:
-            _join(layout, chosen, backend, index)
-        else:
-            _stay_alone()
-        _joined = layout
-        if layout.note and layout.rank == 0:
-            print(f"WARNING: {layout.note}", file=sys.stderr, flush=True)
     manager = DistributedManager()
     members = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    if (manager.rank, manager.world_size, members) != (
-        layout.rank,
-        layout.world_size,
-        layout.world_size,
-    ):
+    wanted = (layout.rank, layout.world_size, layout.world_size)
+    if (manager.rank, manager.world_size, members) != wanted:
         raise RuntimeError(
             f"this is rank {layout.rank} of {layout.world_size} ({layout.method}), and"
             f" DistributedManager made it {manager.rank} of {manager.world_size} in a group of"
             f" {members}: not all processes would train together"
         )
-    where = torch.device("cuda", index) if chosen == "cuda" else torch.device(chosen)
-    return Machine(
-        layout.rank,
-        layout.world_size,
-        where,
-        layout.local_rank,
-        layout.nodes,
-        layout.method,
-        backend,
-        layout.local_size,
-    )
 
 
 def agreed(value: Any) -> Any:
@@ -177,17 +191,15 @@ def finalize() -> None:
 
 
 def _device_index(layout: Layout, chosen: str) -> int:
-    """The GPU of this process among those it can see; where it computes on the CPU, one that
-    DistributedManager accepts.
+    """The GPU of this process among those it can see.
+
+    Where it computes on the CPU, one that DistributedManager accepts.
     """
     count = torch.cuda.device_count()
     if chosen != "cuda":
         return layout.local_rank % count if count else layout.local_rank
-    if (
-        count == 1
-        and layout.local_size > 1
-        and "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ",")
-    ):
+    one_visible = "," not in os.environ.get("CUDA_VISIBLE_DEVICES", ",")
+    if count == 1 and layout.local_size > 1 and one_visible:
         return 0  # the launcher gave each process a GPU of its own, which each sees as the first
     if layout.local_rank >= count:
         raise RuntimeError(
@@ -202,8 +214,9 @@ def _cores() -> int:
 
 
 def _share_threads(layout: Layout) -> None:
-    """Ranks of one node share its cores: each would start a thread on every one of them, and they
-    would wait for each other.
+    """Ranks of one node share its cores.
+
+    Each would start a thread on every one of them, and they would wait for each other.
     """
     if layout.local_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), max(1, _cores() // layout.local_size)))
@@ -238,7 +251,7 @@ def _join(layout: Layout, chosen: str, backend: str, index: int) -> None:
 
 
 @contextlib.contextmanager
-def _corrected_process_group(backend: str, chosen: str):
+def _corrected_process_group(backend: str, chosen: str) -> Iterator[None]:
     """What DistributedManager hands to `init_process_group`, put right.
 
     Its one time-out would be that of the first meeting and of every later wait. It passes
@@ -247,33 +260,31 @@ def _corrected_process_group(backend: str, chosen: str):
     reads the variable when a group is made, so that it is set at that moment, and stays set for
     groups made later.
     """
-    original = torch.distributed.init_process_group
+    distributed: Any = torch.distributed
+    original = distributed.init_process_group
     handling = os.environ.get("TORCH_NCCL_ASYNC_ERROR_HANDLING", "1")
 
-    def corrected(_backend, device_id=None, **rest):
+    def corrected(_backend: str, device_id: Any = None, **rest: Any) -> None:
         os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = handling
-        store, *_ = next(torch.distributed.rendezvous("env://", timeout=MEETING))
+        store, *_ = next(distributed.rendezvous("env://", timeout=MEETING))
         # as torch does where it makes the store itself
-        store = torch.distributed.PrefixStore("default_pg", store)
-        return original(
-            backend,
-            **rest,
-            store=store,
-            timeout=WAIT,
-            **({"device_id": device_id} if chosen == "cuda" else {}),
-        )
+        store = distributed.PrefixStore("default_pg", store)
+        if chosen == "cuda":
+            rest["device_id"] = device_id
+        original(backend, **rest, store=store, timeout=WAIT)
 
-    torch.distributed.init_process_group = corrected
+    distributed.init_process_group = corrected
     try:
         yield
     finally:
-        torch.distributed.init_process_group = original
+        distributed.init_process_group = original
         os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = handling
 
 
 def _stay_alone() -> None:
-    """DistributedManager for one process: it must see nothing that could start a process group, and
-    leave nothing behind.
+    """DistributedManager for one process.
+
+    It must see nothing that could start a process group, and leave nothing behind.
     """
     from physicsnemo.distributed import DistributedManager
 

@@ -1,5 +1,6 @@
-"""How many processes were launched and which of them this one is, read from the variables that
-launchers leave behind.
+"""How many processes were launched, and which of them this one is.
+
+Read from the variables that launchers leave behind.
 
 PhysicsNeMo's DistributedManager knows torchrun, Open MPI and SLURM, and where it cannot tell it
 goes on as "0 of 1": an allocation of many nodes then trains the same model many times. Here PBS,
@@ -21,6 +22,10 @@ LOOPBACK = "127.0.0.1"
 #: Ports for the first meeting of the ranks where MASTER_PORT is not set: above those that Linux
 #: gives to outgoing connections.
 PORTS = range(61000, 65536)
+
+
+#: The lines of a PBS node file, given its path.
+ReadNodefile = Callable[[str], list[str]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def _lines(path: str) -> list[str]:
 
 def detect(
     environ: Mapping[str, str],
-    read_nodefile: Callable[[str], list[str]] = _lines,
+    read_nodefile: ReadNodefile = _lines,
     hostname: str = socket.gethostname(),
 ) -> Layout:
     """The layout that the environment of a process describes.
@@ -131,11 +136,7 @@ def detect(
         The variables contradict each other, or leave open what all processes must agree on.
     """
     environ = {k: v for k, v in environ.items() if v}
-    found = [
-        x
-        for x in LAUNCHERS
-        if x.rank in environ and (x.method != "SLURM" or "SLURM_STEP_ID" in environ)
-    ]
+    found = [launcher for launcher in LAUNCHERS if _has_started(launcher, environ)]
     if "RANK" in environ:
         layout = _from_environment(environ, found, read_nodefile, hostname)
     elif found:
@@ -153,11 +154,18 @@ def detect(
     return replace(layout, note=_idle(layout, environ, read_nodefile))
 
 
+def _has_started(launcher: Launcher, environ: Mapping[str, str]) -> bool:
+    """Whether its rank is set; SLURM sets one in an allocation, too, where no step has begun."""
+    if launcher.method == "SLURM" and "SLURM_STEP_ID" not in environ:
+        return False
+    return launcher.rank in environ
+
+
 # --- the ways to be launched
 
 
 def _from_environment(
-    environ: Mapping[str, str], others: list[Launcher], read_nodefile, hostname: str
+    environ: Mapping[str, str], others: list[Launcher], read_nodefile: ReadNodefile, hostname: str
 ) -> Layout:
     """RANK and WORLD_SIZE: torchrun, or set by hand."""
     if "WORLD_SIZE" not in environ:
@@ -168,7 +176,7 @@ def _from_environment(
     # whatever started torchrun (mpirun, once a node) has its own numbers
     if "TORCHELASTIC_RUN_ID" in environ:
         return _from_launcher(TORCHRUN, environ, read_nodefile)
-    rank, size = _whole(environ, "RANK"), _whole(environ, "WORLD_SIZE")
+    rank, size = _given(environ, "RANK"), _given(environ, "WORLD_SIZE")
     for other in others:
         their_rank, their_size = _whole(environ, other.rank), _first(environ, other.size)[1]
         if their_rank != rank or their_size not in (None, size):
@@ -180,11 +188,9 @@ def _from_environment(
     local = {}
     # DistributedManager would divide by the number of GPUs, 0 on a CPU
     if size > 1 and "LOCAL_RANK" not in environ:
-        hosts = (
-            [_short(h) for h in _nodefile(environ, read_nodefile)]
-            if "PBS_NODEFILE" in environ
-            else []
-        )
+        hosts: list[str] = []
+        if "PBS_NODEFILE" in environ:
+            hosts = [_short(h) for h in _nodefile(environ, read_nodefile)]
         if is_loopback(environ.get("MASTER_ADDR", "")):
             local = {"LOCAL_RANK": str(rank)}
         elif len(hosts) == size > rank and hosts[rank] == _short(hostname):
@@ -202,8 +208,10 @@ def _from_environment(
     )
 
 
-def _from_launcher(launcher: Launcher, environ: Mapping[str, str], read_nodefile) -> Layout:
-    rank = _whole(environ, launcher.rank)
+def _from_launcher(
+    launcher: Launcher, environ: Mapping[str, str], read_nodefile: ReadNodefile
+) -> Layout:
+    rank = _given(environ, launcher.rank)
     size_name, size = _first(environ, launcher.size)
     if size is None:
         raise RuntimeError(
@@ -247,18 +255,18 @@ def _from_launcher(launcher: Launcher, environ: Mapping[str, str], read_nodefile
             f" {nodes} nodes: each node would wait for itself; set it to the host of rank 0"
         )
     return Layout(
-        rank,
-        size,
-        local_rank,
-        local_size,
-        nodes,
-        _master(launcher.method, environ, size, nodes, read_nodefile),
-        _port(environ, launcher.job),
-        launcher.method,
+        rank=rank,
+        world_size=size,
+        local_rank=local_rank,
+        local_size=local_size,
+        nodes=nodes,
+        master_addr=_master(launcher.method, environ, size, nodes, read_nodefile),
+        master_port=_port(environ, launcher.job),
+        method=launcher.method,
     )
 
 
-def _from_slot(environ: Mapping[str, str], read_nodefile, hostname: str) -> Layout:
+def _from_slot(environ: Mapping[str, str], read_nodefile: ReadNodefile, hostname: str) -> Layout:
     """One process for each line of the node file.
 
     TORQUE says which line in PBS_VNODENUM. PBS Professional does not, and leaves out PBS_NODEFILE
@@ -297,18 +305,18 @@ def _from_slot(environ: Mapping[str, str], read_nodefile, hostname: str) -> Layo
     nodes = len({_short(h) for h in hosts})
     master = _master("pbsdsh", environ, len(hosts), nodes, read_nodefile)
     return Layout(
-        rank,
-        len(hosts),
-        here.index(rank),
-        len(here),
-        nodes,
-        master,
-        _port(environ, ("PBS_JOBID",)),
-        "PBS_NODEFILE",
+        rank=rank,
+        world_size=len(hosts),
+        local_rank=here.index(rank),
+        local_size=len(here),
+        nodes=nodes,
+        master_addr=master,
+        master_port=_port(environ, ("PBS_JOBID",)),
+        method="PBS_NODEFILE",
     )
 
 
-def _idle(layout: Layout, environ: Mapping[str, str], read_nodefile) -> str:
+def _idle(layout: Layout, environ: Mapping[str, str], read_nodefile: ReadNodefile) -> str:
     """A warning where the allocation is larger than what was launched in it."""
     if "PBS_NODEFILE" not in environ or layout.world_size == 1 and layout.method != "one process":
         return ""
@@ -341,9 +349,13 @@ def _idle(layout: Layout, environ: Mapping[str, str], read_nodefile) -> str:
 
 
 def _whole(environ: Mapping[str, str], name: str) -> int | None:
-    value = environ.get(name)
-    if value is None:
-        return None
+    """The whole number that a variable holds; None where it is not set."""
+    return _given(environ, name) if name in environ else None
+
+
+def _given(environ: Mapping[str, str], name: str) -> int:
+    """The whole number that a variable holds that is set."""
+    value = environ[name]
     if not re.fullmatch(r"[0-9]+", value):
         raise RuntimeError(f"{name}={value!r} is not a whole number")
     return int(value)
@@ -361,7 +373,9 @@ def _check_below(name: str, value: int, limit_name: str, limit: int) -> None:
         )
 
 
-def _master(method: str, environ: Mapping[str, str], size: int, nodes: int, read_nodefile) -> str:
+def _master(
+    method: str, environ: Mapping[str, str], size: int, nodes: int, read_nodefile: ReadNodefile
+) -> str:
     """Where rank 0 listens."""
     if "MASTER_ADDR" in environ:
         return environ["MASTER_ADDR"]
@@ -370,11 +384,9 @@ def _master(method: str, environ: Mapping[str, str], size: int, nodes: int, read
     if "PBS_NODEFILE" in environ:
         return _nodefile(environ, read_nodefile)[0]
     if "SLURM_STEP_NODELIST" in environ:  # gpu[003-004,7],login1: the first is gpu003
-        return re.sub(
-            r"\[(\w+)[^\]]*\]",
-            r"\1",
-            re.match(r"(?:[^,\[]|\[[^\]]*\])+", environ["SLURM_STEP_NODELIST"])[0],
-        )
+        first = re.match(r"(?:[^,\[]|\[[^\]]*\])+", environ["SLURM_STEP_NODELIST"])
+        if first:
+            return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first[0])
     raise RuntimeError(
         f"{size} processes on {nodes} nodes ({method}), MASTER_ADDR is not set and there is no"
         " PBS_NODEFILE to take it from: export MASTER_ADDR=<host of rank 0> and hand it on (mpirun"
@@ -391,7 +403,7 @@ def _port(environ: Mapping[str, str], job: tuple[str, ...]) -> int:
     return PORTS[zlib.crc32(name.encode()) % len(PORTS)]
 
 
-def _nodefile(environ: Mapping[str, str], read_nodefile) -> list[str]:
+def _nodefile(environ: Mapping[str, str], read_nodefile: ReadNodefile) -> list[str]:
     path = environ["PBS_NODEFILE"]
     try:
         hosts = read_nodefile(path)
@@ -407,11 +419,9 @@ def _nodefile(environ: Mapping[str, str], read_nodefile) -> list[str]:
 
 def _slurm_tasks(text: str, node: int) -> int:
     """Tasks on a node from SLURM_STEP_TASKS_PER_NODE, such as 4(x2),3."""
-    counts = [
-        int(n)
-        for n, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
-        for _ in range(int(times or 1))
-    ]
+    counts: list[int] = []
+    for tasks, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", text):
+        counts += [int(tasks)] * int(times or 1)
     return counts[node]
 
 

@@ -1,5 +1,6 @@
-"""SIGTERM, SIGINT and, where the system has it, SIGUSR1: save and leave, with an exit code that
-says whether it was possible to save.
+"""SIGTERM, SIGINT and, where the system has it, SIGUSR1: save and leave.
+
+The exit code says whether it was possible to save.
 """
 
 from __future__ import annotations
@@ -7,6 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
 
 #: Seconds that a process that reads data outlives SIGTERM.
 WORKER_GRACE = 20
@@ -37,9 +41,10 @@ class Signals:
     """
 
     def __init__(self, code: int):
-        self.code, self.number, self.saved = code, None, False
+        self.code, self.saved = code, False
+        self.number: int | None = None
         self._waiting = False
-        self._old: dict = {}
+        self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
         for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
@@ -50,18 +55,18 @@ class Signals:
                     self._old[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)
         self._old = {}
 
-    def _handle(self, number: int, _frame) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.number = int(number)
         if not self._waiting:
             self.leave()
 
     @contextlib.contextmanager
-    def deferred(self):
+    def deferred(self) -> Iterator[Signals]:
         """Only remember a signal."""
         self._waiting = True
         try:
@@ -76,10 +81,13 @@ class Signals:
 
     @property
     def name(self) -> str:
+        """SIGTERM, say: of the signal that came."""
+        assert self.number is not None
         return signal.Signals(self.number).name
 
-    def leave(self, agreed: bool = False) -> None:
+    def leave(self, agreed: bool = False) -> NoReturn:
         """Raise Requeue with the status that belongs to the signal."""
+        assert self.number is not None
         again = self.saved and self.number != signal.SIGINT
         raise Requeue(self.code if again else 128 + self.number, self.name, agreed)
 

@@ -1,5 +1,6 @@
-"""torchrun that answers signals as its ranks do and ends with their exit status: `python -m
-physics_hybrid torchrun --nproc-per-node 4 train.py ...`.
+"""torchrun that answers signals as its ranks do and ends with their exit status.
+
+    python -m physics_hybrid torchrun --nproc-per-node 4 train.py ...
 
 torchrun ends with 1 whatever its ranks said, so that a job cannot tell "saved, start again" from an
 error; it answers SIGTERM by killing them after 30 seconds, and dies of SIGUSR1, leaving them
@@ -12,6 +13,8 @@ import contextlib
 import signal
 import socket
 import sys
+from types import FrameType
+from typing import Any
 
 import psutil
 
@@ -28,9 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
     from torch.distributed.elastic.multiprocessing import api
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    start = api.PContext.start
+    torchs: Any = api
+    start = torchs.PContext.start
 
-    def listen_and_start(context) -> None:
+    def listen_and_start(context: Any) -> None:
         # not before: torchrun may be waiting for other nodes, where Python's handlers do not run
         # and the signal itself must end it
         if hasattr(signal, "SIGUSR1"):
@@ -38,23 +42,20 @@ def main(arguments: list[str] | None = None) -> None:
         start(context)
 
     # torchrun installs it, for SIGTERM, SIGINT and more, when it starts the ranks
-    api._terminate_process_handler = hand_on
-    api.PContext.start = listen_and_start
+    torchs._terminate_process_handler = hand_on
+    torchs.PContext.start = listen_and_start
     try:
         run.main(arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        code = failure.exitcode
-        how = (
-            f"ended with exit status {code}"
-            if code >= 0
-            else f"was killed by {signal.Signals(-code).name}"
-        )
+        code, how = failure.exitcode, f"ended with exit status {failure.exitcode}"
+        if code < 0:  # a signal's number
+            code, how = 128 - code, f"was killed by {signal.Signals(-code).name}"
         print(f"rank {rank} on {socket.gethostname()} {how}", file=sys.stderr, flush=True)
-        sys.exit(code if code >= 0 else 128 - code)
+        sys.exit(code)
 
 
-def hand_on(number: int, _frame) -> None:
+def hand_on(number: int, _frame: FrameType | None) -> None:
     """Pass a signal to the ranks; without any yet, leave."""
     ranks = []
     for rank in psutil.Process().children():

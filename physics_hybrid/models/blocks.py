@@ -1,18 +1,21 @@
 """Layers that more than one network uses."""
 
-from __future__ import annotations
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Complex, Float
 from physicsnemo.nn import SpectralConv3d
 from torch import Tensor, nn
 
-from physics_hybrid.grid import Grid
+from physics_hybrid.grid import Grid, grid_of
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
-class PrunedSpectralConv3d(SpectralConv3d):
-    """PhysicsNeMo's spectral convolution with the same weights and result, but only the kept modes
-    are computed.
+class PrunedSpectralConv3d(SpectralConv3d):  # type: ignore[misc]  # PhysicsNeMo has no types
+    """PhysicsNeMo's spectral convolution, same weights and result; only kept modes are computed.
 
     After the transform of each axis the frequencies that would be thrown away are dropped, so that
     the next axis transforms less; the way back likewise. The four corners of the spectrum are
@@ -22,12 +25,12 @@ class PrunedSpectralConv3d(SpectralConv3d):
     96x48x48 (PhysicsNeMo issue 1737).
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B I D H W"]) -> Float[Tensor, "B O D H W"]:
         with torch.autocast(x.device.type, enabled=False):
             return self._forward(x.float())
 
-    def _forward(self, x: Tensor) -> Tensor:
-        D, H, W = x.shape[-3:]
+    def _forward(self, x: Float[Tensor, "B I D H W"]) -> Float[Tensor, "B O D H W"]:
+        D, H, W = grid_of(x)
         m1, m2, m3 = self.modes1, self.modes2, self.modes3
         y = torch.fft.rfft(x, dim=-1)[..., :m3]
         y = _ends(torch.fft.fft(y, dim=-2), m2, -2)
@@ -35,22 +38,23 @@ class PrunedSpectralConv3d(SpectralConv3d):
         y = self._multiply(y)
         y = torch.fft.ifft(_spread(y, D, m1, -3), dim=-3)
         y = torch.fft.ifft(_spread(y, H, m2, -2), dim=-2)
-        return torch.fft.irfft(y, n=W, dim=-1)
+        back: Tensor = torch.fft.irfft(y, n=W, dim=-1)
+        return back
 
-    def _multiply(self, y: Tensor) -> Tensor:
-        """sum_i y[b, i, mode] w[i, o, mode] for complex y (B, I, 2 m1, 2 m2, m3)."""
+    def _multiply(self, y: Complex[Tensor, "B I M1 M2 M3"]) -> Complex[Tensor, "B O M1 M2 M3"]:
+        """sum_i y[b, i, mode] w[i, o, mode]; M1, M2 of either sign, M3 of a half spectrum."""
         shape = y.shape
         low = torch.cat([self.weights1, self.weights3], dim=3)
         high = torch.cat([self.weights2, self.weights4], dim=3)
         w = torch.cat([low, high], dim=2).flatten(2, 4)  # (I, O, modes, 2)
         real, imaginary = w[..., 0].permute(2, 0, 1), w[..., 1].permute(2, 0, 1)
-        # (modes, 2 I, 2 O)
-        block = torch.cat(
-            [torch.cat([real, imaginary], dim=2), torch.cat([-imaginary, real], dim=2)], dim=1
-        )
+        upper = torch.cat([real, imaginary], dim=2)
+        lower = torch.cat([-imaginary, real], dim=2)
+        block = torch.cat([upper, lower], dim=1)  # (modes, 2 I, 2 O)
         y = torch.view_as_real(y.flatten(2)).permute(2, 0, 3, 1).flatten(2)  # (modes, B, 2 I)
-        out = torch.bmm(y, block).unflatten(2, (2, -1)).permute(1, 3, 0, 2).contiguous()
-        return torch.view_as_complex(out).unflatten(2, shape[2:])
+        out = torch.bmm(y, block)
+        out = out.reshape(*out.shape[:2], 2, -1).permute(1, 3, 0, 2).contiguous()
+        return torch.view_as_complex(out).reshape(*out.shape[:2], *shape[2:])
 
 
 def _ends(y: Tensor, m: int, dim: int) -> Tensor:
@@ -65,7 +69,7 @@ def _spread(y: Tensor, n: int, m: int, dim: int) -> Tensor:
     return torch.cat([y.narrow(dim, 0, m), y.new_zeros(shape), y.narrow(dim, m, m)], dim=dim)
 
 
-def checked_modes(modes: list[int]) -> list[int]:
+def checked_modes(modes: Sequence[int]) -> list[int]:
     """Three positive whole numbers, or ValueError."""
     if len(modes) != 3 or not all(isinstance(m, int) and m >= 1 for m in modes):
         raise ValueError(
@@ -74,7 +78,7 @@ def checked_modes(modes: list[int]) -> list[int]:
     return list(modes)
 
 
-def check_modes(modes: list[int], grid: Grid, padding: float = 0.0) -> None:
+def check_modes(modes: Sequence[int], grid: Grid, padding: float = 0.0) -> None:
     """Raise ValueError where Fourier modes exceed what a grid holds once it is padded.
 
     The first two axes keep m positive and m negative frequencies: m <= N / 2; the last is a half
@@ -83,7 +87,7 @@ def check_modes(modes: list[int], grid: Grid, padding: float = 0.0) -> None:
     """
     D, H, W = (n + round(padding * n) for n in grid)
     limits = (D // 2, H // 2, W // 2 + 1)
-    for axis, mode, limit in zip("DHW", modes, limits):
+    for axis, mode, limit in zip("DHW", modes, limits, strict=True):
         if mode > limit:
             raise ValueError(
                 f"{mode} Fourier modes along {axis} exceed what the grid {tuple(grid)} holds (at"
@@ -91,7 +95,9 @@ def check_modes(modes: list[int], grid: Grid, padding: float = 0.0) -> None:
             )
 
 
-def proportional_padding(x: Tensor, fraction: float) -> Tensor:
+def proportional_padding(
+    x: Float[Tensor, "B C D H W"], fraction: float
+) -> Float[Tensor, "B C _ _ _"]:
     """Zeros after the end of each spatial axis, `fraction` of its length.
 
     In proportion to the grid, not in voxels: the padded box is then the same at every resolution.
@@ -100,16 +106,17 @@ def proportional_padding(x: Tensor, fraction: float) -> Tensor:
     if fraction == 0:
         return x
     widths: list[int] = []
-    for n in reversed(x.shape[-3:]):
+    for n in reversed(grid_of(x)):
         widths += [0, round(fraction * n)]
     return F.pad(x, widths)
 
 
-def crop(x: Tensor, grid: Grid) -> Tensor:
+def crop(x: Float[Tensor, "B C D H W"], grid: Grid) -> Float[Tensor, "B C _ _ _"]:
+    """The first voxels of each axis: what `proportional_padding` has put behind them goes."""
     return x[..., : grid[0], : grid[1], : grid[2]]
 
 
-def zero_(layer: nn.Module) -> nn.Module:
+def zero_(layer: Layer) -> Layer:
     """Set all parameters of a layer to zero: a branch that ends in it starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

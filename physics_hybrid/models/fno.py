@@ -1,16 +1,15 @@
-"""Fourier neural operators: PhysicsNeMo's own, and a residual one on PhysicsNeMo's spectral
-convolution.
-"""
+"""Fourier neural operators: PhysicsNeMo's own, and a residual one on its spectral convolution."""
 
-from __future__ import annotations
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from physicsnemo.core.module import Module
 from physicsnemo.models.fno import FNO as PhysicsNeMoFNO
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from physics_hybrid.grid import Grid
+from physics_hybrid.grid import Grid, grid_of
 from physics_hybrid.models.blocks import (
     PrunedSpectralConv3d,
     check_modes,
@@ -21,7 +20,7 @@ from physics_hybrid.models.blocks import (
 )
 
 
-class PlainFNO(Module):
+class PlainFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     """PhysicsNeMo's FNO (Li et al., ICLR 2021) for volumes, usable on any grid and under autocast.
 
     Parameters
@@ -52,7 +51,7 @@ class PlainFNO(Module):
         out_channels: int = 1,
         width: int = 24,
         depth: int = 4,
-        modes: list[int] = [8, 6, 6],
+        modes: Sequence[int] = (8, 6, 6),
         padding: float = 0.0,
         decoder_layers: int = 1,
         decoder_width: int = 32,
@@ -78,11 +77,14 @@ class PlainFNO(Module):
     def check_grid(self, grid: Grid) -> None:
         check_modes(self.modes, grid, self.padding)
 
-    def forward(self, x: Tensor) -> Tensor:
-        grid = tuple(x.shape[-3:])
+    def forward(
+        self, x: Float[Tensor, "B in_channels D H W"]
+    ) -> Float[Tensor, "B out_channels D H W"]:
+        grid = grid_of(x)
         self.check_grid(grid)
         x = proportional_padding(x, self.padding)
-        return crop(self.net(x), grid)
+        y: Tensor = self.net(x)
+        return crop(y, grid)
 
 
 class SpectralBlock(nn.Module):
@@ -92,20 +94,22 @@ class SpectralBlock(nn.Module):
     Fixup, ICLR 2019).
     """
 
-    def __init__(self, width: int, modes: list[int]):
+    def __init__(self, width: int, modes: Sequence[int]):
         super().__init__()
         self.spectral = PrunedSpectralConv3d(width, width, *modes)
         self.pointwise = nn.Conv3d(width, width, 1)
         self.activation = nn.GELU()
         self.out = zero_(nn.Conv3d(width, width, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.out(self.activation(self.spectral(x) + self.pointwise(x)))
+    def forward(self, x: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B C D H W"]:
+        correction: Tensor = self.out(self.activation(self.spectral(x) + self.pointwise(x)))
+        return x + correction
 
 
-class ResidualFNO(Module):
-    """FNO of zero-initialised residual blocks on PhysicsNeMo's SpectralConv3d; output zero at the
-    start.
+class ResidualFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
+    """FNO of zero-initialised residual blocks on PhysicsNeMo's SpectralConv3d.
+
+    The output is zero at the start.
 
     Parameters as `PlainFNO`; activation_checkpointing trades a second forward pass for the memory
     of all blocks but one.
@@ -124,16 +128,13 @@ class ResidualFNO(Module):
         out_channels: int = 1,
         width: int = 24,
         depth: int = 4,
-        modes: list[int] = [8, 6, 6],
+        modes: Sequence[int] = (8, 6, 6),
         padding: float = 0.0,
         activation_checkpointing: bool = False,
     ):
         super().__init__()
-        self.modes, self.padding, self.activation_checkpointing = (
-            checked_modes(modes),
-            padding,
-            activation_checkpointing,
-        )
+        self.modes, self.padding = checked_modes(modes), padding
+        self.activation_checkpointing = activation_checkpointing
         self.lift = nn.Sequential(
             nn.Conv3d(in_channels, width, 1), nn.GELU(), nn.Conv3d(width, width, 1)
         )
@@ -145,8 +146,10 @@ class ResidualFNO(Module):
     def check_grid(self, grid: Grid) -> None:
         check_modes(self.modes, grid, self.padding)
 
-    def forward(self, x: Tensor) -> Tensor:
-        grid = tuple(x.shape[-3:])
+    def forward(
+        self, x: Float[Tensor, "B in_channels D H W"]
+    ) -> Float[Tensor, "B out_channels D H W"]:
+        grid = grid_of(x)
         self.check_grid(grid)
         x = proportional_padding(self.lift(x), self.padding)
         for block in self.blocks:
@@ -154,4 +157,5 @@ class ResidualFNO(Module):
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
-        return self.head(crop(x, grid))
+        y: Tensor = self.head(crop(x, grid))
+        return y

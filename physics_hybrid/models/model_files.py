@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that is missing, damaged, or does not fit. Names the file and what to do."""
 
 
-def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
-    """Write a model with PhysicsNeMo's `save_checkpoint` into `folder`, which is replaced as a
-    whole.
+def save_model(folder: Path, model: Any, epoch: int, metadata: dict[str, Any]) -> Path:
+    """Write a model with PhysicsNeMo's `save_checkpoint` into `folder`, replaced as a whole.
 
     Raises
     ------
@@ -30,10 +31,8 @@ def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
     from physicsnemo.utils.checkpoint import save_checkpoint
 
     folder = Path(folder)
-    temporary, old = (
-        folder.with_name(f".{folder.name}.new"),
-        folder.with_name(f".{folder.name}.old"),
-    )
+    temporary = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
     try:
         # killed between the two renames below: this is the only copy
         if old.exists() and not folder.exists():
@@ -55,9 +54,13 @@ def save_model(folder: Path, model, epoch: int, metadata: dict) -> Path:
     return folder
 
 
-def export_model(path: Path, model) -> Path:
-    """Write one `.mdlus` file, renamed into place. Raises CheckpointError where that is not
-    possible.
+def export_model(path: Path, model: Any) -> Path:
+    """Write one `.mdlus` file, renamed into place.
+
+    Raises
+    ------
+    CheckpointError
+        Disk full, folder not writable.
     """
     path = Path(path)
     temporary = path.with_name(f".new.{path.name}")
@@ -73,27 +76,28 @@ def export_model(path: Path, model) -> Path:
 
 
 @contextlib.contextmanager
-def _corrected_save():
-    """PhysicsNeMo's Module.save asks git for a commit it then does not store, and raises ValueError
-    in a repository without one; and it takes
-    brackets in TMPDIR, which PBS gives to array jobs, for a pattern of file names."""
+def _corrected_save() -> Iterator[None]:
+    """PhysicsNeMo's Module.save, put right.
+
+    It asks git for a commit it then does not store, and raises ValueError in a repository without
+    one; and it takes brackets in TMPDIR, which PBS gives to array jobs, for a pattern of file
+    names.
+    """
     import physicsnemo.core.module as module
 
     original = module.get_physicsnemo_pkg_info, module._get_fs
-    module.get_physicsnemo_pkg_info = lambda: {
-        "version": version("nvidia-physicsnemo"),
-        "git_hash": "",
-    }
-    module._get_fs = lambda _path: SimpleNamespace(put=shutil.copyfile)
+    about = {"version": version("nvidia-physicsnemo"), "git_hash": ""}
+    files = SimpleNamespace(put=shutil.copyfile)
+    module.get_physicsnemo_pkg_info = lambda: about
+    module._get_fs = lambda _path: files
     try:
         yield
     finally:
         module.get_physicsnemo_pkg_info, module._get_fs = original
 
 
-def load_model(path: Path):
-    """A model from a `.mdlus` file or a folder that PhysicsNeMo's `save_checkpoint` wrote (the
-    highest epoch).
+def load_model(path: Path) -> Any:
+    """A model from a `.mdlus` file, or from a folder of `save_checkpoint` (the highest epoch).
 
     Raises
     ------
@@ -104,16 +108,18 @@ def load_model(path: Path):
 
     path = Path(path)
     if path.is_dir():
-        files = sorted(
-            (p for p in path.iterdir() if p.suffix == ".mdlus"),
-            key=lambda p: int(p.stem.split(".")[-1]),
-        )
+        files = [p for p in path.iterdir() if p.suffix == ".mdlus"]
         if not files:
             raise CheckpointError(f"{path} holds no .mdlus file")
-        path = files[-1]
+        path = sorted(files, key=_epoch)[-1]
     try:
         return Module.from_checkpoint(str(path))
     except Exception as error:
         raise CheckpointError(
             f"{path} is damaged or not a PhysicsNeMo model ({type(error).__name__}: {error})"
         ) from error
+
+
+def _epoch(file: Path) -> int:
+    """Name.0.12.mdlus is of epoch 12."""
+    return int(file.stem.split(".")[-1])

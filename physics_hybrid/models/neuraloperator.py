@@ -1,17 +1,19 @@
 """The FNO of the neuraloperator library, as a backbone: a rival to measure against."""
 
-from __future__ import annotations
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from physicsnemo.core.module import Module
 from torch import Tensor
 
-from physics_hybrid.grid import Grid
+from physics_hybrid.grid import Grid, grid_of
 from physics_hybrid.models.blocks import check_modes, checked_modes
 
 
-class NeuralOperatorFNO(Module):
-    """`neuralop.models.FNO` (Kossaifi et al., arXiv:2412.10354) with the modes of our own FNOs:
+class NeuralOperatorFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
+    """`neuralop.models.FNO` (Kossaifi et al., arXiv:2412.10354) with the modes of our own FNOs.
+
     `modes[a]` of either sign along D and H, `modes[2]` along W.
 
     Parameters as `fno.PlainFNO`; no positional embedding, since we bring our own coordinates.
@@ -30,7 +32,7 @@ class NeuralOperatorFNO(Module):
         out_channels: int = 1,
         width: int = 24,
         depth: int = 4,
-        modes: list[int] = [8, 6, 6],
+        modes: Sequence[int] = (8, 6, 6),
     ):
         super().__init__()
         try:
@@ -54,8 +56,11 @@ class NeuralOperatorFNO(Module):
     def check_grid(self, grid: Grid) -> None:
         check_modes(self.modes, grid)
 
-    def forward(self, x: Tensor) -> Tensor:
-        self.check_grid(tuple(x.shape[-3:]))
+    def forward(
+        self, x: Float[Tensor, "B in_channels D H W"]
+    ) -> Float[Tensor, "B out_channels D H W"]:
+        self.check_grid(grid_of(x))
         # its transforms refuse bfloat16, as PhysicsNeMo's do
         with torch.autocast(x.device.type, enabled=False):
-            return self.net(x.float())
+            y: Tensor = self.net(x.float())
+        return y

@@ -1,22 +1,23 @@
-"""A 3D residual U-Net for any grid size (Ronneberger et al., MICCAI 2015; residual blocks as in He
-et al., ECCV 2016).
-"""
+"""A 3D residual U-Net for any grid size.
 
-from __future__ import annotations
+Ronneberger et al., MICCAI 2015; residual blocks as in He et al., ECCV 2016.
+"""
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from physicsnemo.core.module import Module
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from physics_hybrid.grid import Grid
+from physics_hybrid.grid import Grid, grid_of
 from physics_hybrid.models.blocks import zero_
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(act(norm(conv(act(norm(x)))))), group normalisation, the last convolution zero at
-    the start.
+    """x + conv(act(norm(conv(act(norm(x)))))).
+
+    norm is group normalisation; the last convolution is zero at the start.
     """
 
     def __init__(self, in_channels: int, out_channels: int, groups: int):
@@ -29,14 +30,15 @@ class ResidualBlock(nn.Module):
             nn.SiLU(),
             zero_(nn.Conv3d(out_channels, out_channels, 3, padding=1)),
         )
-        self.skip = (
-            nn.Conv3d(in_channels, out_channels, 1)
-            if in_channels != out_channels
-            else nn.Identity()
-        )
+        self.skip: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.skip = nn.Conv3d(in_channels, out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.skip(x) + self.body(x)
+    def forward(
+        self, x: Float[Tensor, "B in_channels D H W"]
+    ) -> Float[Tensor, "B out_channels D H W"]:
+        y: Tensor = self.skip(x) + self.body(x)
+        return y
 
 
 def _groups(wanted: int, channels: int) -> int:
@@ -45,19 +47,17 @@ def _groups(wanted: int, channels: int) -> int:
     return wanted
 
 
-def _resize(x: Tensor, size: Grid) -> Tensor:
+def _resize(x: Float[Tensor, "B C D H W"], size: Grid) -> Float[Tensor, "B C _ _ _"]:
     """Trilinear to `size`; twice the grid by scale_factor: bitwise the same, and the only form that
     PhysicsNeMo's ShardTensor knows (2.2.2).
     """
-    to = (
-        {"scale_factor": 2}
-        if all(new == 2 * old for new, old in zip(size, x.shape[-3:]))
-        else {"size": size}
-    )
-    return F.interpolate(x, **to, mode="trilinear", align_corners=False)
+    doubled = tuple(2 * n for n in grid_of(x))
+    if size == doubled:
+        return F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False)
+    return F.interpolate(x, size=size, mode="trilinear", align_corners=False)
 
 
-class UNet3D(Module):
+class UNet3D(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     """Residual U-Net whose levels halve the grid (rounded up) and double the channels.
 
     Parameters
@@ -96,11 +96,9 @@ class UNet3D(Module):
         self.levels, self.activation_checkpointing = levels, activation_checkpointing
         widths = [width * 2**i for i in range(levels + 1)]
 
-        def stage(first, rest):
-            return nn.Sequential(
-                ResidualBlock(first, rest, groups),
-                *(ResidualBlock(rest, rest, groups) for _ in range(blocks - 1)),
-            )
+        def stage(first: int, rest: int) -> nn.Sequential:
+            widths_in = [first] + [rest] * (blocks - 1)
+            return nn.Sequential(*(ResidualBlock(w, rest, groups) for w in widths_in))
 
         self.lift = nn.Conv3d(in_channels, width, 3, padding=1)
         self.down = nn.ModuleList(stage(widths[i], widths[i]) for i in range(levels))
@@ -116,10 +114,13 @@ class UNet3D(Module):
             zero_(nn.Conv3d(width, out_channels, 1)),
         )
 
-    def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
+    def _run(self, stage: nn.Module, x: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B _ D H W"]:
+        y: Tensor
         if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpoint(stage, x, use_reentrant=False)
-        return stage(x)
+            y = checkpoint(stage, x, use_reentrant=False)
+        else:
+            y = stage(x)
+        return y
 
     def check_grid(self, grid: Grid) -> None:
         if min(grid) <= 2**self.levels:
@@ -129,16 +130,19 @@ class UNet3D(Module):
                 " grid"
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        self.check_grid(tuple(x.shape[-3:]))
+    def forward(
+        self, x: Float[Tensor, "B in_channels D H W"]
+    ) -> Float[Tensor, "B out_channels D H W"]:
+        self.check_grid(grid_of(x))
         x = self.lift(x)
         skips = []
-        for stage, shrink in zip(self.down, self.shrink):
+        for stage, shrink in zip(self.down, self.shrink, strict=True):
             x = self._run(stage, x)
             skips.append(x)
             x = shrink(x)
         x = self._run(self.bottom, x)
         for i in reversed(range(self.levels)):
-            x = _resize(self.grow[i](x), skips[i].shape[-3:])
+            x = _resize(self.grow[i](x), grid_of(skips[i]))
             x = self._run(self.up[i], torch.cat([x, skips[i]], dim=1))
-        return self.head(x)
+        y: Tensor = self.head(x)
+        return y

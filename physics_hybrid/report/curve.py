@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from physics_hybrid.report.plots import plain_ticks, pyplot, save
 
@@ -10,9 +11,10 @@ from physics_hybrid.report.plots import plain_ticks, pyplot, save
 NO_LOSS = {"train/gradient_norm", "train/parameter_norm", "train/learning_rate"}
 
 
-def training_curve(records: list[dict], monitor: str, path: Path) -> Path | None:
-    """Loss terms and the validation metric over optimiser steps, from log.jsonl; None where there
-    is nothing to draw.
+def training_curve(records: list[dict[str, Any]], monitor: str, path: Path) -> Path | None:
+    """Loss terms and the validation metric over optimiser steps, from log.jsonl.
+
+    None where there is nothing to draw.
     """
     if not records:
         return None
@@ -21,12 +23,13 @@ def training_curve(records: list[dict], monitor: str, path: Path) -> Path | None
     for name in names:
         points = [(r["step"], r[name]) for r in records if r.get(name, 0) > 0]
         if points:
-            axis.plot(*zip(*points), marker=".", label=f"training {name.removeprefix('train/')}")
-    points = [
-        (r["step"], r[f"validation/{monitor}"]) for r in records if f"validation/{monitor}" in r
-    ]
+            steps, values = zip(*points, strict=True)
+            axis.plot(steps, values, marker=".", label=f"training {name.removeprefix('train/')}")
+    key = f"validation/{monitor}"
+    points = [(r["step"], r[key]) for r in records if key in r]
     if points:
-        axis.plot(*zip(*points), marker="o", color="black", label=f"validation {monitor}")
+        steps, values = zip(*points, strict=True)
+        axis.plot(steps, values, marker="o", color="black", label=f"validation {monitor}")
     axis.set_yscale("log")
     plain_ticks(axis)
     axis.set_xlabel("optimiser step")

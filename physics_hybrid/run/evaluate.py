@@ -31,10 +31,12 @@ from physics_hybrid.training.tracker import Tracker
 class Evaluation:
     """What came out.
 
-    about : where the numbers come from. columns, contenders, varies : as the problem has them.
-    tables : test set -> metric -> statistic. rows : one dict a sample. summary : what the problem
-        adds to
-    the report. figures : by name.
+    about : where the numbers come from.
+    columns, contenders, varies : as the problem has them.
+    tables : test set -> metric -> statistic.
+    rows : one dict a sample.
+    summary : what the problem adds to the report.
+    figures : by name.
     """
 
     about: dict[str, Any]
@@ -91,11 +93,8 @@ def _measured(
 ) -> list[dict[str, Any]]:
     """A row for each sample: who it is, what it cost, metrics of the model and of its rivals."""
     device, rows = next(model.parameters()).device, []
-    quiet = not sys.stderr.isatty()
-    bar = tqdm(
-        total=len(tests), desc=f"evaluating {tests.name}", unit="sample", leave=False, disable=quiet
-    )
-    with bar:
+    title, quiet = f"evaluating {tests.name}", not sys.stderr.isatty()
+    with tqdm(total=len(tests), desc=title, unit="sample", leave=False, disable=quiet) as bar:
         for batch in tests.batches():
             prediction, seconds = _timed(problem, model, batch, device)
             cost = {"seconds": seconds / len(batch), "peak_memory_MB": peak_memory(device)}
@@ -146,19 +145,14 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
 
 
 def _report(result: Evaluation, folder: Path) -> str:
-    costs = [
-        [
-            name,
-            f"{metrics['seconds']['median'] * 1e3:.3g}",
-            f"{metrics['peak_memory_MB']['max']:.0f}",
-        ]
-        for name, metrics in result.tables.items()
-    ]
+    costs = []
+    for name, metrics in result.tables.items():
+        seconds, memory = metrics["seconds"]["median"], metrics["peak_memory_MB"]["max"]
+        costs.append([name, f"{seconds * 1e3:.3g}", f"{memory:.0f}"])
     pictures = []
     for name, path in result.figures.items():
-        pictures.append(
-            f"![{name}]({path.relative_to(folder) if path.is_relative_to(folder) else path})"
-        )
+        place = path.relative_to(folder) if path.is_relative_to(folder) else path
+        pictures.append(f"![{name}]({place})")
     parts = [
         "# Evaluation",
         result.table,
@@ -182,7 +176,8 @@ def _finite(node: Any) -> Any:
 
 
 def log_to(tracker: Tracker, result: Evaluation, step: int) -> None:
-    values = {}
+    """Means of all metrics, and the figures."""
+    values: dict[str, float] = {}
     for name, metrics in result.tables.items():
         values |= {f"evaluation/{name}/{k}": v["mean"] for k, v in metrics.items()}
     tracker.log(values, step)

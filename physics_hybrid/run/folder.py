@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from physics_hybrid.models.model_files import CheckpointError
+from physics_hybrid.problem import Config
 from physics_hybrid.training import checkpoint
 
 CONFIG = "config.yaml"
@@ -61,32 +63,30 @@ def open_run(config: dict[str, Any]) -> Path:
     return folder
 
 
-def flat(node: dict, prefix: str = "") -> dict[str, Any]:
+def flat(node: Config, prefix: str = "") -> dict[str, Any]:
     """A nested configuration as `group.key: value`."""
-    return {
-        k: v
-        for key, value in node.items()
-        for k, v in (
-            flat(value, f"{prefix}{key}.").items()
-            if isinstance(value, dict)
-            else [(f"{prefix}{key}", value)]
-        )
-    }
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
 
 
-def changed(old: dict, new: dict) -> list[str]:
+def changed(old: Config, new: Config) -> list[str]:
     """`key: old -> new` for every setting that differs and matters to the weights."""
     a, b = flat(old), flat(new)
-    keys = [
-        k
-        for k in sorted({*a, *b})
-        if a.get(k) != b.get(k)
-        and not any(k == f or (f.endswith(".") and k.startswith(f)) for f in FREE)
-    ]
-    return [f"{k}: {a.get(k)} -> {b.get(k)}" for k in keys]
+    differ = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+    return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in differ if not is_free(key)]
 
 
-def resume(folder: Path, config: dict[str, Any]) -> dict | None:
+def is_free(key: str) -> bool:
+    """Whether a setting, or its whole group, may change when a run goes on."""
+    return any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE)
+
+
+def resume(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     """The state to go on from, or None for a new run.
 
     Raises
@@ -100,21 +100,26 @@ def resume(folder: Path, config: dict[str, Any]) -> dict | None:
         return None
     difference = changed(state["config"], config)
     if difference:
-        raise checkpoint.CheckpointError(
-            f"{folder} holds a run with other settings"
-            f" ({'; '.join(difference[:6])}{'; ...' if len(difference) > 6 else ''}). Use its"
-            f" settings to go on, another run=NAME to start afresh, or training.init_from={folder}"
-            " to start from its weights"
+        more = ["..."] if len(difference) > 6 else []
+        raise CheckpointError(
+            f"{folder} holds a run with other settings ({'; '.join([*difference[:6], *more])}). Use"
+            f" its settings to go on, another run=NAME to start afresh, or"
+            f" training.init_from={folder} to start from its weights"
         )
     return state
 
 
 def save_config(folder: Path, config: dict[str, Any]) -> None:
+    """Write config.yaml; the one before is replaced as a whole."""
     temporary = folder / f".{CONFIG}"
     temporary.write_text(yaml.safe_dump(config, sort_keys=False))
     os.replace(temporary, folder / CONFIG)
 
 
 def load_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration of a run; None where the folder has none."""
     path = Path(folder) / CONFIG
-    return yaml.safe_load(path.read_text()) if path.exists() else None
+    if not path.exists():
+        return None
+    config: dict[str, Any] | None = yaml.safe_load(path.read_text())
+    return config

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from physics_hybrid.checks import not_negative
 from physics_hybrid.cluster.machine import Machine
 from physics_hybrid.models import model_files
+from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Config, Recipe
 from physics_hybrid.run import folder as run_folder
 from physics_hybrid.training import checkpoint
@@ -34,7 +36,8 @@ def recipe_of(config: Config) -> Recipe[Any, Any]:
         raise ValueError(
             f"problem._target_={target} is no recipe ({error}): choose problem=... (conf/problem)"
         ) from error
-    return recipe(config)
+    built: Recipe[Any, Any] = recipe(config)
+    return built
 
 
 def weights_of(path: Path) -> nn.Module:
@@ -45,7 +48,8 @@ def weights_of(path: Path) -> nn.Module:
     CheckpointError
         Nothing there that can be read.
     """
-    return load(path)[0]
+    model: nn.Module = load(path)[0]
+    return model
 
 
 def load(path: Path) -> tuple[Any, dict[str, Any] | None, Path]:
@@ -61,32 +65,45 @@ def load(path: Path) -> tuple[Any, dict[str, Any] | None, Path]:
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise checkpoint.CheckpointError(f"{path} does not exist: there is no checkpoint")
-    is_run = path.is_dir() and any(
-        (path / n).exists() for n in (checkpoint.LATEST, checkpoint.PREVIOUS)
-    )
-    if is_run or path.suffix == ".pt" and path.name.startswith("latest_checkpoint"):
-        state = checkpoint.load_latest(path) if is_run else checkpoint.load_state(path)
-        model = recipe_of(state["config"]).build_model(state["normalisation"])
-        best = state["best"]
-        model.load_state_dict(best["model"] if best else state["model"])
-        return model, state["config"], path if is_run else path.parent
-    inside = (path if path.is_dir() else path.parent).resolve()
+        raise CheckpointError(f"{path} does not exist: there is no checkpoint")
+    folder = path if path.is_dir() else path.parent
+    if state := _state(path):
+        return reported_model(state), state["config"], folder
     if path.suffix == ".pt":
-        raise checkpoint.CheckpointError(
+        raise CheckpointError(
             f"{path} is not one of ours; give the run folder, latest_checkpoint.pt, a .mdlus file"
             " or the folder it lies in"
         )
+    inside = folder.resolve()
     config = run_folder.load_config(inside.parent)
     return model_files.load_model(path), config, inside.parent if config else inside
 
 
+def _state(path: Path) -> dict[str, Any] | None:
+    """The state in a run folder or a state file; None where a path is neither."""
+    if path.is_dir():
+        states = (path / name for name in (checkpoint.LATEST, checkpoint.PREVIOUS))
+        return checkpoint.load_latest(path) if any(p.exists() for p in states) else None
+    if path.suffix == ".pt" and path.name.startswith("latest_checkpoint"):
+        return checkpoint.load_state(path)
+    return None
+
+
+def reported_model(state: dict[str, Any]) -> nn.Module:
+    """The model of a training's state, with the weights that training reports."""
+    model = recipe_of(state["config"]).build_model(state["normalisation"])
+    best = state["best"]
+    model.load_state_dict(best["model"] if best else state["model"])
+    return model
+
+
 def readers(wanted: int | None, machine: Machine) -> int:
-    """Processes that read data for one rank: as asked, else one for each core beyond the first, at
-    most 4 where nothing else shares the machine.
+    """Processes that read data for one rank: as asked, else one for each core beyond the first.
+
+    At most 4 where nothing else shares the machine.
     """
     if wanted is not None:
-        if wanted < 0:
-            raise ValueError(f"data.workers must be null or >= 0; got {wanted}")
+        not_negative("data.workers", wanted, null=True)
         return wanted
-    return min(machine.cores - 1, 4) if machine.world_size == 1 else machine.cores - 1
+    spare = machine.cores - 1
+    return min(spare, 4) if machine.world_size == 1 else spare

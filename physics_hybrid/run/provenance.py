@@ -50,8 +50,9 @@ def provenance(
 
 
 def peak_memory(device: torch.device) -> float:
-    """Peak memory in MB: what the GPU's allocator held, else the resident size of this process
-    since its start; NaN where the system cannot tell.
+    """Peak memory in MB; NaN where the system cannot tell.
+
+    What the GPU's allocator held, else the resident size of this process since its start.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
@@ -59,6 +60,5 @@ def peak_memory(device: torch.device) -> float:
         import resource
     except ImportError:  # Windows
         return float("nan")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        1e6 if sys.platform == "darwin" else 1e3
-    )
+    per_megabyte = 1e6 if sys.platform == "darwin" else 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per_megabyte

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from physics_hybrid.checks import not_negative, positive
 from physics_hybrid.cluster.heartbeat import LOST_RANK_EXIT_CODE, Heartbeat
 from physics_hybrid.cluster.machine import Machine, agreed, finalize, initialize
 from physics_hybrid.cluster.signals import Signals
+from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Place, Problem, Recipe
 from physics_hybrid.report.curve import training_curve
 from physics_hybrid.run import folder as run_folder
@@ -24,9 +25,10 @@ from physics_hybrid.run.evaluate import evaluate, log_to, write
 from physics_hybrid.run.load import readers, recipe_of, weights_of
 from physics_hybrid.run.provenance import provenance
 from physics_hybrid.run.staging import staged
-from physics_hybrid.training import checkpoint
+from physics_hybrid.training import log
+from physics_hybrid.training.settings import TrainingSettings
 from physics_hybrid.training.tracker import Tracker
-from physics_hybrid.training.trainer import Trainer, TrainingSettings
+from physics_hybrid.training.trainer import Trainer
 
 
 @dataclass
@@ -42,8 +44,7 @@ class Session:
 
 
 def train(config: dict[str, Any]) -> Path | None:
-    """Train, then evaluate; the run folder on the rank that writes, None on the others. This is
-    `train.py`.
+    """Train, then evaluate: this is `train.py`. The run folder on the rank that writes, else None.
 
     Raises
     ------
@@ -82,17 +83,13 @@ def check_settings(config: dict[str, Any]) -> None:
     threads, code = training["threads"], training["requeue_exit_code"]
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"training.threads must be null or at least 1; got {threads}")
-    if training["lost_rank_seconds"] <= 0:
-        raise ValueError(
-            f"training.lost_rank_seconds must be > 0; got {training['lost_rank_seconds']}"
-        )
+    positive("training.lost_rank_seconds", training["lost_rank_seconds"])
     if not 3 <= code <= 125 or code == LOST_RANK_EXIT_CODE:
         raise ValueError(
             f"training.requeue_exit_code must be 3 to 125 and not {LOST_RANK_EXIT_CODE}: "
             f"the others mean something else; got {code}"
         )
-    if config["seed"] < 0:
-        raise ValueError(f"seed must be >= 0; got {config['seed']}")
+    not_negative("seed", config["seed"])
     after = config["evaluation"]["after_training"]
     if after not in (None, True, False):
         raise ValueError(f"evaluation.after_training must be true, false or null; got {after!r}")
@@ -106,8 +103,7 @@ def open_session(
     signals: Signals,
     heartbeat: Heartbeat,
 ) -> Session:
-    """Build everything a training needs, and go on from the state in the run folder where there is
-    one.
+    """Build everything a training needs, and go on from the state in the run folder, if any.
 
     `stack` takes what must be undone at the end (staged data, tracker), `heartbeat` what must be
     undone even where a lost rank ends us. Raises what `train` raises.
@@ -124,7 +120,7 @@ def open_session(
         )
         run_folder.save_config(folder, config)
     torch.manual_seed(config["seed"])
-    np.random.seed(config["seed"])
+    np.random.seed(config["seed"])  # a problem may draw from it  # noqa: NPY002
     recipe = recipe_of(config)
     problem = recipe.open(_place(config, machine, folder, stack, heartbeat))
     model, statistics = _model(config, recipe, problem, state)
@@ -138,7 +134,15 @@ def open_session(
     tracker: Tracker = instantiate(config["tracker"]) if machine.writes else Tracker()
     settings = settings_of(config["training"])
     trainer = Trainer(
-        model, problem, settings, machine, folder, tracker, config, statistics, signals
+        model=model,
+        problem=problem,
+        settings=settings,
+        machine=machine,
+        folder=folder,
+        tracker=tracker,
+        config=config,
+        normalisation=statistics,
+        signals=signals,
     )
     stack.callback(tracker.finish)
     if machine.writes:
@@ -147,11 +151,18 @@ def open_session(
     if state:
         trainer.restore(state)
         done = trainer.progress
+        going_on = f"going on from epoch {done.epoch}, step {done.step}"
         if machine.writes:
-            going_on = f"going on from epoch {done['epoch']}, step {done['step']}"
-            print("training is complete already" if done["finished"] else going_on, flush=True)
+            print("training is complete already" if done.finished else going_on, flush=True)
     tracker.start(folder, config, state["tracker_run"] if state else None)
-    return Session(config, folder, machine, problem, trainer, tracker)
+    return Session(
+        config=config,
+        folder=folder,
+        machine=machine,
+        problem=problem,
+        trainer=trainer,
+        tracker=tracker,
+    )
 
 
 def _place(
@@ -161,19 +172,30 @@ def _place(
     stack: contextlib.ExitStack,
     heartbeat: Heartbeat,
 ) -> Place:
-    """This rank's place. Of a problem's data two keys are the run's: data.workers,
-    data.stage_to.
-    """
+    """This rank's place. Of a problem's data two keys are the run's: workers and stage_to."""
     data = config.get("data") or {}
     own = str(os.getpid()) if machine.world_size == 1 else "job"
     job = os.environ.get("PBS_JOBID", own)
 
     def stage(source: str) -> str:
-        copy = staged(source, data.get("stage_to"), machine, folder, job, heartbeat.before_leaving)
+        copy = staged(
+            source,
+            data.get("stage_to"),
+            machine,
+            run=folder,
+            job=job,
+            at_loss=heartbeat.before_leaving,
+        )
         return str(stack.enter_context(copy))
 
     workers = readers(data.get("workers"), machine)
-    return Place(machine.device, machine.rank, machine.world_size, workers, stage)
+    return Place(
+        device=machine.device,
+        rank=machine.rank,
+        world_size=machine.world_size,
+        workers=workers,
+        stage=stage,
+    )
 
 
 def _model(
@@ -197,7 +219,7 @@ def _model(
             model.load_state_dict(source.state_dict())
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip()
-            raise checkpoint.CheckpointError(
+            raise CheckpointError(
                 f"training.init_from={start_from} holds another model than the configuration"
                 f" builds: {first}"
             ) from error
@@ -208,7 +230,7 @@ def settings_of(training: dict[str, Any]) -> TrainingSettings:
     """conf/training as the trainer takes it."""
     clipping = training["clipping"]
     return TrainingSettings(
-        **{k: training[k] for k in TrainingSettings.__dataclass_fields__ if k in training},
+        **{f.name: training[f.name] for f in fields(TrainingSettings) if f.name in training},
         clipping_mode=clipping["mode"],
         clipping_threshold=clipping["threshold"],
         clipping_eps=clipping["eps"],
@@ -216,16 +238,19 @@ def settings_of(training: dict[str, Any]) -> TrainingSettings:
 
 
 def finish_run(session: Session) -> None:
-    """Draw the training curve and, as evaluation.after_training says, test the best weights: by
-    default not where other nodes would wait for it.
+    """Draw the training curve and, as evaluation.after_training says, test the best weights.
+
+    By default not where other nodes would wait for it.
     """
     folder, tracker = session.folder, session.tracker
-    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    curve = training_curve(records, session.problem.monitor, folder / "figures" / "training.png")
+    picture = folder / "figures" / "training.png"
+    curve = training_curve(log.records(folder), session.problem.monitor, picture)
     if curve:
-        tracker.figure("figures/training", curve, session.trainer.progress["step"])
+        tracker.figure("figures/training", curve, session.trainer.progress.step)
     wanted = session.config["evaluation"]["after_training"]
-    if wanted or wanted is None and session.machine.nodes == 1:
+    if wanted is None:
+        wanted = session.machine.nodes == 1
+    if wanted:
         evaluate_run(session)
     else:
         print(
@@ -236,18 +261,16 @@ def finish_run(session: Session) -> None:
 
 
 def evaluate_run(session: Session) -> None:
-    """Test the best weights of a training, print the table, write the report, log to the
-    tracker.
-    """
+    """Test the best weights of a training: print the table, write the report, log it."""
     trainer, folder = session.trainer, session.folder / "evaluation"
-    model = trainer.evaluated
+    model, epoch = trainer.evaluated, trainer.progress.epoch
     if trainer.best is not None:
         model.load_state_dict(trainer.best["model"])
+        epoch = trainer.best["epoch"]
     about = provenance(str(session.folder), session.config["seed"], session.machine.device, model)
     result = evaluate(session.problem, model, folder, about)
     paths = write(result, folder)
-    log_to(session.tracker, result, trainer.progress["step"])
-    epoch = trainer.best["epoch"] if trainer.best else trainer.progress["epoch"]
+    log_to(session.tracker, result, trainer.progress.step)
     print(
         f"\nbest epoch {epoch}, test split:\n{result.table}\n\nreport: {paths['report']}",
         flush=True,

@@ -14,6 +14,7 @@ import random
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ LATEST = "latest_checkpoint.pt"
 PREVIOUS = "latest_checkpoint.previous.pt"
 
 
-def save_state(folder: Path, state: dict) -> Path:
+def save_state(folder: Path, state: dict[str, Any]) -> Path:
     """Write `latest_checkpoint.pt` atomically; the one it replaces is kept.
 
     Raises
@@ -47,14 +48,14 @@ def save_state(folder: Path, state: dict) -> Path:
         _sync_folder(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        kept = latest if latest.exists() else previous
-        raise CheckpointError(
-            f"could not write {latest} ({len(buffer.getbuffer()) / 1e6:.1f} MB): {error}. "
-            + (
+        kept, what_is_left = latest if latest.exists() else previous, "nothing was saved yet"
+        if kept.exists():
+            what_is_left = (
                 f"{kept} from before is intact; make room and start again to go on from it"
-                if kept.exists()
-                else "nothing was saved yet"
             )
+        raise CheckpointError(
+            f"could not write {latest} ({len(buffer.getbuffer()) / 1e6:.1f} MB): {error}."
+            f" {what_is_left}"
         ) from error
     return latest
 
@@ -68,7 +69,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def load_state(path: Path) -> dict:
+def load_state(path: Path) -> dict[str, Any]:
     """Read one state file.
 
     Raises
@@ -86,7 +87,7 @@ def load_state(path: Path) -> dict:
             raise CheckpointError(
                 f"{path} is damaged: the checksum of its part {damaged} does not match"
             )
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     # zipfile, zlib, struct, pickle: each has its own way to say 'truncated'
@@ -94,9 +95,10 @@ def load_state(path: Path) -> dict:
         raise CheckpointError(
             f"{path} is damaged or not a checkpoint ({type(error).__name__}: {error})"
         ) from error
+    return state
 
 
-def load_latest(folder: Path) -> dict | None:
+def load_latest(folder: Path) -> dict[str, Any] | None:
     """The newest state in a run folder that is whole; None where there is none at all.
 
     A damaged latest file is reported on standard error and the one before is used.
@@ -107,13 +109,11 @@ def load_latest(folder: Path) -> dict | None:
         If files are there and none can be read.
     """
     # the last one is there only where a kill hit the moment between two renames of `save_state`
-    files = [
-        p
-        for p in (Path(folder) / LATEST, Path(folder) / PREVIOUS, Path(folder) / f".{LATEST}.new")
-        if p.exists()
-    ]
-    problems = []
-    for path in files:
+    names = (LATEST, PREVIOUS, f".{LATEST}.new")
+    problems: list[str] = []
+    for path in [Path(folder) / name for name in names]:
+        if not path.exists():
+            continue
         try:
             state = load_state(path)
         except CheckpointError as error:
@@ -121,25 +121,26 @@ def load_latest(folder: Path) -> dict | None:
             print(f"WARNING: {error}", file=sys.stderr, flush=True)
             continue
         if problems:
+            done = state["progress"]
             print(
-                f"WARNING: going on from {path} (epoch {state['progress']['epoch']}, step"
-                f" {state['progress']['step']}) instead",
+                f"WARNING: going on from {path} (epoch {done['epoch']}, step {done['step']})"
+                " instead",
                 file=sys.stderr,
                 flush=True,
             )
         return state
     if problems:
         raise CheckpointError(
-            "no checkpoint can be read: "
-            + "; ".join(problems)
-            + ". Choose another run=NAME to start afresh"
+            f"no checkpoint can be read: {'; '.join(problems)}. Choose another run=NAME to start"
+            " afresh"
         )
     return None
 
 
-def rng_state() -> dict:
+def rng_state() -> dict[str, Any]:
     """All random states of this process, in types that `weights_only` loading accepts."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    legacy: Any = np.random.get_state()  # a problem may draw from it  # noqa: NPY002
+    kind, keys, position, has_gauss, cached = legacy
     version, words, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),
@@ -149,11 +150,13 @@ def rng_state() -> dict:
     }
 
 
-def set_rng_state(state: dict) -> None:
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Take up the random states that `rng_state` gave; GPUs that are not here are left out."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
     kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    legacy = (kind, keys.numpy().astype(np.uint32), position, has_gauss, cached)
+    np.random.set_state(legacy)  # a problem may draw from it  # noqa: NPY002
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))

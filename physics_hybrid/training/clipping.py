@@ -10,6 +10,8 @@ import torch
 from physicsnemo.nn import SpectralConv3d
 from torch import Tensor, nn
 
+from physics_hybrid.checks import among, positive
+
 MODES = ("none", "norm", "value", "agc")
 
 
@@ -28,10 +30,9 @@ def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callab
     ValueError
         Unknown mode or a threshold that is not positive.
     """
-    if mode not in MODES:
-        raise ValueError(f"training.clipping.mode must be one of {', '.join(MODES)}; got {mode!r}")
-    if mode != "none" and threshold <= 0:
-        raise ValueError(f"training.clipping.threshold must be > 0; got {threshold}")
+    among(MODES, "training.clipping.mode", mode)
+    if mode != "none":
+        positive("training.clipping.threshold", threshold)
     parameters = [p for p in model.parameters() if p.requires_grad]
     axes = unit_axes(model)
 
@@ -39,7 +40,7 @@ def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callab
         live = [p for p in parameters if p.grad is not None]
         if mode == "norm":
             return nn.utils.clip_grad_norm_(live, threshold)
-        norm = nn.utils.get_total_norm([p.grad for p in live])
+        norm = nn.utils.get_total_norm([p.grad for p in live if p.grad is not None])
         if mode == "value":
             nn.utils.clip_grad_value_(live, threshold)
         elif mode == "agc":
@@ -55,25 +56,28 @@ def unit_axes(model: nn.Module) -> dict[nn.Parameter, int | None]:
 
     PyTorch layers have it first, PhysicsNeMo's spectral weights (in, out, modes..., 2) second.
     """
-    spectral = {
-        p
-        for m in model.modules()
-        if isinstance(m, SpectralConv3d)
-        for p in m.parameters(recurse=False)
-    }
-    return {p: 1 if p in spectral else (0 if p.ndim > 1 else None) for p in model.parameters()}
+    axes = {p: 0 if p.ndim > 1 else None for p in model.parameters()}
+    for layer in model.modules():
+        if isinstance(layer, SpectralConv3d):
+            axes |= dict.fromkeys(layer.parameters(recurse=False), 1)
+    return axes
 
 
 @torch.no_grad()
 def adaptive(p: nn.Parameter, axis: int | None, ratio: float, eps: float) -> None:
-    """Scale p.grad so that in every unit |G_i| <= ratio max(|W_i|, eps). axis None: the whole
-    tensor is one unit.
+    """Scale p.grad so that in every unit |G_i| <= ratio max(|W_i|, eps).
+
+    axis None: the whole tensor is one unit. Without a gradient there is nothing to do.
     """
-    others = [a for a in range(p.ndim) if a != axis]
-
-    def norm(t):
-        return torch.linalg.vector_norm(t, dim=others, keepdim=True)
-
-    limit = ratio * norm(p).clamp_min(eps)
-    size = norm(p.grad)
+    if p.grad is None:
+        return
+    limit = ratio * _unit_norms(p, axis).clamp_min(eps)
+    size = _unit_norms(p.grad, axis)
     p.grad.mul_(torch.where(size > limit, limit / size.clamp_min(1e-12), 1.0))
+
+
+def _unit_norms(t: Tensor, axis: int | None) -> Tensor:
+    """Norm of each unit, shaped to meet the tensor."""
+    others = [a for a in range(t.ndim) if a != axis]
+    norms: Tensor = torch.linalg.vector_norm(t, dim=others, keepdim=True)
+    return norms

@@ -1,5 +1,6 @@
-"""Where figures of merit go besides the run folder: Weights & Biases, TensorBoard, or nowhere. Rank
-0 only.
+"""Where figures of merit go besides the run folder: Weights & Biases, TensorBoard, or nowhere.
+
+Rank 0 only.
 
 No tracker ever asks a question or stops a training: what cannot be set up is said once, and
 training goes on.
@@ -11,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+
+from physics_hybrid.checks import one_of
 
 
 class Tracker:
@@ -39,15 +42,10 @@ class WandbTracker(Tracker):
         entity: str | None = None,
         name: str | None = None,
     ):
-        if mode not in ("online", "offline", "disabled"):
-            raise ValueError(f"tracker.mode must be online, offline or disabled; got {mode!r}")
-        self.project, self.mode, self.entity, self.name = (
-            project,
-            os.environ.get("WANDB_MODE", mode),
-            entity,
-            name,
-        )
-        self.run = None
+        one_of(("online", "offline", "disabled"), "tracker.mode", mode)
+        self.mode: Any = os.environ.get("WANDB_MODE", mode)
+        self.project, self.entity, self.name = project, entity, name
+        self.run: Any = None
 
     def start(self, folder: Path, config: dict[str, Any], run_id: str | None = None) -> None:
         if self.mode == "disabled":
@@ -111,8 +109,8 @@ def _wandb_key() -> bool:
 class TensorBoardTracker(Tracker):
     """TensorBoard event files in the run folder."""
 
-    def __init__(self):
-        self.writer = None
+    def __init__(self) -> None:
+        self.writer: Any = None
 
     def start(self, folder: Path, config: dict[str, Any], run_id: str | None = None) -> None:
         try:
@@ -134,9 +132,8 @@ class TensorBoardTracker(Tracker):
         if self.writer:
             import matplotlib.image
 
-            self.writer.add_image(
-                name, matplotlib.image.imread(path)[..., :3], step, dataformats="HWC"
-            )
+            picture = matplotlib.image.imread(path)[..., :3]
+            self.writer.add_image(name, picture, step, dataformats="HWC")
 
     def finish(self) -> None:
         if self.writer:

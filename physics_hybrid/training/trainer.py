@@ -12,76 +12,29 @@ a step carries losses and signals, and every rank decides alike. Rank 0 alone wr
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import sys
 import time
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from physics_hybrid.cluster.machine import Machine
 from physics_hybrid.cluster.signals import Signals
 from physics_hybrid.models import model_files
-from physics_hybrid.problem import Problem
-from physics_hybrid.training import checkpoint
-from physics_hybrid.training.clipping import clipper
+from physics_hybrid.models.model_files import CheckpointError
+from physics_hybrid.problem import Batch, Problem
+from physics_hybrid.training import agreement, checkpoint, log
+from physics_hybrid.training.optimisation import Optimisation
+from physics_hybrid.training.progress import EpochMeans, Progress, progress_bar
+from physics_hybrid.training.settings import TrainingSettings
 from physics_hybrid.training.tracker import Tracker
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """conf/training, one field a key; see the comments there."""
-
-    epochs: int
-    learning_rate: float
-    weight_decay: float
-    betas: tuple[float, float]
-    warmup_steps: int
-    final_learning_rate: float
-    accumulate: int
-    precision: str
-    clipping_mode: str
-    clipping_threshold: float
-    clipping_eps: float
-    ema: float
-    checkpoint_every: int
-    validate_every: int
-    figures_every: int
-    log_every: int
-    max_bad_steps: int
-    requeue_exit_code: int
-
-    def __post_init__(self):
-        for name in (
-            "epochs",
-            "accumulate",
-            "checkpoint_every",
-            "validate_every",
-            "figures_every",
-            "log_every",
-            "max_bad_steps",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1; got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"training.learning_rate must be > 0; got {self.learning_rate}")
-        if self.precision not in ("float32", "bf16", "fp16"):
-            raise ValueError(
-                f"training.precision must be float32, bf16 or fp16; got {self.precision!r}"
-            )
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"training.ema must lie in [0, 1) (0: off); got {self.ema}")
 
 
 class TrainingStopped(RuntimeError):
@@ -89,6 +42,15 @@ class TrainingStopped(RuntimeError):
 
 
 class Trainer:
+    """Trains a model on a problem, from where `progress` says.
+
+    folder : of the run. tracker, config, normalisation : go into the checkpoint; normalisation is
+        what the model was built with. signals : of a program that has its own.
+
+    model, optimizer, evaluated, progress, best : as they stand; `best` has score, epoch, model (its
+        weights), and is None before the first validation.
+    """
+
     def __init__(
         self,
         model: nn.Module,
@@ -97,106 +59,51 @@ class Trainer:
         machine: Machine,
         folder: Path,
         tracker: Tracker,
-        config: dict,
-        normalisation: dict,
+        config: dict[str, Any],
+        normalisation: dict[str, Any],
         signals: Signals | None = None,
     ):
-        self.model, self.problem, self.settings, self.machine = (
-            model.to(machine.device),
-            problem,
-            settings,
-            machine,
-        )
-        self.folder, self.tracker, self.config, self.normalisation = (
-            Path(folder),
-            tracker,
-            config,
-            normalisation,
-        )
-        s = settings
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=s.learning_rate,
-            weight_decay=s.weight_decay,
-            betas=tuple(s.betas),
-        )
-        self.total_steps = s.epochs * self.updates_per_epoch
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._schedule)
-        self.scaler = torch.amp.GradScaler(machine.device.type, enabled=s.precision == "fp16")
-        self.averaged = (
-            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(s.ema), use_buffers=True)
-            if s.ema
-            else None
-        )
-        self.network: nn.Module = model
+        self.model, self.problem = model.to(machine.device), problem
+        self.settings, self.machine = settings, machine
+        self.folder, self.tracker = Path(folder), tracker
+        self.config, self.normalisation = config, normalisation
+        self.total_steps = settings.epochs * self.updates_per_epoch
+        self.optimisation = Optimisation(model, settings, self.total_steps, machine.device)
+        self.parallel: DistributedDataParallel | None = None
         if machine.world_size > 1:
-            devices = [machine.device] if machine.device.type == "cuda" else None
-            with warnings.catch_warnings():
-                # broadcast_buffers gets another name in torch 2.15
-                warnings.simplefilter("ignore", FutureWarning)
-                self.network = DistributedDataParallel(
-                    model, device_ids=devices, broadcast_buffers=False
-                )
-        self.clip = clipper(model, s.clipping_mode, s.clipping_threshold, s.clipping_eps)
-        # position: batches of the epoch; done: [ranks, batches] of those that other numbers of
-        # ranks had before
-        self.progress = {
-            "epoch": 0,
-            "position": 0,
-            "done": [],
-            "step": 0,
-            "bad_steps": 0,
-            "skipped": 0,
-            "seconds": 0.0,
-            "finished": False,
-        }
-        self.epoch_sums: dict[str, float] = {}
-        self.best: dict | None = None
+            self.parallel = agreement.parallel(model, machine)
+        self.progress, self.means = Progress(), EpochMeans()
+        self.best: dict[str, Any] | None = None
         self.signals = signals or Signals(settings.requeue_exit_code)
         self.leaving: int | None = None  # a signal that all ranks know of
-
-    # --- schedule
 
     @property
     def updates_per_epoch(self) -> int:
         return math.ceil(self.problem.steps_per_epoch / self.settings.accumulate)
 
-    def _schedule(self, step: int) -> float:
-        """Linear warm-up, then a cosine to final_learning_rate (Loshchilov and Hutter, SGDR, ICLR
-        2017).
-        """
-        s = self.settings
-        if step < s.warmup_steps:
-            return (step + 1) / s.warmup_steps
-        share = min(1.0, (step - s.warmup_steps) / max(1, self.total_steps - s.warmup_steps))
-        floor = s.final_learning_rate / s.learning_rate
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self.optimisation.optimizer
 
     @property
     def evaluated(self) -> nn.Module:
         """The weights that are validated and kept: the moving average where there is one."""
-        return self.averaged.module if self.averaged is not None else self.model
+        return self.optimisation.evaluated
 
-    # --- state ------------------------------------------------------------------------------------
+    # --- state
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """Everything to go on from. With several ranks all of them must call it: each brings its
         random states.
         """
-        rng = [checkpoint.rng_state()]
-        if self.machine.world_size > 1:
-            rng = [None] * self.machine.world_size
-            dist.all_gather_object(rng, checkpoint.rng_state())
+        rng = agreement.everyones(checkpoint.rng_state(), self.machine)
         return {
             "format": 1,
             "model": self.model.state_dict(),
-            "ema": self.averaged.state_dict() if self.averaged is not None else None,
             "best": self.best,
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "progress": dict(self.progress),
-            "epoch_sums": dict(self.epoch_sums),
+            **self.optimisation.state(),
+            "progress": self.progress.state(),
+            "epoch_sums": dict(self.means.sums),
             "rng": rng,
             "world_size": self.machine.world_size,
             "normalisation": self.normalisation,
@@ -206,77 +113,59 @@ class Trainer:
 
     def save(self) -> Path:
         """Collect the state of all ranks; rank 0 writes it."""
-        state = self.state()
-        path = (
-            checkpoint.save_state(self.folder, state)
-            if self.machine.writes
-            else self.folder / checkpoint.LATEST
-        )
+        state, path = self.state(), self.folder / checkpoint.LATEST
+        if self.machine.writes:
+            path = checkpoint.save_state(self.folder, state)
         self.signals.saved = True
         return path
 
-    def restore(self, state: dict) -> None:
-        """Go on from a state that `state` gave. Raises CheckpointError where the model does not
-        fit.
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state` gave.
+
+        Raises
+        ------
+        CheckpointError
+            The model does not fit, or ranks have read different states.
         """
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:
-            raise checkpoint.CheckpointError(
+            raise CheckpointError(
                 f"the checkpoint in {self.folder} holds another model than the configuration builds"
                 f" ({str(error).splitlines()[1].strip()}). Use another run=NAME, or the"
                 " configuration saved beside it"
             ) from error
-        if self.averaged is not None and state["ema"] is not None:
-            self.averaged.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.progress, self.epoch_sums, self.best = (
-            {**self.progress, **state["progress"]},
-            dict(state["epoch_sums"]),
-            state["best"],
-        )
-        self.progress["finished"] = self.progress["epoch"] >= self.settings.epochs
+        self.optimisation.restore(state)
+        self.progress, self.means = Progress(**state["progress"]), EpochMeans(state["epoch_sums"])
+        self.best = state["best"]
+        progress = self.progress
+        progress.finished = progress.epoch >= self.settings.epochs
         if self.machine.rank < len(state["rng"]):
             checkpoint.set_rng_state(state["rng"][self.machine.rank])
         if state["world_size"] != self.machine.world_size:
             self._reshard(state["world_size"])
-        if self.machine.world_size > 1:
-            everyone: list = [None] * self.machine.world_size
-            dist.all_gather_object(
-                everyone, (self.progress["epoch"], self.progress["position"], self.progress["step"])
-            )
-            if len(set(everyone)) > 1:
-                raise checkpoint.CheckpointError(
-                    f"ranks have read different states from {self.folder} (epoch, position, step:"
-                    f" {everyone}): a node does not see the newest file. Start again"
-                )
+        place = (progress.epoch, progress.position, progress.step)
+        agreement.check_same_place(place, self.folder, self.machine)
 
     def _reshard(self, before: int) -> None:
-        """Go on with another number of ranks: the samples of the epoch that are left come in larger
-        or smaller global batches, and the step is
-        counted anew from the end of the epoch."""
+        """Go on with another number of ranks.
+
+        The samples of the epoch that are left come in larger or smaller global batches, and the
+        step is counted anew from the end of the epoch.
+        """
         progress = self.progress
-        if progress["position"]:
-            progress["done"] = [*progress["done"], [before, progress["position"]]]
-            progress["position"] = 0
-        progress["step"] = (progress["epoch"] + 1) * self.updates_per_epoch - math.ceil(
-            self._length() / self.settings.accumulate
-        )
-        self.scheduler.last_epoch = progress["step"]
-        for group, rate in zip(self.optimizer.param_groups, self.scheduler.base_lrs):
-            group["lr"] = rate * self._schedule(progress["step"])
-        self.scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        if progress.position:
+            progress.done = [*progress.done, [before, progress.position]]
+            progress.position = 0
+        left = math.ceil(self._length() / self.settings.accumulate)
+        progress.step = (progress.epoch + 1) * self.updates_per_epoch - left
+        self.optimisation.go_to(progress.step)
 
     def _length(self) -> int:
         """Batches of the present epoch, without those of other numbers of ranks."""
-        done = self.progress["done"]
-        return (
-            self.problem.steps_left(self.progress["epoch"], done)
-            if done
-            else self.problem.steps_per_epoch
-        )
+        if self.progress.done:
+            return self.problem.steps_left(self.progress.epoch, self.progress.done)
+        return self.problem.steps_per_epoch
 
     # --- the loop
 
@@ -297,256 +186,201 @@ class Trainer:
             if not self.signals.active:
                 stack.enter_context(self.signals)
             stack.enter_context(self.signals.deferred())
-            bar = tqdm(
-                total=self.total_steps,
-                initial=self.progress["step"],
-                unit="step",
-                desc="training",
-                disable=not self.machine.writes,
-                mininterval=0.5 if sys.stderr.isatty() else 10.0,
-                dynamic_ncols=True,
-            )
-            with bar:
-                while self.progress["epoch"] < self.settings.epochs:
+            begun, shown = self.progress.step, self.machine.writes
+            with progress_bar(self.total_steps, begun, shown=shown) as bar:
+                while self.progress.epoch < self.settings.epochs:
                     self._epoch(bar)
-            self.leaving = self._signal_anywhere()
+            self.leaving = agreement.signal_anywhere(self.signals.number, self.machine)
             # it came while the last epoch was finished: nothing is left to save
             if self.leaving is not None:
                 self.signals.number = self.leaving
                 self.signals.leave(agreed=True)
 
-    def _epoch(self, bar: tqdm) -> None:
-        progress = self.progress
+    def _epoch(self, bar: tqdm[Any]) -> None:
         self.model.train()
-        with contextlib.closing(
-            self.problem.train_batches(progress["epoch"], progress["position"], progress["done"])
-        ) as batches:
+        progress = self.progress
+        batches = self.problem.train_batches(progress.epoch, progress.position, progress.done)
+        # a generator: closing it lets go of what it reads with
+        with contextlib.closing(cast(Generator[Any, None, None], batches)):
             self._steps(batches, bar)
         self._finish_epoch(bar)
 
-    def _steps(self, batches: Iterator[Any], bar: tqdm) -> None:
+    def _steps(self, batches: Iterator[Any], bar: tqdm[Any]) -> None:
+        """All steps of an epoch that are left."""
         s, progress, length = self.settings, self.progress, self._length()
-        while progress["position"] < length:
+        while progress.position < length:
             started = time.perf_counter()
-            share = min(s.accumulate, length - progress["position"])
-            try:
-                taken = [next(batches) for _ in range(share)]
-            except RuntimeError:
-                if self.signals.number is None or self.machine.world_size > 1:
-                    raise
-                self.leaving = self.signals.number  # it has ended the processes that read data, too
-                self._leave(bar)
-            values = self.step(taken)
-            progress["position"] += share
-            progress["step"] += 1
-            progress["seconds"] += time.perf_counter() - started
-            for name, value in values.items():
-                if math.isfinite(value):
-                    self.epoch_sums[name] = self.epoch_sums.get(name, 0.0) + value
-                    self.epoch_sums[f"n/{name}"] = self.epoch_sums.get(f"n/{name}", 0.0) + 1
+            share = min(s.accumulate, length - progress.position)
+            values = self.step(self._take(batches, share, bar))
+            progress.position += share
+            progress.step += 1
+            progress.seconds += time.perf_counter() - started
+            self.means.add(values)
             bar.update(1)
-            bar.set_postfix(
-                epoch=f"{progress['epoch'] + 1}/{s.epochs}",
-                loss=f"{values['loss']:.4g}",
-                refresh=False,
-            )
-            if progress["step"] % s.log_every == 0 and self.machine.writes:
-                self.tracker.log({f"train/{k}": v for k, v in values.items()}, progress["step"])
+            epoch, loss = f"{progress.epoch + 1}/{s.epochs}", f"{values['loss']:.4g}"
+            bar.set_postfix(epoch=epoch, loss=loss, refresh=False)
+            if progress.step % s.log_every == 0 and self.machine.writes:
+                self.tracker.log({f"train/{k}": v for k, v in values.items()}, progress.step)
             if self.leaving is not None:
                 self._leave(bar)
-            if progress["step"] % s.checkpoint_every == 0 and progress["position"] < length:
+            if progress.step % s.checkpoint_every == 0 and progress.position < length:
                 self.save()
 
-    def step(self, batches: list) -> dict[str, float]:
-        """One optimiser step on the mean loss of some batches. A non-finite loss or gradient leaves
-        the weights alone.
+    def _take(self, batches: Iterator[Any], count: int, bar: tqdm[Any]) -> list[Any]:
+        """The batches of a step."""
+        try:
+            return [next(batches) for _ in range(count)]
+        except RuntimeError:
+            if self.signals.number is None or self.machine.world_size > 1:
+                raise
+            self.leaving = self.signals.number  # it has ended the processes that read data, too
+            self._leave(bar)
+
+    def step(self, batches: Sequence[Any]) -> dict[str, float]:
+        """One optimiser step on the mean loss of some batches.
+
+        A loss or gradient that is not finite leaves the weights alone.
+
+        Returns
+        -------
+        dict
+            loss and its terms, means over samples and ranks; gradient_norm before clipping,
+            parameter_norm before the step, learning_rate.
+
+        Raises
+        ------
+        TrainingStopped
+            The last of too many steps in a row that were not finite.
         """
-        progress = self.progress
-        self.optimizer.zero_grad(set_to_none=True)
-        count = sum(len(b) for b in batches)
-        sums: dict[str, Tensor] = {}
-        for batch in batches:
-            last = batch is batches[-1]
-            quiet = (
-                contextlib.nullcontext()
-                if last or self.network is self.model
-                else self.network.no_sync()
-            )
-            with quiet:
-                with self._autocast():
-                    loss, terms = self.problem.loss(self.network, batch)
-                weight = len(batch) / count
-                self.scaler.scale(loss * weight).backward()
-            for name, value in {"loss": loss.detach(), **terms}.items():
-                sums[name] = sums.get(name, 0.0) + value * weight
-        self.scaler.unscale_(self.optimizer)
-        norm = self.clip()
-        values = self._agree(sums)
+        update = self.optimisation
+        update.begin()
+        sums = self._gradients(batches)
+        norm = update.gradient_norm()
+        values, self.leaving = agreement.means_and_signal(sums, self.signals.number, self.machine)
+        weights = [p.detach() for p in self.model.parameters()]
         values["gradient_norm"] = float(norm)
-        values["parameter_norm"] = float(
-            nn.utils.get_total_norm([p.detach() for p in self.model.parameters()])
-        )
-        values["learning_rate"] = self.scheduler.get_last_lr()[0]
-        # a scaler skips non-finite gradients itself and halves its scale, at first often; a scale
-        # below 1 is no longer a search
-        searching = self.scaler.is_enabled() and self.scaler.get_scale() >= 1
-        if not math.isfinite(values["loss"]) or (
-            not math.isfinite(values["gradient_norm"]) and not searching
-        ):
-            self._bad_step(batches, values)
+        values["parameter_norm"] = float(nn.utils.get_total_norm(weights))
+        values["learning_rate"] = update.learning_rate
+        steady = math.isfinite(values["gradient_norm"]) or update.searches_scale
+        if math.isfinite(values["loss"]) and steady:
+            self.progress.bad_steps = 0
+            update.apply()
         else:
-            progress["bad_steps"] = 0
-            self.scaler.step(self.optimizer)
-            if self.averaged is not None:
-                self.averaged.update_parameters(self.model)
-        self.scaler.update()
-        self.scheduler.step()
+            self._bad_step(batches, values)
+        update.advance()
         return values
 
-    def _agree(self, sums: dict[str, Tensor]) -> dict[str, float]:
-        """Means over ranks; and a signal that reached one rank reaches all. All ranks act on what
-        was exchanged here, never on a signal that
-        came since: they would part ways."""
-        packed = torch.stack([*sums.values()])
-        self.leaving = self.signals.number
-        if self.machine.world_size > 1:
-            packed = torch.cat([packed, packed.new_tensor([float(self.leaving or 0)])])
-            everyone = [torch.empty_like(packed) for _ in range(self.machine.world_size)]
-            dist.all_gather(everyone, packed)
-            together = torch.stack(everyone)
-            self.leaving = int(together[:, -1].max()) or None
-            packed = together[:, :-1].mean(dim=0)
-        return dict(zip(sums, packed.tolist()))
+    def _gradients(self, batches: Sequence[Any]) -> dict[str, Tensor]:
+        """Gradients of the mean loss over samples; the loss and its terms."""
+        count = sum(len(batch) for batch in batches)
+        network = self.model if self.parallel is None else self.parallel
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            with self._quiet(last=batch is batches[-1]):
+                with self.optimisation.autocast():
+                    loss, terms = self.problem.loss(network, batch)
+                weight = len(batch) / count
+                self.optimisation.backward(loss * weight)
+            for name, value in {"loss": loss.detach(), **terms}.items():
+                sums[name] = sums.get(name, 0.0) + value * weight
+        return sums
 
-    def _signal_anywhere(self) -> int | None:
-        """A signal that any rank has had. All must call it."""
-        number = torch.tensor([self.signals.number or 0], device=self.machine.device)
-        if self.machine.world_size > 1:
-            dist.all_reduce(number, dist.ReduceOp.MAX)
-        return int(number) or None
+    def _quiet(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Ranks exchange gradients once a step: with its last batch."""
+        if last or self.parallel is None:
+            return contextlib.nullcontext()
+        return self.parallel.no_sync()
 
-    def _autocast(self):
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(
-            self.settings.precision, torch.float32
-        )
-        return torch.autocast(
-            self.machine.device.type, dtype=dtype, enabled=self.settings.precision != "float32"
-        )
-
-    def _bad_step(self, batches: list, values: dict[str, float]) -> None:
+    def _bad_step(self, batches: Sequence[Batch], values: dict[str, float]) -> None:
         progress = self.progress
-        progress["bad_steps"] += 1
-        progress["skipped"] += 1
-        names = [n for b in batches for n in b.names]
-        what = (
-            f"loss {values['loss']:g}, gradient norm {values['gradient_norm']:g} at step"
-            f" {progress['step']} (samples {', '.join(names[:8])})"
-        )
+        progress.bad_steps += 1
+        progress.skipped += 1
+        names = [name for batch in batches for name in batch.names]
+        sizes = f"loss {values['loss']:g}, gradient norm {values['gradient_norm']:g}"
+        what = f"{sizes} at step {progress.step} (samples {', '.join(names[:8])})"
         tqdm.write(f"WARNING: {what}: step skipped", file=sys.stderr)
-        if progress["bad_steps"] >= self.settings.max_bad_steps:
-            last = self.folder / checkpoint.LATEST
-            raise TrainingStopped(
-                f"{progress['bad_steps']} steps in a row were not finite; the last: {what}. "
-                + (
-                    f"The last good state is {last}"
-                    if last.exists()
-                    else "No checkpoint was written yet"
-                )
-                + "; lower training.learning_rate or look at these samples"
-            )
+        if progress.bad_steps < self.settings.max_bad_steps:
+            return
+        last, good = self.folder / checkpoint.LATEST, "No checkpoint was written yet"
+        if last.exists():
+            good = f"The last good state is {last}"
+        raise TrainingStopped(
+            f"{progress.bad_steps} steps in a row were not finite; the last: {what}. {good}; lower"
+            " training.learning_rate or look at these samples"
+        )
 
-    def _finish_epoch(self, bar: tqdm) -> None:
+    # --- the end of an epoch
+
+    def _finish_epoch(self, bar: tqdm[Any]) -> None:
         s, progress = self.settings, self.progress
-        progress["epoch"] += 1
-        progress["position"], progress["done"] = 0, []
-        last = progress["epoch"] == s.epochs
-        progress["finished"] = last
+        progress.epoch += 1
+        progress.position, progress.done = 0, []
+        progress.finished = progress.epoch == s.epochs
         record: dict[str, Any] = {
-            "epoch": progress["epoch"],
-            "step": progress["step"],
-            "seconds": round(progress["seconds"], 3),
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "seconds": round(progress.seconds, 3),
+            **{f"train/{k}": v for k, v in self.means.means().items()},
         }
-        record |= {
-            f"train/{k}": v / self.epoch_sums[f"n/{k}"]
-            for k, v in self.epoch_sums.items()
-            if not k.startswith("n/")
-        }
-        self.epoch_sums = {}
-        if progress["epoch"] % s.validate_every == 0 or last:
-            self.evaluated.eval()
-            values = self.problem.validate(self.evaluated)
-            record |= {f"validation/{k}": v for k, v in values.items()}
-            score = values[self.problem.monitor]
-            if math.isfinite(score) and (self.best is None or score < self.best["score"]):
-                weights = {
-                    k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()
-                }
-                self.best = {"score": score, "epoch": progress["epoch"], "model": weights}
-        improved = self.best is not None and self.best["epoch"] == progress["epoch"]
+        self.means = EpochMeans()
+        if progress.epoch % s.validate_every == 0 or progress.finished:
+            record |= {f"validation/{k}": v for k, v in self._validate().items()}
         # models first: a run that is killed in between repeats the epoch and writes them again
         if self.machine.writes:
-            if improved:
-                model_files.save_model(
-                    self.folder / "best",
-                    self.evaluated,
-                    progress["epoch"],
-                    {"score": self.best["score"], "monitor": self.problem.monitor},
-                )
-            if last:
-                model_files.save_model(
-                    self.folder / "final",
-                    self.evaluated,
-                    progress["epoch"],
-                    {"monitor": self.problem.monitor},
-                )
+            self._keep_models()
             self._report(record, bar)
         self.save()
-        if self.machine.writes and (progress["epoch"] % s.figures_every == 0 or last):
+        due = progress.epoch % s.figures_every == 0 or progress.finished
+        if self.machine.writes and due:
             self._draw()
+
+    def _validate(self) -> dict[str, float]:
+        """Metrics of the evaluated weights, which become the best where they are."""
+        self.evaluated.eval()
+        values = self.problem.validate(self.evaluated)
+        score = values[self.problem.monitor]
+        if math.isfinite(score) and (self.best is None or score < self.best["score"]):
+            state = self.evaluated.state_dict()
+            weights = {name: value.detach().cpu().clone() for name, value in state.items()}
+            self.best = {"score": score, "epoch": self.progress.epoch, "model": weights}
+        return values
+
+    def _keep_models(self) -> None:
+        """Write best/ where this epoch is the best, final/ where it is the last."""
+        epoch, about = self.progress.epoch, {"monitor": self.problem.monitor}
+        if self.best is not None and self.best["epoch"] == epoch:
+            score = {"score": self.best["score"], **about}
+            model_files.save_model(self.folder / "best", self.evaluated, epoch, score)
+        if self.progress.finished:
+            model_files.save_model(self.folder / "final", self.evaluated, epoch, about)
+
+    def _report(self, record: dict[str, Any], bar: tqdm[Any]) -> None:
+        values = {k: v for k, v in record.items() if k not in ("epoch", "step")}
+        self.tracker.log(values, record["step"])
+        log.add_record(self.folder, record)
+        if "train/loss" not in record:
+            bar.write(f"epoch {record['epoch']}: no finite loss")
+            return
+        line = f"epoch {record['epoch']}/{self.settings.epochs}: loss {record['train/loss']:.4g}"
+        monitor = self.problem.monitor
+        monitored = record.get(f"validation/{monitor}")
+        if monitored is not None:
+            line += f", validation {monitor} {monitored:.4f}"
+        bar.write(line)
 
     def _draw(self) -> None:
         """Figures never stop a training."""
+        epoch = self.progress.epoch
         try:
-            figures = self.problem.draw(
-                self.evaluated, self.folder / "figures", f"epoch{self.progress['epoch']:04d}"
-            )
+            folder, tag = self.folder / "figures", f"epoch{epoch:04d}"
+            figures = self.problem.draw(self.evaluated, folder, tag)
         except Exception as error:
-            tqdm.write(
-                f"WARNING: no figures for epoch {self.progress['epoch']}: {error}", file=sys.stderr
-            )
-            return
-        for name, path in figures.items():
-            self.tracker.figure(name, path, self.progress["step"])
+            tqdm.write(f"WARNING: no figures for epoch {epoch}: {error}", file=sys.stderr)
+        else:
+            for name, path in figures.items():
+                self.tracker.figure(name, path, self.progress.step)
 
-    def _report(self, record: dict, bar: tqdm) -> None:
-        self.tracker.log(
-            {k: v for k, v in record.items() if k not in ("epoch", "step")}, record["step"]
-        )
-        path = self.folder / "log.jsonl"
-        kept = []
-        # a resumed training repeats what came after its checkpoint: keep one record an epoch
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    old = json.loads(line)
-                except json.JSONDecodeError:  # a line cut by a kill
-                    continue
-                if old["epoch"] < record["epoch"]:
-                    kept.append(line)
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text("\n".join([*kept, json.dumps(record)]) + "\n")
-        os.replace(temporary, path)
-        monitored = record.get(f"validation/{self.problem.monitor}")
-        note = (
-            f", validation {self.problem.monitor} {monitored:.4f}" if monitored is not None else ""
-        )
-        bar.write(
-            f"epoch {record['epoch']}/{self.settings.epochs}: loss {record['train/loss']:.4g}{note}"
-            if "train/loss" in record
-            else f"epoch {record['epoch']}: no finite loss"
-        )
-
-    def _leave(self, bar: tqdm) -> None:
+    def _leave(self, bar: tqdm[Any]) -> NoReturn:
         """Save and go, because of a signal. All ranks together."""
         path = self.save()
         self.signals.number = self.leaving
@@ -557,8 +391,8 @@ class Trainer:
         bar.close()
         if self.machine.writes:
             print(
-                f"{self.signals.name}: state saved to {path} at epoch {self.progress['epoch']},"
-                f" step {self.progress['step']}; the same command with run={self.folder.name} goes"
+                f"{self.signals.name}: state saved to {path} at epoch {self.progress.epoch},"
+                f" step {self.progress.step}; the same command with run={self.folder.name} goes"
                 " on from there",
                 flush=True,
             )

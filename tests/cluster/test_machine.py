@@ -349,7 +349,8 @@ def test_two_jobs_on_one_node_meet_at_different_ports_above_those_of_outgoing_co
 )
 def test_an_allocation_larger_than_the_launch_is_noted(environ, nodes, words):
     note = look(environ, nodes).note
-    assert bool(note) == bool(words) and all(w in note for w in words), note
+    assert bool(note) == bool(words), note
+    assert all(w in note for w in words), note
 
 
 @pytest.mark.parametrize(
@@ -618,6 +619,7 @@ def test_a_device_that_is_not_there_is_an_error(alone, device, words):
         initialize(device)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     ("gpus", "visible", "local_rank", "expected"),
     [(4, None, 2, 2), (1, "3", 2, 0), (1, None, 1, None), (2, "0,1", 2, None)],
@@ -655,7 +657,8 @@ RANK = """
 import os, sys, torch
 original = torch.distributed.init_process_group
 def spy(*args, **named):
-    print(f"handed on: {args} {sorted(named)} async={os.environ['TORCH_NCCL_ASYNC_ERROR_HANDLING']}", flush=True)
+    handling = os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"]
+    print(f"handed on: {args} {sorted(named)} async={handling}", flush=True)
     return original(*args, **named)
 torch.distributed.init_process_group = spy
 from physics_hybrid.cluster.machine import agreed, finalize, initialize
@@ -664,7 +667,8 @@ assert agreed(f"named by rank {machine.rank}") == "named by rank 0"
 total = torch.tensor([machine.rank + 1.0])
 torch.distributed.all_reduce(total)
 assert initialize("cpu") == machine
-print(f"{machine}; sum {total.item():g}; async={os.environ['TORCH_NCCL_ASYNC_ERROR_HANDLING']}; threads {torch.get_num_threads()}", flush=True)
+handling, threads = os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"], torch.get_num_threads()
+print(f"{machine}; sum {total.item():g}; async={handling}; threads {threads}", flush=True)
 finalize()
 assert not torch.distributed.is_initialized()
 """
@@ -708,6 +712,7 @@ def check_two_ranks(printed: str, method: str) -> None:
     ), printed
 
 
+@pytest.mark.cluster
 def test_two_ranks_under_torchrun(rank_script):
     check_two_ranks(
         run(
@@ -727,6 +732,7 @@ def test_two_ranks_under_torchrun(rank_script):
     )
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(
     shutil.which("mpirun") is None, reason="mpirun is not installed (apt-get install openmpi-bin)"
 )
@@ -745,6 +751,7 @@ def test_two_ranks_under_mpirun(rank_script):
     check_two_ranks(run((words, {})), "Open MPI" if open_mpi else "MPICH/PMI")
 
 
+@pytest.mark.cluster
 def test_two_ranks_by_hand_without_local_rank_share_the_cores(rank_script):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

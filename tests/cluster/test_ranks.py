@@ -26,6 +26,7 @@ MPIRUN = shutil.which("mpirun")
 OPTIONS = [o for group in ("always", "limbs", "fno") for o in TINY[group]] + [
     "data.samples_per_epoch=16",
     "evaluation.samples=1",
+    "evaluation.after_training=false",
     "training.checkpoint_every=2",
     "training.lost_rank_seconds=10",
     "evaluation.resolutions=[[16,12,12]]",
@@ -122,7 +123,8 @@ def ranks_of(process: subprocess.Popen) -> list[psutil.Process]:
 def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -132,11 +134,14 @@ def together(tmp_path_factory):
     batch.
     """
     folder = tmp_path_factory.mktemp("cluster")
-    out = finish(start("torchrun", folder, "torchrun", "data.batch_size=2"))
+    out = finish(
+        start("torchrun", folder, "torchrun", "data.batch_size=2", "evaluation.after_training=true")
+    )
     finish(start("alone", folder, "alone", "data.batch_size=4"))
     return folder, out
 
 
+@pytest.mark.cluster
 def test_two_ranks_train_as_one_with_the_same_global_batch(together):
     folder, out = together
     assert torch.allclose(losses(folder, "torchrun"), losses(folder, "alone"), rtol=1e-4)
@@ -144,6 +149,7 @@ def test_two_ranks_train_as_one_with_the_same_global_batch(together):
     assert out.count("report:") == 1
 
 
+@pytest.mark.cluster
 @pytest.mark.skipif(MPIRUN is None, reason="no mpirun on this machine (Debian: openmpi-bin)")
 def test_mpirun_gives_the_same_curve_as_torchrun(together):
     folder, _ = together
@@ -151,6 +157,7 @@ def test_mpirun_gives_the_same_curve_as_torchrun(together):
     assert torch.allclose(losses(folder, "mpirun"), losses(folder, "torchrun"), rtol=1e-6)
 
 
+@pytest.mark.cluster
 def test_stored_limbs_and_accumulation_too(tmp_path):
     """Samples from files, shuffled, an odd number of them (12 of 11, one repeated), two batches a
     step, staged to a scratch disk.
@@ -170,6 +177,7 @@ def test_stored_limbs_and_accumulation_too(tmp_path):
     assert not list(scratch.glob("**/*.h5"))
 
 
+@pytest.mark.cluster
 def test_a_killed_rank_is_named_the_other_leaves_and_the_restart_gives_the_same_bits(
     together, tmp_path
 ):
@@ -245,6 +253,7 @@ def two_bare_ranks(code):
             p.kill()
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
 def test_without_a_launcher_that_cares_a_lost_rank_is_named(victim, how):
@@ -279,6 +288,7 @@ PREPARES = LONE.replace("3.0", "30.0").replace(
 )
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize(
     ("code", "status", "reason"),
@@ -293,15 +303,14 @@ def test_what_made_a_rank_leave_is_known_to_the_others_at_once(victim, code, sta
         if status == 143:
             processes[victim].send_signal(signal.SIGTERM)
         _, errors = processes[1 - victim].communicate(timeout=15)
-        assert (
-            processes[1 - victim].returncode == LOST_RANK_EXIT_CODE
-            and f"rank {victim} on " in errors
-            and f"failed: {reason}" in errors
-        ), errors
+        assert processes[1 - victim].returncode == LOST_RANK_EXIT_CODE, errors
+        assert f"rank {victim} on " in errors, errors
+        assert f"failed: {reason}" in errors, errors
         processes[victim].communicate(timeout=15)
         assert processes[victim].returncode == status
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize(
     "launcher",
     [
@@ -322,6 +331,7 @@ def test_a_signal_on_one_rank_makes_all_save_and_leave(tmp_path, launcher):
     assert checkpoint.load_state(folder / checkpoint.LATEST)["progress"]["step"] >= 2
 
 
+@pytest.mark.cluster
 def test_going_on_with_another_number_of_ranks(tmp_path):
     """Two ranks, then one: the samples seen stay seen, and training ends where it should."""
     options = ("data.batch_size=2", "data.samples_per_epoch=40", "training.checkpoint_every=1")
@@ -434,6 +444,7 @@ COPIES = LONE.replace(
 )
 
 
+@pytest.mark.cluster
 def test_a_lost_rank_leaves_no_copy_on_the_nodes_of_the_others(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.npz").write_bytes(b"a")
@@ -463,7 +474,8 @@ def test_ring_model_is_recovered_from_its_own_times_and_large_jobs_are_slower():
     table = predict([1, 4, 8, 64, 512], 0.03, 2e8, 4, (1e-5, 2e11), (1e-5, 2e10), 0.0)
     efficiency = [row["efficiency"] for row in table]
     assert efficiency[0] == 1.0
-    assert all(a > b for a, b in zip(efficiency, efficiency[1:]))
+    assert efficiency == sorted(efficiency, reverse=True)
+    assert len(set(efficiency)) == len(efficiency)
     # 512 GPUs in nodes of 4: 3 rings inside, then 128 nodes exchanging a quarter each
     assert table[-1]["communication_s"] == pytest.approx(
         ring(4, 2e8, 1e-5, 2e11) + ring(128, 5e7, 1e-5, 2e10)

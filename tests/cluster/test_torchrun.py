@@ -11,6 +11,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.cluster
+
 SAVES = """
 import os, signal, sys, time
 told = []

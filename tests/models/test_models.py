@@ -2,6 +2,9 @@
 a finer grid.
 """
 
+import json
+import zipfile
+
 import pytest
 import torch
 from physicsnemo.core.module import Module
@@ -59,6 +62,17 @@ def test_round_trip_through_mdlus(tmp_path, batch, name, composition):
     assert loaded.composition == composition
     assert torch.equal(loaded(x, batch.spacing), before)
     assert torch.equal(loaded.sigma_mean, model.sigma_mean)
+
+
+@pytest.mark.parametrize("kind", [PlainFNO, ResidualFNO])
+def test_default_modes_are_stored_as_a_list(tmp_path, kind):
+    kind(2, width=4, depth=1).save(str(tmp_path / "m.mdlus"))
+    with zipfile.ZipFile(tmp_path / "m.mdlus") as file:
+        stored = json.loads(file.read("args.json"))["__args__"]
+    assert stored["modes"] == [8, 6, 6]
+    loaded = Module.from_checkpoint(str(tmp_path / "m.mdlus"))
+    assert loaded.modes == [8, 6, 6]
+    loaded(torch.zeros(1, 2, 16, 12, 12))
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -127,7 +141,7 @@ def test_pruned_spectral_convolution_equals_physicsnemos(shape):
     g = torch.randn_like(ours)
     a = torch.autograd.grad(ours, [x, *layer.parameters()], g)
     b = torch.autograd.grad(theirs, [x, *layer.parameters()], g)
-    for u, v in zip(a, b):
+    for u, v in zip(a, b, strict=True):
         assert torch.allclose(u, v, rtol=1e-3, atol=1e-5)
 
 

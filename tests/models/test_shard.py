@@ -53,7 +53,9 @@ for levels, checkpointing in ((1, False), (2, False), (2, True)):
         close(name, p.grad, expected[name])
 
 small = UNet3D(3, 1, width=4, levels=1, groups=2)
-for planes in (13, 14):  # an odd share: the stride 2 convolution is wrong there, silently for 13 = 7 + 6; the U-Net must not pass it on
+# an odd share: the stride 2 convolution is wrong there, silently for 13 = 7 + 6; the U-Net must
+# not pass it on
+for planes in (13, 14):
     odd = scatter_tensor(torch.randn(1, 3, planes, 8, 8), 0, mesh, (Shard(2),))
     try:
         small(odd)
@@ -65,6 +67,7 @@ print(f"rank {rank} agrees\\n", end="", flush=True)
 """
 
 
+@pytest.mark.cluster
 def test_two_ranks_agree_with_the_whole(tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(RANK)

@@ -1,5 +1,6 @@
 """The loop, on a problem that is not ours: fitting a line."""
 
+import itertools
 import math
 import os
 import signal
@@ -12,9 +13,10 @@ from tqdm import tqdm
 
 from physics_hybrid.cluster.machine import Machine, initialize
 from physics_hybrid.cluster.signals import Requeue, Signals
-from physics_hybrid.training import checkpoint
+from physics_hybrid.training import checkpoint, log
+from physics_hybrid.training.settings import TrainingSettings
 from physics_hybrid.training.tracker import TensorBoardTracker, Tracker, WandbTracker
-from physics_hybrid.training.trainer import Trainer, TrainingSettings, TrainingStopped
+from physics_hybrid.training.trainer import Trainer, TrainingStopped
 
 
 class Line(Module):
@@ -128,6 +130,17 @@ def test_it_learns_and_keeps_the_best(tmp_path):
     assert "train/parameter_norm" in lines[0]
 
 
+def killed_after(batches):
+    """A hook of `Fit`: the batch after so many is the end."""
+    count = itertools.count()
+
+    def kill(key):
+        if next(count) == batches:
+            raise KeyboardInterrupt
+
+    return kill
+
+
 @pytest.mark.parametrize(
     "change",
     [{}, {"ema": 0.9}, {"accumulate": 2}, {"precision": "bf16"}],
@@ -141,13 +154,10 @@ def test_stopped_after_any_step_and_resumed_gives_the_same_bits(tmp_path, change
         # 5 batches an epoch in steps of 2, 2, 1
         batches_before = stop if "accumulate" not in change else stop // 3 * 5 + 2 * (stop % 3)
 
-        def kill(key, count=[0]):
-            count[0] += 1
-            if count[0] == batches_before + 1:
-                raise KeyboardInterrupt
-
         with pytest.raises(KeyboardInterrupt):
-            trainer(folder, Fit(hook=kill), **{"checkpoint_every": 1, **change}).fit()
+            trainer(
+                folder, Fit(hook=killed_after(batches_before)), **{"checkpoint_every": 1, **change}
+            ).fit()
         again = trainer(folder, **change)
         state = checkpoint.load_latest(folder)
         assert state["progress"]["step"] == stop
@@ -156,11 +166,7 @@ def test_stopped_after_any_step_and_resumed_gives_the_same_bits(tmp_path, change
         again.fit()
         assert torch.equal(weights(again), weights(whole))
         assert again.best["score"] == whole.best["score"]
-
-        def strip(f):
-            return list((f / "log.jsonl").read_text().splitlines())
-
-        assert len(strip(folder)) == len(strip(tmp_path / "whole")) == 3
+        assert len(log.records(folder)) == len(log.records(tmp_path / "whole")) == 3
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -175,15 +181,15 @@ def test_an_epoch_that_two_ranks_began_goes_on_with_what_they_left(tmp_path, acc
     t = trainer(tmp_path, problem, epochs=3, accumulate=accumulate)
     t.restore(state)
     total = 3 * t.updates_per_epoch
-    assert t.progress["step"] == 2 * t.updates_per_epoch - t.updates_per_epoch // 4
-    assert t.progress["done"] == [[2, 3]]
+    assert t.progress.step == 2 * t.updates_per_epoch - t.updates_per_epoch // 4
+    assert t.progress.done == [[2, 3]]
     t._epoch(tqdm(disable=True))
     assert problem.seen == [106, 107]
-    assert t.progress["step"] == 2 * t.updates_per_epoch
+    assert t.progress.step == 2 * t.updates_per_epoch
     t.fit()
     assert problem.seen[2:] == list(range(200, 208))
-    assert t.progress["step"] == total
-    assert t.progress["done"] == []
+    assert t.progress.step == total
+    assert t.progress.done == []
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
@@ -204,7 +210,7 @@ def test_a_signal_saves_and_leaves_with_its_code(tmp_path, name):
 def test_non_finite_losses_are_skipped_counted_and_stop_at_three_in_a_row(tmp_path, capsys):
     t = trainer(tmp_path, Fit(poison=[1, 3]))
     t.fit()
-    assert t.progress["skipped"] == 2
+    assert t.progress.skipped == 2
     assert torch.isfinite(weights(t)).all()
     assert "points-1" in capsys.readouterr().err
     t = trainer(tmp_path / "bad", Fit(poison=[101, 102, 103]))
@@ -222,18 +228,18 @@ def test_accumulated_batches_are_one_big_batch(tmp_path):
     x, y = torch.cat([b.x for b in both]), torch.cat([b.y for b in both])
     model = trainer(tmp_path / "b").model
     (model(x) - y).square().mean().backward()
-    for a, b in zip(ours, model.parameters()):
+    for a, b in zip(ours, model.parameters(), strict=True):
         assert torch.allclose(a, b.grad, rtol=1e-5)
 
 
 def test_schedule_warms_up_then_falls_as_a_cosine(tmp_path):
     t = trainer(tmp_path, epochs=20)
-    rates = [0.05 * t._schedule(s) for s in range(101)]
+    rates = [0.05 * t.optimisation.rate_factor(s) for s in range(101)]
     assert rates[0] == pytest.approx(0.025)
     assert rates[2] == pytest.approx(0.05)
     assert rates[100] == pytest.approx(1e-4)
     assert rates[51] == pytest.approx((0.05 + 1e-4) / 2, rel=1e-3)
-    assert all(a >= b for a, b in zip(rates[2:], rates[3:]))
+    assert all(a >= b for a, b in itertools.pairwise(rates[2:]))
 
 
 def test_a_model_that_does_not_fit_the_checkpoint_is_named(tmp_path):
@@ -296,17 +302,20 @@ def test_a_broken_tracker_does_not_stop_training(tmp_path, monkeypatch, capsys):
     assert "goes on without it" in capsys.readouterr().err
 
 
+def get_signal(number):
+    os.kill(os.getpid(), number)
+    signal.sigtimedwait([], 0.1)
+
+
 def test_signals_leave_at_once_or_wait_for_the_work_in_hand():
     with Signals(85) as signals:
         with pytest.raises(Requeue) as left:
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.sigtimedwait([], 0.1)
+            get_signal(signal.SIGTERM)
         # nothing was saved: the same again would come no further
         assert left.value.code == 128 + signal.SIGTERM
         signals.number, signals.saved = None, True
         with pytest.raises(Requeue) as left:
-            os.kill(os.getpid(), signal.SIGTERM)
-            signal.sigtimedwait([], 0.1)
+            get_signal(signal.SIGTERM)
         assert left.value.code == 85
         signals.number = None
         with signals.deferred():

@@ -1,0 +1,56 @@
+"""What a user chooses of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from physics_hybrid.checks import at_least, one_of, positive
+
+#: Settings that count something: 1 or more.
+COUNTS = (
+    "epochs",
+    "accumulate",
+    "checkpoint_every",
+    "validate_every",
+    "figures_every",
+    "log_every",
+    "max_bad_steps",
+)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """conf/training, one field a key; see the comments there.
+
+    Raises
+    ------
+    ValueError
+        A value that cannot be meant; the message names the key.
+    """
+
+    epochs: int
+    learning_rate: float
+    weight_decay: float
+    betas: tuple[float, float]
+    warmup_steps: int
+    final_learning_rate: float
+    accumulate: int
+    precision: str
+    clipping_mode: str
+    clipping_threshold: float
+    clipping_eps: float
+    ema: float
+    checkpoint_every: int
+    validate_every: int
+    figures_every: int
+    log_every: int
+    max_bad_steps: int
+    requeue_exit_code: int
+
+    def __post_init__(self) -> None:
+        for name in COUNTS:
+            at_least(1, f"training.{name}", getattr(self, name))
+        positive("training.learning_rate", self.learning_rate)
+        one_of(("float32", "bf16", "fp16"), "training.precision", self.precision)
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"training.ema must lie in [0, 1) (0: off); got {self.ema}")
