@@ -5,6 +5,7 @@ with nothing written.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def configuration(overrides: list[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
+        composed = compose("config", overrides=overrides)
+        config: Any = OmegaConf.to_container(composed, resolve=True)
+    return dict(config)
 
 
 def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:
@@ -55,22 +58,42 @@ def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:
     recipe = recipe_of(config)
     problem = recipe.open(Place(machine.device, machine.rank, machine.world_size))
     statistics = problem.statistics()
-    model, settings = recipe.build_model(statistics), settings_of(config["training"])
-    trainer = Trainer(model, problem, settings, machine, Path("."), Tracker(), config, statistics)
+    trainer = Trainer(
+        recipe.build_model(statistics),
+        problem,
+        settings_of(config["training"]),
+        machine,
+        Path("."),
+        Tracker(),
+        config,
+        statistics,
+    )
     started = time.perf_counter()
     batch = next(problem.train_batches(0, 0, ()))
+    solve_s = time.perf_counter() - started
     return Bench(
-        config, machine, problem, trainer, batch, statistics, time.perf_counter() - started
+        config=config,
+        machine=machine,
+        problem=problem,
+        trainer=trainer,
+        batch=batch,
+        statistics=statistics,
+        solve_s=solve_s,
     )
 
 
-def seconds(step, machine: Machine) -> float:
+def seconds(step: Callable[[], object], machine: Machine) -> float:
     """Wall time of one call, the GPU's work included."""
-    import torch
-
-    wait = torch.cuda.synchronize if machine.device.type == "cuda" else lambda: None
-    wait()
+    _wait(machine)
     started = time.perf_counter()
     step()
-    wait()
+    _wait(machine)
     return time.perf_counter() - started
+
+
+def _wait(machine: Machine) -> None:
+    """Until the GPU has done what it was told."""
+    import torch
+
+    if machine.device.type == "cuda":
+        torch.cuda.synchronize()

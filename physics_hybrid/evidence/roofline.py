@@ -24,7 +24,10 @@ networks are bound by bytes.)
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -32,6 +35,16 @@ from torch import nn
 from physics_hybrid.cluster.machine import Machine
 from physics_hybrid.evidence.bench import seconds
 from physics_hybrid.grid import Grid
+
+if TYPE_CHECKING:
+    from physicsnemo.nn import SpectralConv3d
+
+#: Floats that are copied, and the side of the matrices: past all caches, and done in a moment.
+GPU_SIZES = (2**28, 8192)
+CPU_SIZES = (2**24, 1024)
+
+#: The peak is the best of so many calls.
+CALLS = 6
 
 
 def count(
@@ -42,30 +55,44 @@ def count(
     """
     from physicsnemo.nn import SpectralConv3d
 
-    D, H, W = grid
-    N = D * H * W
-    moved, operations, spectral = 4.0 * batch * N * (channels_in + 1), 0.0, False
+    voxels = math.prod(grid)
+    moved, operations = 4.0 * batch * voxels * (channels_in + 1), 0.0
+    spectral = False
     for module in backbone.modules():
         if isinstance(module, SpectralConv3d):
             spectral = True
-            i, o, m1, m2, m3 = (
-                module.in_channels,
-                module.out_channels,
-                module.modes1,
-                module.modes2,
-                module.modes3,
-            )
-            modes = 4 * m1 * m2 * m3
-            transform = (
-                2.5 * N * math.log2(W)
-                + 5 * D * H * m3 * math.log2(H)
-                + 5 * D * 2 * m2 * m3 * math.log2(D)
-            )
-            moved += 4 * batch * N * (2 * i + o) + 8 * i * o * modes
-            operations += batch * (i + o) * transform + 8 * batch * i * o * modes
+            moved += spectral_bytes(module, batch, grid)
+            operations += spectral_operations(module, batch, grid)
         elif isinstance(module, (nn.Conv3d, nn.Linear)):
-            operations += 2 * batch * N * module.weight.numel()
+            operations += 2 * batch * voxels * module.weight.numel()
     return (moved, operations) if spectral else None
+
+
+def weights_of(layer: SpectralConv3d) -> int:
+    """M: complex weights for each pair of channels."""
+    return int(4 * layer.modes1 * layer.modes2 * layer.modes3)
+
+
+def spectral_bytes(layer: SpectralConv3d, batch: int, grid: Grid) -> int:
+    i, o = layer.in_channels, layer.out_channels
+    return int(4 * batch * math.prod(grid) * (2 * i + o) + 8 * i * o * weights_of(layer))
+
+
+def spectral_operations(layer: SpectralConv3d, batch: int, grid: Grid) -> float:
+    i, o = layer.in_channels, layer.out_channels
+    transforms = batch * (i + o) * transform_operations(layer, grid)
+    return float(transforms + 8 * batch * i * o * weights_of(layer))
+
+
+def transform_operations(layer: SpectralConv3d, grid: Grid) -> float:
+    """T: one transform of one channel."""
+    D, H, W = grid
+    m2, m3 = layer.modes2, layer.modes3
+    return float(
+        2.5 * math.prod(grid) * math.log2(W)
+        + 5 * D * H * m3 * math.log2(H)
+        + 5 * D * 2 * m2 * m3 * math.log2(D)
+    )
 
 
 def peaks(
@@ -74,16 +101,18 @@ def peaks(
     """bandwidth (bytes/s) of a copy of `elements` floats and matmul (operations/s) of `side` x
     `side` float32 matrices: the best of several.
     """
-    gpu = machine.device.type == "cuda"
-    elements, side = elements or (2**28 if gpu else 2**24), side or (8192 if gpu else 1024)
+    usual = GPU_SIZES if machine.device.type == "cuda" else CPU_SIZES
+    elements, side = elements or usual[0], side or usual[1]
     source = torch.ones(elements, device=machine.device)
     target = torch.empty_like(source)
-    copy = min(seconds(lambda: target.copy_(source), machine) for _ in range(6))
+    copy = functools.partial(target.copy_, source)
     a = torch.rand(side, side, device=machine.device)
-    product = min(seconds(lambda: a @ a, machine) for _ in range(6))
-    return {"bandwidth": 8 * elements / copy, "matmul": 2 * side**3 / product}
+    product = functools.partial(torch.matmul, a, a)
+    copied = min(seconds(copy, machine) for _ in range(CALLS))
+    multiplied = min(seconds(product, machine) for _ in range(CALLS))
+    return {"bandwidth": 8 * elements / copied, "matmul": 2 * side**3 / multiplied}
 
 
-def floor(moved: float, operations: float, peak: dict[str, float]) -> float:
+def floor(moved: float, operations: float, peak: Mapping[str, float]) -> float:
     """Seconds that no implementation on this machine can do without."""
     return max(moved / peak["bandwidth"], operations / peak["matmul"])

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from physics_hybrid.command_line import readable_errors
+
+Number = TypeVar("Number", int, float)
+
+
+def numbers(kind: Callable[[str], Number]) -> Callable[[str], list[Number]]:
+    """Reads 1,8,32."""
+
+    def read(text: str) -> list[Number]:
+        return [kind(word) for word in text.split(",") if word]
+
+    return read
+
+
+def words(text: str) -> list[str]:
+    """Reads fno,unet."""
+    return text.split(",")
 
 
 def main(arguments: list[str]) -> None:
     from physics_hybrid.problems.potential.evidence import benchmark as about
-    from physics_hybrid.problems.potential.evidence.benchmark import (
-        MODELS,
-        run_benchmark,
-        tables,
-        write,
-    )
+    from physics_hybrid.problems.potential.evidence.benchmark_contenders import MODELS
+    from physics_hybrid.problems.potential.evidence.benchmark_report import tables
     from physics_hybrid.problems.potential.evidence.resolution_matrix import grids_of
 
     parser = argparse.ArgumentParser(
         description=about.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-    def numbers(kind):
-        return lambda text: [kind(v) for v in text.split(",") if v]
-
     parser.add_argument(
         "words",
         nargs="*",
@@ -47,7 +57,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--budget-steps", type=int, default=0, help="train each of --models for so many steps first"
     )
-    parser.add_argument("--models", type=lambda text: text.split(","), default=MODELS)
+    parser.add_argument("--models", type=words, default=MODELS)
     parser.add_argument(
         "--grids",
         type=grids_of,
@@ -59,24 +69,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder")
     given = parser.parse_intermixed_args(arguments)
     with readable_errors():
-        checkpoints, overrides = (
-            [Path(w) for w in given.words if "=" not in w],
-            [w for w in given.words if "=" in w],
+        plan = about.Plan(
+            checkpoints=[Path(word) for word in given.words if "=" not in word],
+            overrides=[word for word in given.words if "=" in word],
+            grid=given.grid[0],
+            samples=given.samples,
+            batch_sizes=given.batch_sizes,
+            tolerances=given.tolerances,
+            element_tolerances=given.element_tolerances,
+            element_samples=given.elements,
+            budget_steps=given.budget_steps,
+            models=given.models,
+            grids=given.grids,
+            repeats=given.repeats,
+            cpu_threads=given.cpu_threads,
         )
-        result = run_benchmark(
-            checkpoints,
-            overrides,
-            given.grid[0],
-            given.samples,
-            given.batch_sizes,
-            given.tolerances,
-            given.element_tolerances,
-            given.elements,
-            given.budget_steps,
-            given.models,
-            given.grids,
-            given.repeats,
-            given.cpu_threads,
-        )
-        write(result, given.output)
+        result = about.run_benchmark(plan)
+        about.write(result, given.output)
         print(f"{tables(result)}\n\nwritten: {given.output}/benchmark.json, .md, .png")

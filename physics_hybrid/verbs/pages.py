@@ -1,7 +1,46 @@
-"""Write the tables and pictures of README and docs from the files of runs and measurements."""
+"""Write the tables and pictures of README and docs from the files of runs and measurements.
+
+    python -m physics_hybrid pages [runs/NAME] [--overhead step_overhead.json]
+        [--memory peak_memory.json] [--scaling scaling.json]
+        [--validation validation/validate.json] [--rates data_rates.json]
+        [--matrix resolution_matrix/resolution_matrix.json]
+        [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value]
+
+None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
+the shipped model is written whenever there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+#: The verb whose JSON gives a table, by the name of the table.
+VERBS = {
+    "memory": "peak-memory",
+    "overhead": "step-overhead",
+    "scaling": "scaling",
+    "rates": "data-rates",
+    "validation": "validate",
+    "matrix": "resolution-matrix",
+    "benchmark": "benchmark",
+}
 
 
 def main(arguments: list[str]) -> None:
-    from physics_hybrid.problems.potential.evidence import pages
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "run", type=Path, nargs="?", help="folder of the run that gives the results and pictures"
+    )
+    parser.add_argument(
+        "--study", type=Path, help="output folder of python -m physics_hybrid study"
+    )
+    for name, verb in VERBS.items():
+        parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
+    given = parser.parse_args(arguments)
+    from physics_hybrid.problems.potential.evidence.pages import fill_pages
 
-    pages.main(arguments)
+    reports = {name: getattr(given, name) for name in ("study", *VERBS)}
+    fill_pages(given.run, {name: path for name, path in reports.items() if path})

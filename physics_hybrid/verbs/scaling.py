@@ -1,19 +1,56 @@
-"""How far data parallel training scales: measured here, predicted elsewhere."""
+"""How far data parallel training scales: measured here, predicted elsewhere.
+
+    python -m physics_hybrid scaling [--ranks 1 2] [--output scaling.json] [key=value ...]
+
+Measured on this machine, with torchrun and gloo: the step without and with gradient exchange at
+each number of ranks, and an all-reduce of buffers of several sizes, to which the ring model is
+fitted:
+
+    t_allreduce(n, S) = 2 (n - 1) a + 2 (n - 1) / n * S / b
+
+with the latency a per hop (s) and the bandwidth b (bytes/s). Predicted for n GPUs in nodes of g,
+hierarchical rings:
+
+    t_comm = t_allreduce(min(n, g), S; node) + t_allreduce(n / g, S / min(n, g); network)
+    t_step = t_compute + max(0, t_comm - overlap * t_backward)
+    efficiency = t_compute / t_step
+
+with S the bytes of all gradients and t_backward = 2/3 t_compute. The assumptions are options and
+are printed with the table.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 
 def main(arguments: list[str]) -> None:
-    from physics_hybrid.evidence import scaling as about
-    from physics_hybrid.evidence.scaling import fit, measure, predict, ring, tables, worker
+    given = _parser().parse_args(arguments)
+    from physics_hybrid.evidence.scaling import Job, measure_and_predict, tables, worker
 
+    if given.worker:
+        worker(given.overrides, given.repeats, given.worker)
+        return
+    compute_ms = given.compute_ms or given.sample_ms * given.gpu_batch
+    job = Job(
+        per_node=given.per_node,
+        node_bandwidth=given.node_bandwidth,
+        network_bandwidth=given.network_bandwidth,
+        latency=given.latency,
+        overlap=given.overlap,
+        gpu_batch=given.gpu_batch,
+        compute_s=compute_ms / 1e3,
+    )
+    result = measure_and_predict(given.ranks, given.overrides, given.repeats, given.gpus, job)
+    print(tables(result))
+    Path(given.output).write_text(json.dumps(result, indent=1))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=about.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--ranks",
@@ -66,47 +103,4 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--worker", default=None, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", help="configuration overrides, as for train.py")
-    given = parser.parse_args(arguments)
-    if given.worker:
-        worker(given.overrides, given.repeats, given.worker)
-        return
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    measured = measure(given.ranks, given.overrides, given.repeats)
-    points = [
-        (m["ranks"], int(size), t) for m in measured for size, t in m.get("allreduce_s", {}).items()
-    ]
-    result: dict = {"measured": measured, "load_before": load}
-    if points:
-        latency, bandwidth = fit(points)
-        worst = max(abs(ring(n, s, latency, bandwidth) / t - 1) for n, s, t in points)
-        result["fit"] = {
-            "points": len(points),
-            "latency_s": latency,
-            "bandwidth_bytes_per_s": bandwidth,
-            "worst_relative_error": worst,
-        }
-    size = measured[0]["gradient_bytes"]
-    compute = (given.compute_ms or given.sample_ms * given.gpu_batch) / 1e3
-    assumptions = {
-        k: getattr(given, k)
-        for k in (
-            "per_node",
-            "node_bandwidth",
-            "network_bandwidth",
-            "latency",
-            "overlap",
-            "gpu_batch",
-        )
-    } | {"compute_s": compute, "gradient_bytes": size}
-    table = predict(
-        given.gpus,
-        compute,
-        size,
-        given.per_node,
-        (given.latency, given.node_bandwidth),
-        (given.latency, given.network_bandwidth),
-        given.overlap,
-    )
-    result |= {"assumptions": assumptions, "predicted": table}
-    print(tables(result))
-    Path(given.output).write_text(json.dumps(result, indent=1))
+    return parser

@@ -1,4 +1,13 @@
-"""Put a trained run into the package: weights, model card, pinned numbers."""
+"""Put a trained run into the package: weights, model card, pinned numbers.
+
+    python -m physics_hybrid ship RUN [RUN ...] [--samples 3] [--grid 48 24 24] [--output FOLDER]
+
+The first run is shipped; others, of the same recipe with other seeds, give the spread of its
+metrics. Written are limb.mdlus (at most 16 MB), limb.json (what `load_pretrained` needs, metrics,
+and for some test limbs the relative L2 and a few potentials that a test holds the model to) and
+limb.md, the model card. conf/experiment/shipped.yaml should be the recipe: where it differs, the
+card lists the overrides.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +18,8 @@ from physics_hybrid.command_line import readable_errors
 
 
 def main(arguments: list[str]) -> None:
-    from physics_hybrid.problems.potential.evidence import ship as about
-    from physics_hybrid.problems.potential.evidence.ship import seeds_table, ship
-    from physics_hybrid.problems.potential.predictor import FOLDER, NAME
-
     parser = argparse.ArgumentParser(
-        description=about.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", type=Path, nargs="+", help="run folders; the first is shipped")
     parser.add_argument(
@@ -27,11 +32,15 @@ def main(arguments: list[str]) -> None:
         default=None,
         help="grid they are pinned on; default: that of the training",
     )
-    parser.add_argument("--output", type=Path, default=FOLDER, help="default: into the package")
+    parser.add_argument("--output", type=Path, default=None, help="default: into the package")
     given = parser.parse_args(arguments)
+    from physics_hybrid.problems.potential.evidence.model_card import seeds_table
+    from physics_hybrid.problems.potential.evidence.ship import ship
+    from physics_hybrid.problems.potential.predictor import FOLDER, NAME
+
+    folder = given.output or FOLDER
     with readable_errors():
-        model = ship(given.runs, given.output, given.samples, given.grid)
-        print(
-            f"{given.output / NAME}.mdlus: {model.about['bytes'] / 1e6:.1f}"
-            f" MB\n{seeds_table(model.about['metrics'])}\n{model.about['command']}"
-        )
+        about = ship(given.runs, folder, given.samples, given.grid).about
+        size = f"{about['bytes'] / 1e6:.1f} MB"
+        print(f"{folder / NAME}.mdlus: {size}")
+        print(f"{seeds_table(about['metrics'])}\n{about['command']}")

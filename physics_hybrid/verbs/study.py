@@ -1,4 +1,19 @@
-"""Arms x amounts of data x seeds: many trainings, one table, one picture."""
+"""Arms x amounts of data x seeds: many trainings, one table, one picture.
+
+    python -m physics_hybrid study hybrid_value [key=value ...] --output runs/hybrid_value
+        [--seeds 0 1 2]
+
+A study is a file: its name in conf/study, or a path. Every cell is a run of train.py in
+OUTPUT/<cell>; the same command skips finished ones and goes on with those that were killed. One
+that fails is reported and the others run. `--array-index 7` means one cell, `--prepare` writes its
+overrides down and leaves the rest to others (pbs/study.pbs), `--collect` runs nothing. At the end,
+whatever is there goes into
+
+    OUTPUT/study.json  study.md  study.png
+
+with means and standard deviations over seeds. Ratios to the reference arm are taken seed by seed,
+on the same limbs.
+"""
 
 from __future__ import annotations
 
@@ -11,33 +26,10 @@ from physics_hybrid.command_line import readable_errors
 
 
 def main(arguments: list[str]) -> None:
-    from physics_hybrid.evidence import study as about
-    from physics_hybrid.evidence.study import Study, leave, prepare, report, run
+    given = _parser().parse_intermixed_args(arguments)
+    from physics_hybrid.evidence.study import Study, leave, prepare, run
+    from physics_hybrid.evidence.study_report import report
 
-    parser = argparse.ArgumentParser(
-        description=about.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("study", help="a name in conf/study, or a .yaml file")
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder of the runs and of the report"
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", help="instead of the study's own")
-    parser.add_argument("--array-index", type=int, help="this cell only, counted from 0")
-    parser.add_argument(
-        "--prepare",
-        action="store_true",
-        help=(
-            "write the overrides of the cells to OUTPUT/cells/NAME.txt, print the paths, run"
-            " nothing"
-        ),
-    )
-    parser.add_argument(
-        "--collect", action="store_true", help="report what is finished, run nothing"
-    )
-    parser.add_argument(
-        "overrides", nargs="*", help="more overrides for every run, as for train.py"
-    )
-    given = parser.parse_intermixed_args(arguments)
     with readable_errors():
         study = Study.read(given.study)
         cells = study.cells(given.output, given.seeds, given.overrides)
@@ -61,3 +53,30 @@ def main(arguments: list[str]) -> None:
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     sys.exit(1 if failures else 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("study", help="a name in conf/study, or a .yaml file")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder of the runs and of the report"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of the study's own")
+    parser.add_argument("--array-index", type=int, help="this cell only, counted from 0")
+    parser.add_argument(
+        "--prepare",
+        action="store_true",
+        help=(
+            "write the overrides of the cells to OUTPUT/cells/NAME.txt, print the paths, run"
+            " nothing"
+        ),
+    )
+    parser.add_argument(
+        "--collect", action="store_true", help="report what is finished, run nothing"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", help="more overrides for every run, as for train.py"
+    )
+    return parser

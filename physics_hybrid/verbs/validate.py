@@ -10,9 +10,13 @@ from pathlib import Path
 from physics_hybrid.command_line import readable_errors
 
 
+def checkpoint(word: str) -> Path:
+    """checkpoint=runs/NAME, or the path alone."""
+    return Path(word.removeprefix("checkpoint="))
+
+
 def main(arguments: list[str]) -> None:
     from physics_hybrid.problems.potential.evidence import validate as about
-    from physics_hybrid.problems.potential.evidence.validate import validate
     from physics_hybrid.problems.potential.exact.cases import cases
 
     parser = argparse.ArgumentParser(
@@ -35,21 +39,22 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "checkpoint",
         nargs="?",
-        type=lambda word: Path(word.removeprefix("checkpoint=")),
+        type=checkpoint,
         help="checkpoint=runs/NAME: a trained network, listed beside the solvers",
     )
     given = parser.parse_args(arguments)
     chosen = [case for case in cases() if given.only in f"{case.group}: {case.name}"]
     if not chosen:
-        parser.error(
-            f"no case has {given.only!r} in its name; there are: "
-            + "; ".join(case.name for case in cases())
-        )
+        there = "; ".join(case.name for case in cases())
+        parser.error(f"no case has {given.only!r} in its name; there are: {there}")
     with readable_errors():
-        result = validate(given.output, None, chosen, given.quick, not given.only, given.checkpoint)
-    print(
-        "\n"
-        + (given.output / "validate.md").read_text()
-        + f"\nwritten: {given.output}{os.sep}validate.json, validate.md, convergence.png"
-    )
+        result = about.validate(
+            output=given.output,
+            chosen=chosen,
+            quick=given.quick,
+            interfaces=not given.only,
+            checkpoint=given.checkpoint,
+        )
+    print(f"\n{(given.output / 'validate.md').read_text()}")
+    print(f"written: {given.output}{os.sep}validate.json, validate.md, convergence.png")
     sys.exit(0 if result["passed"] else 1)

@@ -38,6 +38,7 @@ def test_bench_trains_the_configured_model():
     assert last < 0.7 * first  # the step that is measured is one that learns
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_step_grows_with_the_grid():
     small = peak_memory.one_step(SMALL)["peak_GB"]
     large = peak_memory.one_step([*SMALL, "data.grid=[96,48,48]"])["peak_GB"]

@@ -11,17 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from physics_hybrid.evidence import study as studies
-from physics_hybrid.evidence.study import (
-    Cell,
-    Study,
-    collect,
-    markdown,
-    prepare,
-    report,
-    run,
-    summarise,
-)
+from physics_hybrid.evidence.study import Cell, Study, prepare, run
+from physics_hybrid.evidence.study_report import METRICS, collect, markdown, report, summarise
 from physics_hybrid.problems.potential.evidence.pages import PAGES, fill, worth
 from tests.conftest import ROOT
 
@@ -75,7 +66,7 @@ def write_run(cell: Cell, output: Path, error: float, steps: int = 10) -> None:
     """What train.py leaves, as far as a study reads it."""
     folder = output / cell.name
     (folder / "evaluation").mkdir(parents=True)
-    table = {m: {"mean": error} for m in studies.METRICS}
+    table = {m: {"mean": error} for m in METRICS}
     about = {"parameters": 1000, "commit": "a" * 40, "hardware": "a CPU", "samples": {"8x8x8": 3}}
     (folder / "evaluation" / "metrics.json").write_text(
         json.dumps({**about, "8x8x8": table, "16x16x16": table})
@@ -208,11 +199,9 @@ def test_a_real_failure_is_reported_and_a_job_script_gets_the_overrides(tmp_path
         text=True,
         timeout=120,
     )
-    assert (
-        done.returncode == 1
-        and "direct_4_seed0: exit status 2" in done.stderr
-        and "did you mean" in done.stderr
-    ), done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "direct_4_seed0: exit status 2" in done.stderr
+    assert "did you mean" in done.stderr
     study = Study.read(str(bad))
     path = prepare(study.cells(tmp_path / "o")[2], tmp_path / "o")
     assert path.name == "direct_streamed_seed0.txt"

@@ -1,8 +1,5 @@
 """How fast truth is made and read, against how fast training uses it.
 
-    python -m physics_hybrid data-rates [--grids 48x24x24,96x48x48] [--samples 1000] [--output
-    data_rates.json]
-
 For each grid, in samples a second on this machine: limbs drawn, voxelised and solved by finite
 volumes (as a streamed training does it, in the batches it would use) and by finite elements; stored
 samples read and checked from an .h5 file; training steps on samples that are there. `--samples` is
@@ -12,31 +9,38 @@ the number of rows in the file that is read (each holds one of a few solved limb
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 
+from physics_hybrid.cluster.machine import Machine
 from physics_hybrid.evidence.bench import bench, seconds
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.problems.potential.data.files import find
 from physics_hybrid.problems.potential.data.generated import generate
+from physics_hybrid.problems.potential.data.limb_data import LimbData
+from physics_hybrid.problems.potential.data.loading import Entry, Files
 from physics_hybrid.problems.potential.data.sample import Conventions
-from physics_hybrid.problems.potential.data.sources import Entry, Files
+from physics_hybrid.problems.potential.data.stream import LimbStream
 
 #: Seconds that each figure is measured for, at least.
 LONG_ENOUGH = 5.0
 
 
-def measure(grid: Grid, samples: int, overrides: list[str]) -> dict:
+def measure(grid: Grid, samples: int, overrides: list[str]) -> dict[str, Any]:
     """Rates in samples a second."""
     b = bench([f"data.grid=[{','.join(map(str, grid))}]", *overrides])
     data = b.problem.data
     stream = data.stream("train", grid)
-    at_once = max(data.batch_size, data._solved_at_once(grid))
+    finite_element = dataclasses.replace(stream.solver, kind="finite_element")
+    elements = dataclasses.replace(stream, solver=finite_element)
+    at_once = max(data.batch_size, data.solved_at_once(grid))
     result = {
         "grid": name_of(grid),
         "batch": data.batch_size,
@@ -44,14 +48,17 @@ def measure(grid: Grid, samples: int, overrides: list[str]) -> dict:
         "device": str(b.machine),
         "samples": samples,
     }
-    result["finite_volume"] = _rate(
-        lambda k: stream.batch(range(k * at_once, (k + 1) * at_once)), at_once, b.machine
-    )
-    elements = dataclasses.replace(
-        stream, solver=dataclasses.replace(stream.solver, kind="finite_element")
-    )
-    result["finite_element"] = _rate(lambda k: elements.batch([k]), 1, b.machine)
-    steps = [seconds(lambda: b.trainer.step([b.batch]), b.machine) for _ in range(6)][1:]
+
+    def solve(k: int) -> object:
+        return stream.batch(range(k * at_once, (k + 1) * at_once))
+
+    def solve_elements(k: int) -> object:
+        return elements.batch([k])
+
+    result["finite_volume"] = _rate(solve, at_once, b.machine)
+    result["finite_element"] = _rate(solve_elements, 1, b.machine)
+    step = partial(b.trainer.step, [b.batch])
+    steps = [seconds(step, b.machine) for _ in range(6)][1:]  # the first warms up
     result["training"] = data.batch_size / statistics.median(steps)
     with tempfile.TemporaryDirectory() as folder:
         files = _many(Path(folder), stream, samples, data)
@@ -63,16 +70,16 @@ def measure(grid: Grid, samples: int, overrides: list[str]) -> dict:
     return result
 
 
-def _rate(make, size: int, machine) -> float:
+def _rate(make: Callable[[int], object], size: int, machine: Machine) -> float:
+    """Samples a second, where `make(k)` makes `size` of them."""
     make(0)
-    times = []
-    for k in itertools.count(1):
-        times.append(seconds(lambda: make(k), machine))
-        if sum(times) > LONG_ENOUGH and len(times) > 1:
-            return size * len(times) / sum(times)
+    times: list[float] = []
+    while sum(times) <= LONG_ENOUGH or len(times) < 2:
+        times.append(seconds(partial(make, len(times) + 1), machine))
+    return size * len(times) / sum(times)
 
 
-def _many(folder: Path, stream, samples: int, data) -> Files:
+def _many(folder: Path, stream: LimbStream, samples: int, data: LimbData) -> Files:
     """A file of `samples` rows with a few solved limbs over and over, as training reads it."""
     few = min(samples, 8)
     path = generate(folder / "few.h5", stream, few, progress=False)
@@ -92,11 +99,9 @@ def _many(folder: Path, stream, samples: int, data) -> Files:
             whole = values[:]
             for row in range(0, samples, few):
                 kept[row : row + few] = whole[: samples - row]
-    entries = [
-        Entry(address, stream.grid, str(i)) for i, address in enumerate(find(folder / "many.h5"))
-    ]
+    addresses = find(folder / "many.h5")
     return Files(
-        entries,
+        [Entry(address, stream.grid, str(i)) for i, address in enumerate(addresses)],
         data.batch_size,
         data.device,
         0,
@@ -105,7 +110,7 @@ def _many(folder: Path, stream, samples: int, data) -> Files:
     )
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: list[dict[str, Any]]) -> str:
     """Markdown, samples a second."""
     lines = [
         (

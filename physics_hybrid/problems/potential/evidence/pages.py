@@ -1,35 +1,28 @@
-"""Write the tables and pictures of README.md and docs/ from the files of a run and of the measuring
-scripts: none is typed by hand.
+"""Tables and pictures of README.md and docs/, from the files of a run and of the measuring scripts:
+none is typed by hand.
 
-    python -m physics_hybrid pages [runs/NAME] [--overhead step_overhead.json] [--memory
-    peak_memory.json] [--scaling scaling.json]
-        [--validation validation/validate.json] [--rates data_rates.json] [--matrix
-        resolution_matrix/resolution_matrix.json] [--benchmark benchmark/benchmark.json] [--study
-        runs/hybrid_value]
-
-A table stands between <!-- name --> and <!-- /name --> on its page (`PAGES`). That of the shipped
-model is written whenever there is one.
+A table stands between <!-- name --> and <!-- /name --> on its page (`PAGES`).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from physics_hybrid.evidence import scaling
+from physics_hybrid.evidence import peak_memory, scaling
 from physics_hybrid.grid import name_of
 from physics_hybrid.problems.potential.evidence import (
-    benchmark,
+    benchmark_report,
     data_rates,
     resolution_matrix,
-    validate,
+    validate_report,
 )
-from physics_hybrid.problems.potential.evidence.ship import seeds_table
+from physics_hybrid.problems.potential.evidence.model_card import seeds_table
 from physics_hybrid.problems.potential.metrics import main_table
 from physics_hybrid.problems.potential.predictor import FOLDER, NAME
 
@@ -71,37 +64,48 @@ def linked(picture: str, name: str) -> str:
     return Path(os.path.relpath(Path("docs") / picture, Path(PAGES[name]).parent)).as_posix()
 
 
+def _read(report: Path) -> Any:
+    return json.loads(report.read_text())
+
+
 def results(run: Path) -> str:
-    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    metrics = _read(run / "evaluation" / "metrics.json")
     tables = {k: v for k, v in metrics.items() if isinstance(v, dict) and "relative_l2" in v}
     seconds = json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"]
     about = (
         f"{min(metrics['samples'].values())} unseen limbs a grid, seed {metrics['seed']}; trained"
         f" for {seconds / 60:.1f} min on {metrics['hardware']}, {metrics['parameters'] / 1e6:.2f} M"
-        f" parameters; commit {metrics['commit'][:10]}, torch {metrics['torch']},"
-        f" {metrics['date']}."
+        f" parameters; {_origin(metrics)}."
     )
     return f"{main_table(tables)}\n\n{about}"
 
 
-def shipped(about: dict) -> str:
+def _origin(about: dict[str, Any]) -> str:
+    return f"commit {about['commit'][:10]}, torch {about['torch']}, {about['date']}"
+
+
+def shipped(about: dict[str, Any]) -> str:
     """The metrics of the shipped model, from its limb.json."""
+    tested = ", ".join(f"{n} limbs at {grid}" for grid, n in about["samples"].items())
     return (
         f"{seeds_table(about['metrics'])}\n\n{about['parameters'] / 1e6:.2f} M parameters,"
         f" {about['bytes'] / 1e6:.1f} MB; seed {about['seed']} is shipped, trained for"
-        f" {about['training_seconds'] / 60:.0f} min on {about['hardware']};"
-        f" {', '.join(f'{n} limbs at {g}' for g, n in about['samples'].items())}; commit"
-        f" {about['commit'][:10]}, torch {about['torch']}, {about['date']}."
+        f" {about['training_seconds'] / 60:.0f} min on {about['hardware']}; {tested};"
+        f" {_origin(about)}."
     )
 
 
 def draw(run: Path) -> None:
     pictures = ROOT / "docs"
     pictures.mkdir(exist_ok=True)
-    grids = list((run / "evaluation").glob("slices_*.png"))
-    finest = max(grids, key=lambda p: int(p.stem.split("_")[1].split("x")[0]))
+    finest = max((run / "evaluation").glob("slices_*.png"), key=_length)
     shutil.copy(finest, pictures / "quickstart.png")
     shutil.copy(run / "evaluation" / "errors_by_distance.png", pictures / "errors_by_distance.png")
+
+
+def _length(slices: Path) -> int:
+    """slices_96x48x48.png -> 96."""
+    return int(slices.stem.split("_")[1].split("x")[0])
 
 
 def truth(report: Path, root: Path = ROOT) -> str:
@@ -111,107 +115,84 @@ def truth(report: Path, root: Path = ROOT) -> str:
     (root / "docs").mkdir(exist_ok=True)
     shutil.copy(report.parent / "convergence.png", root / "docs" / "convergence.png")
     shutil.copy(report.parent / "validate.md", root / "docs" / "how_right_is_the_truth.md")
-    return validate.summary(json.loads(report.read_text()))
+    return validate_report.summary(_read(report))
 
 
 def pictured(
-    report: Path, name: str, table: Callable[[dict], str], caption: str, root: Path = ROOT
+    report: Path, name: str, table: Callable[[dict[str, Any]], str], caption: str, root: Path = ROOT
 ) -> str:
     """The table of a report for its place `name`, and its figure, which goes to docs/."""
     picture = report.with_suffix(".png")
     (root / "docs").mkdir(exist_ok=True)
     shutil.copy(picture, root / "docs")
-    return f"{table(json.loads(report.read_text()))}\n\n![{caption}]({linked(picture.name, name)})"
+    return f"{table(_read(report))}\n\n![{caption}]({linked(picture.name, name)})"
 
 
 def worth(folder: Path, root: Path = ROOT) -> str:
     """Picture and table of a study (`python -m physics_hybrid study`); the picture goes to
     docs/.
     """
-    name = json.loads((folder / "study.json").read_text())["study"]
-    shutil.copy(folder / "study.png", root / "docs" / f"{name}.png")
+    picture = f"{_read(folder / 'study.json')['study']}.png"
+    shutil.copy(folder / "study.png", root / "docs" / picture)
+    table = (folder / "study.md").read_text()
+    return f"![Error against the number of training samples]({linked(picture, 'study')})\n\n{table}"
+
+
+def _scaling(report: Path) -> str:
+    return scaling.tables(_read(report))
+
+
+def _rates(report: Path) -> str:
+    return data_rates.table(_read(report))
+
+
+def _matrix(report: Path) -> str:
+    caption = "Error by training grid, wavelength and distance"
+    return pictured(report, "matrix", resolution_matrix.matrix_table, caption)
+
+
+def _benchmark(report: Path) -> str:
+    caption = "Error against seconds, and seconds against grid size"
+    return pictured(report, "benchmark", benchmark_report.tables, caption)
+
+
+def _overhead(report: Path) -> str:
+    about = _read(report)
+    whole, bare, solve = (about[f"{k}_s"] * 1e3 for k in ("whole_step", "bare_step", "solve_batch"))
     return (
-        "![Error against the number of training"
-        f" samples]({linked(f'{name}.png', 'study')})\n\n{(folder / 'study.md').read_text()}"
+        f"ratio {about['ratio']:.3f} ({whole:.0f} ms against {bare:.0f} ms; batch"
+        f" {name_of(about['batch'])}, {about['device']}); solving the streamed batch takes another"
+        f" {solve:.0f} ms."
     )
 
 
-def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "run", type=Path, nargs="?", help="folder of the run that gives the results and pictures"
-    )
-    parser.add_argument("--memory", type=Path, help="JSON of python -m physics_hybrid peak-memory")
-    parser.add_argument(
-        "--overhead", type=Path, help="JSON of python -m physics_hybrid step-overhead"
-    )
-    parser.add_argument("--scaling", type=Path, help="JSON of python -m physics_hybrid scaling")
-    parser.add_argument(
-        "--study", type=Path, help="output folder of python -m physics_hybrid study"
-    )
-    parser.add_argument("--rates", type=Path, help="JSON of python -m physics_hybrid data-rates")
-    parser.add_argument("--validation", type=Path, help="JSON of python -m physics_hybrid validate")
-    parser.add_argument(
-        "--matrix", type=Path, help="JSON of python -m physics_hybrid resolution-matrix"
-    )
-    parser.add_argument("--benchmark", type=Path, help="JSON of python -m physics_hybrid benchmark")
-    given = parser.parse_args(arguments)
-    if (FOLDER / f"{NAME}.json").exists():
-        put("shipped", shipped(json.loads((FOLDER / f"{NAME}.json").read_text())))
-    if given.run:
-        put("results", results(given.run))
-        draw(given.run)
-    if given.scaling:
-        put("scaling", scaling.tables(json.loads(given.scaling.read_text())))
-    if given.rates:
-        put("rates", data_rates.table(json.loads(given.rates.read_text())))
-    if given.validation:
-        put("validation", truth(given.validation))
-    if given.matrix:
-        put(
-            "matrix",
-            pictured(
-                given.matrix,
-                "matrix",
-                resolution_matrix.matrix_table,
-                "Error by training grid, wavelength and distance",
-            ),
-        )
-    if given.benchmark:
-        put(
-            "benchmark",
-            pictured(
-                given.benchmark,
-                "benchmark",
-                benchmark.tables,
-                "Error against seconds, and seconds against grid size",
-            ),
-        )
-    if given.overhead:
-        o = json.loads(given.overhead.read_text())
-        put(
-            "overhead",
-            f"ratio {o['ratio']:.3f} ({o['whole_step_s'] * 1e3:.0f} ms against"
-            f" {o['bare_step_s'] * 1e3:.0f} ms; batch {name_of(o['batch'])}, {o['device']});"
-            f" solving the streamed batch takes another {o['solve_batch_s'] * 1e3:.0f} ms.",
-        )
-    if given.memory:
-        rows = json.loads(given.memory.read_text())
-        lines = [
-            "| model | parameters | precision | activation checkpointing | peak, GB | step, s |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {r['model']} | {r['parameters'] / 1e6:.2f} M | {r['precision']} |"
-            f" {'yes' if r['checkpointing'] else 'no'} | {r['peak_GB']:.1f} | {r['step_s']:.1f} |"
-            for r in rows
-        ]
-        put(
-            "memory",
-            "\n".join(lines)
-            + f"\n\n{rows[0]['grid']}, batch {rows[0]['batch']}; {rows[0]['device']}.",
-        )
-    if given.study:
-        put("study", worth(given.study))
+def _memory(report: Path) -> str:
+    return peak_memory.table(_read(report))
+
+
+#: What makes a table from the file of its measurement (study: from its folder).
+TABLES: dict[str, Callable[[Path], str]] = {
+    "scaling": _scaling,
+    "rates": _rates,
+    "validation": truth,
+    "matrix": _matrix,
+    "benchmark": _benchmark,
+    "overhead": _overhead,
+    "memory": _memory,
+    "study": worth,
+}
+
+
+def fill_pages(run: Path | None, reports: dict[str, Path]) -> None:
+    """Write the table of the shipped model, of a run, and of each report (by the name of its table)
+    to their pages, and their pictures to docs/.
+    """
+    model = FOLDER / f"{NAME}.json"
+    if model.exists():
+        put("shipped", shipped(_read(model)))
+    if run:
+        put("results", results(run))
+        draw(run)
+    for name, table in TABLES.items():
+        if name in reports:
+            put(name, table(reports[name]))

@@ -1,8 +1,6 @@
 """What wrapper, losses and trainer cost: one training step of the whole pipeline against the bare
 backbone.
 
-    python -m physics_hybrid step-overhead [--repeats 80] [--output step_overhead.json]
-
 Both work on the same tensors with the same optimiser. Steps alternate, so that both see the same
 machine; the figure is the ratio of medians. The time to solve a streamed batch is listed beside it.
 """
@@ -10,6 +8,9 @@ machine; the figure is the ratio of medians. The time to solve a streamed batch 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -18,23 +19,27 @@ from physics_hybrid.problems.potential.problem import build_model
 from physics_hybrid.problems.potential.surrogate import model_inputs
 
 
-def measure(overrides: list[str], repeats: int) -> dict:
+def measure(overrides: list[str], repeats: int) -> dict[str, Any]:
     """Medians in seconds and their ratio."""
     b = bench(overrides)
-    bare = build_model(b.config, b.statistics).to(b.machine.device)
+    bare: Any = build_model(b.config, b.statistics).to(b.machine.device)
     with torch.no_grad():
         features = bare.prepare(model_inputs(b.batch), b.batch.spacing)[0]
     target = torch.randn_like(features[:, :1])
     optimizer = torch.optim.AdamW(bare.backbone.parameters(), lr=1e-3)
 
-    def bare_step():
+    def bare_step() -> None:
         optimizer.zero_grad(set_to_none=True)
         (bare.backbone(features) - target).square().mean().backward()
         optimizer.step()
 
-    times: dict[str, list[float]] = {"bare": [], "whole": []}
-    for i in range(repeats + 2):  # the first two warm up
-        for name, step in (("bare", bare_step), ("whole", lambda: b.trainer.step([b.batch]))):
+    steps: dict[str, Callable[[], object]] = {
+        "bare": bare_step,
+        "whole": partial(b.trainer.step, [b.batch]),
+    }
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats + 2):  # the first two warm up
+        for name, step in steps.items():
             times[name].append(seconds(step, b.machine))
     medians = {name: statistics.median(values[2:]) for name, values in times.items()}
     return {

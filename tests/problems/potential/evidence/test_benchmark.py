@@ -13,6 +13,9 @@ from physics_hybrid.evidence import roofline
 from physics_hybrid.models.blocks import PrunedSpectralConv3d
 from physics_hybrid.models.fno import ResidualFNO
 from physics_hybrid.problems.potential.evidence import benchmark
+from physics_hybrid.problems.potential.evidence.benchmark_contenders import from_checkpoint
+from physics_hybrid.problems.potential.evidence.benchmark_measures import speeds
+from physics_hybrid.problems.potential.evidence.benchmark_report import BONES, tables
 from tests.conftest import tiny_overrides
 
 GRID = (16, 12, 12)
@@ -28,25 +31,30 @@ def made(trained, tmp_path_factory):
         )
         if not o.startswith(("data.grid=", "data.samples_per_epoch=", "training.epochs="))
     ]
-    result = benchmark.run_benchmark(
-        [trained(), trained("model.baseline.kind=coarse_solve", "training.epochs=1")],
-        overrides,
-        GRID,
-        3,
-        [1, 3],
-        [1e-1, 1e-3, 1e-6],
-        [1e-6],
-        1,
-        2,
-        ["fno", "unet", "fno_neuraloperator"],
-        [(16, 12, 12), (24, 16, 16), (4, 4, 4)],
-        2,
-        1,
+    plan = benchmark.Plan(
+        checkpoints=[
+            trained(),
+            trained("model.baseline.kind=coarse_solve", "training.epochs=1"),
+        ],
+        overrides=overrides,
+        grid=GRID,
+        samples=3,
+        batch_sizes=[1, 3],
+        tolerances=[1e-1, 1e-3, 1e-6],
+        element_tolerances=[1e-6],
+        element_samples=1,
+        budget_steps=2,
+        models=["fno", "unet", "fno_neuraloperator"],
+        grids=[(16, 12, 12), (24, 16, 16), (4, 4, 4)],
+        repeats=2,
+        cpu_threads=1,
     )
+    result = benchmark.run_benchmark(plan)
     benchmark.write(result, folder)
     return folder, result
 
 
+@pytest.mark.slow
 def test_every_contender_is_measured_on_the_same_limbs(made, trained):
     folder, result = made
     assert json.loads((folder / "benchmark.json").read_text()) == json.loads(json.dumps(result))
@@ -75,7 +83,7 @@ def test_every_contender_is_measured_on_the_same_limbs(made, trained):
     )
     assert run["checkpoint"] == str(trained())
     assert not run["trained_on_other_limbs"]
-    assert run[benchmark.BONES]["mean"] > 0
+    assert run[BONES]["mean"] > 0
     assert set(run["cost"]) == {"1", "3"}
     assert rows["fno, 2 steps"]["training_samples"] == 4
     text = (folder / "benchmark.md").read_text()
@@ -85,6 +93,7 @@ def test_every_contender_is_measured_on_the_same_limbs(made, trained):
     assert (folder / "benchmark.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_grids_that_a_network_cannot_take_are_left_out_of_its_cost(made, trained):
     grids = {(r["name"], r["grid"]) for r in made[1]["by_grid"]}
     assert (trained().name, "24x16x16") in grids
@@ -109,7 +118,7 @@ def test_matched_accuracy_takes_the_loosest_tolerance_that_is_good_enough():
         row("m3", "multigrid", 1e-4, [9.0], tolerance=1e-3),
         row("f", "elements", 0.03, [100.0], tolerance=1e-6),
     ]
-    a, b = benchmark.speeds(rows)
+    a, b = speeds(rows)
     assert (
         a["multigrid"],
         a["times_multigrid"],
@@ -129,13 +138,13 @@ def test_other_limbs_are_named_and_other_ends_refused(trained, tmp_path):
         config = configuration(tiny_overrides(tmp_path, ("limbs", "fno"), overrides))
         return PotentialRecipe(config).open(Place(torch.device("cpu"))), config
 
-    assert benchmark.from_checkpoint(
-        trained(), *built("data.phantom.bone_shape=tibia_fibula")
-    ).about["trained_on_other_limbs"]
+    assert from_checkpoint(trained(), *built("data.phantom.bone_shape=tibia_fibula")).about[
+        "trained_on_other_limbs"
+    ]
     with pytest.raises(ValueError, match="problem.ends=grounded, and this benchmark has sink"):
-        benchmark.from_checkpoint(trained(), *built("problem.ends=sink"))
+        from_checkpoint(trained(), *built("problem.ends=sink"))
     with pytest.raises(ValueError, match="data.sigma_components=3"):
-        benchmark.from_checkpoint(trained(), *built("data.sigma_components=6"))
+        from_checkpoint(trained(), *built("data.sigma_components=6"))
 
 
 def test_operations_and_bytes_of_the_fno_are_those_of_the_formulas():
@@ -187,9 +196,10 @@ def test_the_rival_fno_keeps_the_same_modes_as_ours():
         net.check_grid((16, 3, 12))
 
 
+@pytest.mark.slow
 def test_its_page_takes_table_and_figure(made, tmp_path):
     from physics_hybrid.problems.potential.evidence.pages import pictured
 
-    text = pictured(made[0] / "benchmark.json", "benchmark", benchmark.tables, "caption", tmp_path)
+    text = pictured(made[0] / "benchmark.json", "benchmark", tables, "caption", tmp_path)
     assert "| multigrid 0.1 (float32) |" in text
     assert (tmp_path / "docs/benchmark.png").exists()

@@ -112,6 +112,7 @@ def made(trained, tmp_path_factory):
     return folder, result
 
 
+@pytest.mark.slow
 def test_every_run_is_measured_on_every_grid_against_every_contender(made, trained):
     folder, result = made
     cells = matrix.index(json.loads((folder / "resolution_matrix.json").read_text()))
@@ -189,6 +190,7 @@ def test_a_wrong_grid_on_the_command_line_is_explained(text):
     assert matrix.grids_of("48x24x24,9x8x7") == [(48, 24, 24), (9, 8, 7)]
 
 
+@pytest.mark.slow
 def test_its_page_takes_table_and_figure(made, tmp_path):
     from physics_hybrid.problems.potential.evidence.pages import pictured
 

@@ -34,6 +34,7 @@ def body(stream):
     )
 
 
+@pytest.mark.program
 def test_importing_the_package_is_light():
     loaded = subprocess.run(
         [
@@ -148,7 +149,8 @@ def test_many_sources_scale_with_their_current_and_a_second_electrode_is_subtrac
     ],
 )
 def test_wrong_input_is_explained(shipped, body, change, message):
-    arguments = dict(zip(("sigma", "spacing", "source_point", "current"), body)) | change
+    names = ("sigma", "spacing", "source_point", "current")
+    arguments = dict(zip(names, body, strict=True)) | change
     if isinstance(arguments["sigma"], str) and arguments["sigma"] == "short":
         arguments["sigma"] = body[0].copy()
         arguments["sigma"][-1] = 0

@@ -1,0 +1,73 @@
+"""python -m physics_hybrid VERB: every verb is listed, found again by its old name, and light to
+import.
+"""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+FILES = (ROOT / "physics_hybrid" / "verbs").glob("[!_]*.py")
+VERBS = sorted(path.stem.replace("_", "-") for path in FILES)
+
+#: Imports every verb, and then asks for help where it is words alone.
+LIGHT = """
+import importlib, sys
+from physics_hybrid.__main__ import known
+modules = {verb: importlib.import_module(module) for verb, module in known().items()}
+assert all(callable(module.main) for module in modules.values())
+assert "torch" not in sys.modules
+for verb in sys.argv[1:]:
+    try:
+        modules[verb].main(["--help"])
+    except SystemExit as left:
+        assert not left.code
+    assert "torch" not in sys.modules, verb
+"""
+
+#: Their help needs neither a configuration nor a solver. (torchrun's own is torch's.)
+WORDS_ALONE = (
+    "data-rates",
+    "pages",
+    "peak-memory",
+    "resolution-matrix",
+    "scaling",
+    "ship",
+    "step-overhead",
+    "study",
+)
+
+
+def python(*words):
+    return subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_every_verb_is_listed_with_a_line():
+    done = python("-m", "physics_hybrid")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert [verb for verb, _ in lines] == VERBS
+    assert {"train", "evaluate", "resolution-matrix"} <= set(VERBS)
+
+
+def test_an_unknown_verb_gets_a_suggestion():
+    done = python("-m", "physics_hybrid", "resolution_matrix")
+    assert done.returncode == 2
+    assert "there is no verb 'resolution_matrix'; did you mean resolution-matrix?" in done.stderr
+
+
+@pytest.mark.parametrize(("old", "verb"), [("scaling", "scaling"), ("readme", "pages")])
+def test_an_old_name_hands_on(old, verb):
+    done = python("-m", f"physics_hybrid.{old}", "--help")
+    assert done.returncode == 0, done.stderr
+    note = f"NOTE: python -m physics_hybrid.{old} is now python -m physics_hybrid {verb}\n"
+    assert done.stderr == note
+    assert f"usage: -m physics_hybrid {verb} " in done.stdout
+
+
+def test_verbs_and_their_help_need_no_torch():
+    done = python("-c", LIGHT, *WORDS_ALONE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage:") == len(WORDS_ALONE)
