@@ -2,16 +2,17 @@ r"""Baselines as PhysicsNeMo modules, so that they are stored with the network t
 
 isotropic     phi_a = I / (4 pi sigma_ref sqrt(|r - r_s|^2 + eps^2))
 anisotropic   phi_a = I / (4 pi sqrt(det sigma) sqrt(d^T sigma^-1 d)),  softened alike
-coarse_solve  phi_b = phi_a (phi_c / phi_a), the ratio from a solution phi_c on a coarse grid, interpolated             [V]
+coarse_solve  phi_b = phi_a (phi_c / phi_a),  the ratio interpolated from a coarse grid that phi_c
+              was solved on                                                         [V]
 """
 
-from __future__ import annotations
-
 import torch
+from jaxtyping import Float
 from physicsnemo.core.module import Module
 from torch import Tensor
 
-from physics_hybrid.grid import Grid, name_of
+from physics_hybrid.checks import not_negative
+from physics_hybrid.grid import Grid, name_of, per_sample
 from physics_hybrid.problems.potential.physics.conductor import Conductor, offsets_from
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.ends import Ends
@@ -20,7 +21,7 @@ from physics_hybrid.problems.potential.physics.solve import solve
 from physics_hybrid.problems.potential.resample import tissue_mean, upsample
 
 
-class PointSourceBaseline(Module):
+class PointSourceBaseline(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     """Potential of the point source as if all tissue were one homogeneous, infinite medium.
 
     Parameters
@@ -35,45 +36,52 @@ class PointSourceBaseline(Module):
 
     Forward
     -------
-    sigma (B, C, D, H, W) S/m, point (B, 3) m, current (B,) A, spacing (B, 3) m -> phi_a (B, 1, D,
-    H, W) V.
+    sigma in S/m, point in m, current in A, spacing in m -> phi_a in V.
     """
 
     def __init__(
         self,
         kind: str = "isotropic",
-        sigma_ref: str | float = "conductive_mean",
-        softening: float = 0.1,
+        sigma_ref: str | float | int = "conductive_mean",
+        softening: float | int = 0.1,
     ):
         super().__init__()
         if kind not in ("isotropic", "anisotropic"):
             raise ValueError(
                 f"model.baseline.kind must be isotropic, anisotropic or coarse_solve; got {kind!r}"
             )
-        number = isinstance(sigma_ref, (int, float)) and not isinstance(sigma_ref, bool)
-        if not (sigma_ref in ("conductive_mean", "local") or (number and sigma_ref > 0)):
+        if not _is_reference(sigma_ref):
             raise ValueError(
                 "model.baseline.sigma_ref must be conductive_mean, local or a positive number"
                 f" (S/m); got {sigma_ref!r}"
             )
-        if softening < 0:
-            raise ValueError(f"model.baseline.softening must be >= 0 voxels; got {softening}")
+        not_negative("model.baseline.softening", softening, "voxels")
         self.kind, self.sigma_ref, self.softening = kind, sigma_ref, softening
 
-    def forward(self, sigma: Tensor, point: Tensor, current: Tensor, spacing: Tensor) -> Tensor:
+    def forward(
+        self,
+        sigma: Float[Tensor, "B C D H W"],
+        point: Float[Tensor, "B 3"],
+        current: Float[Tensor, " B"],
+        spacing: Float[Tensor, "B 3"],
+    ) -> Float[Tensor, "B 1 D H W"]:
         reference = self.reference(sigma, point, spacing)
         if self.kind == "isotropic":
             reference = reference[:, :3].mean(dim=1, keepdim=True)
         eps = self.softening * spacing.min(dim=1).values
-        return potential(
-            offsets_from(point, tuple(sigma.shape[2:]), spacing), current, reference, softening=eps
-        )[:, None]
+        offsets = offsets_from(point, _grid_of(sigma), spacing)
+        return potential(offsets, current, reference, softening=eps)[:, None]
 
     def check_grid(self, grid: Grid) -> None:
         """Any grid will do."""
 
-    def reference(self, sigma: Tensor, point: Tensor, spacing: Tensor) -> Tensor:
-        """sigma_ref (B, C) in S/m."""
+    def reference(
+        self,
+        sigma: Float[Tensor, "B C D H W"],
+        point: Float[Tensor, "B 3"],
+        spacing: Float[Tensor, "B 3"],
+    ) -> Float[Tensor, "B C"]:
+        """sigma_ref in S/m."""
         if self.sigma_ref == "conductive_mean":
             tissue = (sigma[:, :1] > 0).to(sigma.dtype)
             return sigma.sum(dim=(2, 3, 4)) / tissue.sum(dim=(2, 3, 4)).clamp_min(1)
@@ -85,11 +93,24 @@ class PointSourceBaseline(Module):
         return value
 
 
-class CoarseSolveBaseline(Module):
+def _is_reference(value: object) -> bool:
+    """Whether a value names a sigma_ref, or is one in S/m."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value > 0
+    return value in ("conductive_mean", "local")
+
+
+def _grid_of(field: Tensor) -> Grid:
+    D, H, W = field.shape[-3:]
+    return D, H, W
+
+
+class CoarseSolveBaseline(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     r"""Potential of the same problem solved on a coarse grid, carried to the fine one as a smooth
     ratio.
 
-        phi_b = phi_a * upsampled(phi_c / phi_a),     phi_a = I / (4 pi sqrt(|r - r_s|^2 + eps^2)) times 1 m/S, on both grids
+        phi_b = phi_a * upsampled(phi_c / phi_a)
+        phi_a = I / (4 pi sqrt(|r - r_s|^2 + eps^2)) times 1 m/S, on both grids
 
     phi_c: finite volumes with subtraction (`multigrid.solve`, float32) for the mean conductivity
     over the tissue in each coarse voxel. On limbs that is as good as the multigrid's own coarse
@@ -134,9 +155,9 @@ class CoarseSolveBaseline(Module):
         self,
         coarsen: int = 2,
         ends: str = "grounded",
-        beta: float | None = None,
+        beta: float | int | None = None,
         home: list[int] | None = None,
-        softening: float = 0.1,
+        softening: float | int = 0.1,
         tolerance: float = 1e-3,
     ):
         super().__init__()
@@ -149,52 +170,60 @@ class CoarseSolveBaseline(Module):
         self.pole = PointSourceBaseline(sigma_ref=1.0, softening=softening)
 
     def coarse(self, grid: Grid) -> Grid:
-        return tuple(-(-n // self.coarsen) for n in self.home or grid)
+        """The grid that serves another one."""
+        D, H, W = (-(-n // self.coarsen) for n in self.home or grid)
+        return D, H, W
 
     def check_grid(self, grid: Grid) -> None:
         """Raise ValueError where the coarse grid has too few voxels to hold a body."""
         coarse = self.coarse(grid)
         if min(coarse) < self.SMALLEST:
+            home = tuple(self.home or grid)
             raise ValueError(
                 f"model.baseline.coarsen={self.coarsen} makes {name_of(coarse)} voxels of the grid"
-                f" {name_of(self.home or grid)}, and coarse_solve needs at least {self.SMALLEST}"
-                " along every axis: use a smaller model.baseline.coarsen, a finer grid, or"
+                f" {name_of(home)}, and coarse_solve needs at least {self.SMALLEST} along every"
+                " axis: use a smaller model.baseline.coarsen, a finer grid, or"
                 " model.baseline.kind=isotropic"
             )
 
     @torch.no_grad()
-    def forward(self, sigma: Tensor, point: Tensor, current: Tensor, spacing: Tensor) -> Tensor:
-        grid = tuple(sigma.shape[2:])
+    def forward(
+        self,
+        sigma: Float[Tensor, "B C D H W"],
+        point: Float[Tensor, "B 3"],
+        current: Float[Tensor, " B"],
+        spacing: Float[Tensor, "B 3"],
+    ) -> Float[Tensor, "B 1 D H W"]:
+        grid = _grid_of(sigma)
         self.check_grid(grid)
         coarse = self.coarse(grid)
-        wide = spacing * torch.tensor([n / c for n, c in zip(grid, coarse)], device=spacing.device)
+        ratio = [n / c for n, c in zip(grid, coarse, strict=True)]
+        wide = spacing * torch.tensor(ratio, device=spacing.device)
         with torch.autocast(sigma.device.type, enabled=False):
             body = Conductor(tissue_mean(sigma.float(), coarse), wide, self.ends)
             ampere = torch.ones_like(current)
-            # coarse it is meant to be
-            phi_c = solve(
-                body, PointSource(point, ampere), self.tolerance, torch.float32, warn=False
-            ).phi
+            source = PointSource(point, ampere)
+            # no warning: coarse it is meant to be
+            phi_c = solve(body, source, self.tolerance, torch.float32, warn=False).phi
             phi_a = self.pole(body.sigma, point, ampere, wide)[:, 0]
             if self.ends.floating:
+                phi_c = phi_c - _lowest(phi_c, body) + _lowest(phi_a, body)
+            smooth = upsample(phi_c / phi_a, body.tissue, grid)[:, None]
+            phi_b: Tensor = smooth * self.pole(sigma, point, current, spacing)
+            return phi_b
 
-                def lowest(phi):
-                    return torch.where(body.tissue, phi, torch.inf).amin(
-                        dim=(1, 2, 3), keepdim=True
-                    )
 
-                phi_c = phi_c - lowest(phi_c) + lowest(phi_a)
-            return upsample(phi_c / phi_a, body.tissue, grid)[:, None] * self.pole(
-                sigma, point, current, spacing
-            )
+def _lowest(phi: Float[Tensor, "B D H W"], body: Conductor) -> Float[Tensor, "B 1 1 1"]:
+    """The lowest potential in tissue."""
+    return per_sample(torch.where(body.tissue, phi, torch.inf).amin(dim=(1, 2, 3)))
 
 
 def build_baseline(
     kind: str,
     ends: Ends,
     home: list[int] | None,
-    sigma_ref: str | float = "conductive_mean",
-    softening: float = 0.1,
+    sigma_ref: str | float | int = "conductive_mean",
+    softening: float | int = 0.1,
     coarsen: int = 2,
 ) -> PointSourceBaseline | CoarseSolveBaseline:
     """conf/model's `baseline`. home : the training grid, where there is one."""

@@ -4,19 +4,38 @@ wrong.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.report.plots import plain_ticks, pyplot, save
 
-#: (axis that is cut, axes of the picture, name)
-SECTIONS = ((0, (1, 2), "axial"), (2, (0, 1), "sagittal"))
+
+@dataclass(frozen=True)
+class _Section:
+    """A cut through the source: normal to one axis, the two others point down and across."""
+
+    name: str
+    cut: int
+    down: int
+    across: int
 
 
-def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, title: str) -> Path:
+SECTIONS = (_Section("axial", 0, 1, 2), _Section("sagittal", 2, 0, 1))
+
+#: Points to which the outline of the tissue is drawn, along the edge of a voxel: it follows edges.
+FINE = 8
+
+#: Percentile of the truth in tissue that has the topmost colour.
+TOP = 99.9
+
+
+def slices(batch: Batch, phi: Tensor, phi_a: Tensor, path: Path, title: str) -> Path:
     """Axial and sagittal section through the source of the first sample of a batch.
 
     Predictions below the scale, negative ones too, have its lowest colour. A negative current is
@@ -27,171 +46,239 @@ def slices(batch: Batch, phi: torch.Tensor, phi_a: torch.Tensor, path: Path, tit
     of its top, and the correction is then drawn as a difference in mV.
     """
     plt = pyplot()
-    from matplotlib.colors import LogNorm, SymLogNorm
-
-    def array(t):
-        return t[0].detach().float().cpu().numpy()
-
-    tissue, truth, guess, base = (array(t) for t in (batch.tissue, batch.u, phi, phi_a))
-    tissue = tissue.astype(bool)
-    sign = float(np.sign(batch.current[0].item()))  # a sink is drawn as the source it mirrors
-    truth, guess, base = sign * truth, sign * guess, sign * base
-    spacing, point = (p[0].cpu().numpy() * 1e3 for p in (batch.spacing, batch.source_point))
-    marks = (
-        [(point, "+")]
-        if batch.return_point is None
-        else [(point, "+"), (batch.return_point[0].cpu().numpy() * 1e3, "_")]
-    )
-    voxel = np.minimum((point / spacing).astype(int), np.array(tissue.shape) - 1)
-
-    def hide(field):
-        return np.ma.masked_where(~tissue, field)
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        correction = hide(guess / np.where(base == 0, np.nan, base) - 1)
-    error = hide((guess - truth) * 1e3)
-    top = float(np.percentile(truth[tissue], 99.9)) * 1e3
-    both_signs = float(np.percentile(truth[tissue], 5)) < 0
-    if both_signs:  # no reference: zero mean
-        shades = {"norm": SymLogNorm(linthresh=top * 1e-2, vmin=-top, vmax=top), "cmap": "PuOr_r"}
-        correction = hide((guess - base) * 1e3)  # the ratio has a pole where phi_a passes zero
-    else:
-        shades = {
-            "norm": LogNorm(
-                vmin=max(float(np.percentile(truth[tissue], 2)) * 1e3, top * 1e-4), vmax=top
-            ),
-            "cmap": "viridis",
-        }
-    span = float(np.ceil(np.percentile(np.abs(correction.compressed()), 99) * 10) / 10) or 0.1
-    wrong = max(float(np.percentile(np.abs(error.compressed()), 99)), 1e-9)
-    panels = (
-        (r"truth $\phi$", hide(truth * 1e3), shades, "mV"),
-        (
-            r"prediction $\hat\phi$",
-            hide(
-                guess * 1e3 if both_signs else np.maximum(guess * 1e3, shades["norm"].vmin * 1e-3)
-            ),
-            shades,
-            "mV",
-        ),
-        (
-            (
-                r"correction $\hat\phi - \phi_a$"
-                if both_signs
-                else r"correction $\hat\phi/\phi_a - 1$"
-            ),
-            correction,
-            {"vmin": -span, "vmax": span, "cmap": "RdBu_r"},
-            "mV" if both_signs else "dimensionless",
-        ),
-        (
-            r"error $\hat\phi - \phi$",
-            error,
-            {"vmin": -wrong, "vmax": wrong, "cmap": "RdBu_r"},
-            "mV",
-        ),
-        (
-            r"$|\hat\phi - \phi|$",
-            np.ma.masked_less_equal(np.abs(error), 0),
-            {"norm": LogNorm(vmin=wrong * 1e-3, vmax=wrong), "cmap": "magma"},
-            "mV",
-        ),
-    )
-    heights = [
-        spacing[a[0]] * tissue.shape[a[0]] / (spacing[a[1]] * tissue.shape[a[1]])
-        for _, a, _ in SECTIONS
-    ]
+    sample = _Sample.of(batch, phi, phi_a)
+    panels = _panels(sample)
+    heights = [sample.extent(s.down) / sample.extent(s.across) for s in SECTIONS]
     figure, axes = plt.subplots(
-        2,
-        5,
+        len(SECTIONS),
+        len(panels),
         figsize=(16, 3.2 * sum(heights) * 0.86 + 0.9),
         gridspec_kw={"height_ratios": heights},
         layout="constrained",
     )
-    for row, (cut, (down, across), name) in enumerate(SECTIONS):
-        # follows voxel edges
-        outline = (
-            np.take(tissue, voxel[cut], axis=cut).astype(float).repeat(8, axis=0).repeat(8, axis=1)
-        )
-        extent = (0, spacing[across] * tissue.shape[across], spacing[down] * tissue.shape[down], 0)
-        centres = [(np.arange(8 * tissue.shape[a]) + 0.5) * spacing[a] / 8 for a in (across, down)]
-        for column, (label, field, style, unit) in enumerate(panels):
-            axis = axes[row, column]
-            picture = axis.imshow(
-                np.ma.take(field, voxel[cut], axis=cut),
-                extent=extent,
-                interpolation="nearest",
-                **style,
-            )
-            if outline.min() < outline.max():
-                axis.contour(*centres, outline, levels=[0.5], colors="black", linewidths=1.0)
-            # an electrode off the section is drawn where it projects to
-            for place, mark in marks:
-                axis.plot(
-                    place[across], place[down], mark, color="red", markersize=9, markeredgewidth=1.5
-                )
-            axis.set_facecolor("0.9")
-            axis.set_xlabel(f"{'DHW'[across]} (mm)")
-            if column == 0:
-                axis.set_ylabel(
-                    f"{name} at {'DHW'[cut]} = {(voxel[cut] + 0.5) * spacing[cut]:.0f}"
-                    f" mm\n{'DHW'[down]} (mm)"
-                )
-            if row == 0:
-                axis.set_title(label)
-            if row == 1:
-                bar = figure.colorbar(
-                    picture,
-                    ax=axes[:, column],
-                    location="bottom",
-                    shrink=0.9,
-                    pad=0.02,
-                    label=unit,
-                    extend="both",
-                )
-                if isinstance(style.get("norm"), SymLogNorm):
-                    bar.set_ticks(
-                        [-top, -top / 10, 0, top / 10, top],
-                        labels=[f"{v:.2g}" for v in (-top, -top / 10, 0, top / 10, top)],
-                    )
-                    bar.minorticks_off()
+    for row, section in enumerate(SECTIONS):
+        pictures = [
+            _draw(axis, section, sample, panel)
+            for axis, panel in zip(axes[row], panels, strict=True)
+        ]
+        axes[row, 0].set_ylabel(sample.place(section))
+    for column, panel in enumerate(panels):
+        axes[0, column].set_title(panel.label)
+        _colours(figure, axes[:, column], pictures[column], panel)
     figure.suptitle(title)
     return save(figure, path, dpi=110)
 
 
-def errors_by_distance(tables: dict[str, dict], path: Path) -> Path:
+@dataclass(frozen=True)
+class _Sample:
+    """What is drawn: fields (D, H, W) in V, lengths in mm.
+
+    point : of the electrode that brings the current in.
+    marks : electrodes and their signs in the picture.
+    """
+
+    tissue: np.ndarray
+    truth: np.ndarray
+    guess: np.ndarray
+    base: np.ndarray
+    spacing: np.ndarray
+    point: np.ndarray
+    marks: tuple[tuple[np.ndarray, str], ...]
+
+    @classmethod
+    def of(cls, batch: Batch, phi: Tensor, phi_a: Tensor) -> _Sample:
+        """The first sample of a batch."""
+        sign = float(np.sign(batch.current[0].item()))  # a sink is drawn as the source it mirrors
+        point = _millimetres(batch.source_point)
+        marks = [(point, "+")]
+        if batch.return_point is not None:
+            marks.append((_millimetres(batch.return_point), "_"))
+        return cls(
+            tissue=_first(batch.tissue).astype(bool),
+            truth=sign * _first(batch.u),
+            guess=sign * _first(phi),
+            base=sign * _first(phi_a),
+            spacing=_millimetres(batch.spacing),
+            point=point,
+            marks=tuple(marks),
+        )
+
+    @property
+    def both_signs(self) -> bool:
+        """Whether the potential has no reference: its mean is zero."""
+        return bool(np.percentile(self.truth[self.tissue], 5) < 0)
+
+    @property
+    def voxel(self) -> np.ndarray:
+        """The one that holds the source."""
+        last = np.array(self.tissue.shape) - 1
+        voxel: np.ndarray = np.minimum((self.point / self.spacing).astype(int), last)
+        return voxel
+
+    def extent(self, axis: int) -> float:
+        """Of the grid along an axis, mm."""
+        return float(self.spacing[axis] * self.tissue.shape[axis])
+
+    def hide(self, field: np.ndarray) -> np.ma.MaskedArray[Any, Any]:
+        """A field without its air."""
+        return np.ma.masked_where(~self.tissue, field)
+
+    def cut(self, field: np.ndarray, section: _Section) -> np.ndarray:
+        """A field on a section."""
+        plane: np.ndarray = np.ma.take(field, self.voxel[section.cut], axis=section.cut)
+        return plane
+
+    def place(self, section: _Section) -> str:
+        """Where a section is, and its axis that points down."""
+        at = (self.voxel[section.cut] + 0.5) * self.spacing[section.cut]
+        cut, down = "DHW"[section.cut], "DHW"[section.down]
+        return f"{section.name} at {cut} = {at:.0f} mm\n{down} (mm)"
+
+
+def _first(field: Tensor) -> np.ndarray:
+    """Of the first sample."""
+    values: np.ndarray = field[0].detach().float().cpu().numpy()
+    return values
+
+
+def _millimetres(metres: Tensor) -> np.ndarray:
+    """Of the first sample."""
+    values: np.ndarray = metres[0].cpu().numpy() * 1e3
+    return values
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A column of the picture.
+
+    style : how `imshow` maps values to colours.
+    ticks : of the colour bar, where they are not matplotlib's.
+    """
+
+    label: str
+    field: np.ndarray
+    unit: str
+    style: Mapping[str, Any]
+    ticks: tuple[float, ...] | None = None
+
+
+def _panels(sample: _Sample) -> list[_Panel]:
+    """Truth, prediction, correction, error, |error|."""
+    return [*_potentials(sample), _correction(sample), *_errors(sample)]
+
+
+def _potentials(sample: _Sample) -> list[_Panel]:
+    """Truth and prediction on one scale: logarithmic, or symmetric where there are both signs."""
+    from matplotlib.colors import LogNorm, SymLogNorm
+
+    inside = sample.truth[sample.tissue]
+    truth, guess = sample.truth * 1e3, sample.guess * 1e3
+    top = float(np.percentile(inside, TOP)) * 1e3
+    style: dict[str, Any]
+    if sample.both_signs:
+        style = {"norm": SymLogNorm(linthresh=top * 1e-2, vmin=-top, vmax=top), "cmap": "PuOr_r"}
+        ticks = (-top, -top / 10, 0, top / 10, top)
+    else:
+        low = max(float(np.percentile(inside, 2)) * 1e3, top * 1e-4)
+        style = {"norm": LogNorm(vmin=low, vmax=top), "cmap": "viridis"}
+        ticks, guess = None, np.maximum(guess, low * 1e-3)
+    fields = {r"truth $\phi$": truth, r"prediction $\hat\phi$": guess}
+    return [_Panel(name, sample.hide(field), "mV", style, ticks) for name, field in fields.items()]
+
+
+def _correction(sample: _Sample) -> _Panel:
+    """What the network adds: the ratio to the baseline, or, as that has a pole where phi_a passes
+    zero, the difference from it.
+    """
+    if sample.both_signs:
+        label, unit = r"correction $\hat\phi - \phi_a$", "mV"
+        field = sample.hide((sample.guess - sample.base) * 1e3)
+    else:
+        label, unit = r"correction $\hat\phi/\phi_a - 1$", "dimensionless"
+        with np.errstate(divide="ignore", invalid="ignore"):
+            nonzero = np.where(sample.base == 0, np.nan, sample.base)
+            field = sample.hide(sample.guess / nonzero - 1)
+    span = float(np.ceil(np.percentile(np.abs(field.compressed()), 99) * 10) / 10) or 0.1
+    return _Panel(label, field, unit, {"vmin": -span, "vmax": span, "cmap": "RdBu_r"})
+
+
+def _errors(sample: _Sample) -> list[_Panel]:
+    """The error, and its size on a logarithmic scale."""
+    from matplotlib.colors import LogNorm
+
+    error = sample.hide((sample.guess - sample.truth) * 1e3)
+    wrong = max(float(np.percentile(np.abs(error.compressed()), 99)), 1e-9)
+    even = {"vmin": -wrong, "vmax": wrong, "cmap": "RdBu_r"}
+    logarithmic = {"norm": LogNorm(vmin=wrong * 1e-3, vmax=wrong), "cmap": "magma"}
+    size = np.ma.masked_less_equal(np.abs(error), 0)
+    return [
+        _Panel(r"error $\hat\phi - \phi$", error, "mV", even),
+        _Panel(r"$|\hat\phi - \phi|$", size, "mV", logarithmic),
+    ]
+
+
+def _draw(axis: Any, section: _Section, sample: _Sample, panel: _Panel) -> Any:
+    """One panel on one section; matplotlib's picture, for its colour bar."""
+    down, across = section.down, section.across
+    picture = axis.imshow(
+        sample.cut(panel.field, section),
+        extent=(0, sample.extent(across), sample.extent(down), 0),
+        interpolation="nearest",
+        **panel.style,
+    )
+    outline = sample.cut(sample.tissue, section).astype(float)
+    if outline.min() < outline.max():
+        outline = outline.repeat(FINE, axis=0).repeat(FINE, axis=1)
+        x, y = (_fine_centres(sample, a) for a in (across, down))
+        axis.contour(x, y, outline, levels=[0.5], colors="black", linewidths=1.0)
+    # an electrode off the section is drawn where it projects to
+    for place, mark in sample.marks:
+        style = {"color": "red", "markersize": 9, "markeredgewidth": 1.5}
+        axis.plot(place[across], place[down], mark, **style)
+    axis.set_facecolor("0.9")
+    axis.set_xlabel(f"{'DHW'[across]} (mm)")
+    return picture
+
+
+def _fine_centres(sample: _Sample, axis: int) -> np.ndarray:
+    count = FINE * sample.tissue.shape[axis]
+    centres: np.ndarray = (np.arange(count) + 0.5) * sample.spacing[axis] / FINE
+    return centres
+
+
+def _colours(figure: Any, column: Any, picture: Any, panel: _Panel) -> None:
+    """The colour bar of a column."""
+    place = {"location": "bottom", "shrink": 0.9, "pad": 0.02}
+    bar = figure.colorbar(picture, ax=column, label=panel.unit, extend="both", **place)
+    if panel.ticks is not None:
+        bar.set_ticks(list(panel.ticks), labels=[f"{value:.2g}" for value in panel.ticks])
+        bar.minorticks_off()
+
+
+Tables = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+#: Prefix of the metrics of each contender, its marker and line.
+DRAWN = (("", "o", "-", "network"), ("baseline_", "s", "--", "baseline alone"))
+
+
+def errors_by_distance(tables: Tables, path: Path) -> Path:
     """Relative L2 in shells round the source for every grid: network and baseline, median and 95th
     percentile.
 
-    tables : grid -> aggregated metrics (`metrics.aggregate`), keys `relative_l2_<a>-<b>mm`.
+    tables : grid -> aggregated metrics (`markdown.aggregate`), keys `relative_l2_<a>-<b>mm`.
     """
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    labels = list(
-        dict.fromkeys(
-            k.removeprefix("relative_l2_")
-            for t in tables.values()
-            for k in t
-            if k.startswith("relative_l2_") and k.endswith(("mm", "mm+"))
-        )
-    )
-    labels.sort(key=lambda label: float(label.split("-")[0].rstrip("m+")))
-    for color, (grid, table) in zip(
-        plt.rcParams["axes.prop_cycle"].by_key()["color"], tables.items()
-    ):
-        for prefix, marker, line, who in (
-            ("", "o", "-", "network"),
-            ("baseline_", "s", "--", "baseline alone"),
-        ):
-            shells = {
-                k.removeprefix(f"{prefix}relative_l2_"): v
-                for k, v in table.items()
-                if k.startswith(f"{prefix}relative_l2_") and k.endswith(("mm", "mm+"))
-            }
+    names = dict.fromkeys(name for table in tables.values() for name in _shells(table, ""))
+    labels = sorted(names, key=_begin)
+    colors = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+    for color, (grid, table) in zip(colors, tables.items(), strict=False):
+        for prefix, marker, line, who in DRAWN:
+            shells = _shells(table, prefix)
             middle = [100 * v["median"] for v in shells.values()]
             high = [100 * (v["p95"] - v["median"]) for v in shells.values()]
             axis.errorbar(
-                [labels.index(k) for k in shells],
+                [labels.index(name) for name in shells],
                 middle,
                 yerr=[np.zeros(len(high)), high],
                 marker=marker,
@@ -200,19 +287,34 @@ def errors_by_distance(tables: dict[str, dict], path: Path) -> Path:
                 capsize=3,
                 label=f"{who}, {grid}",
             )
-    axis.set_xticks(
-        range(len(labels)),
-        [
-            l.removesuffix("mm").removesuffix("mm+") + ("+" if l.endswith("+") else "")
-            for l in labels
-        ],
-    )
+    axis.set_xticks(range(len(labels)), _ticks(labels))
     axis.set_yscale("log")
     plain_ticks(axis)
     axis.set_xlabel("distance from the source (mm)")
     axis.set_ylabel("relative L2 error (%), median to 95th percentile")
     axis.grid(True, which="both", alpha=0.3)
-    figure.legend(
-        *axis.get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside upper center"
-    )
+    handles, texts = axis.get_legend_handles_labels()
+    figure.legend(handles, texts, fontsize=8, ncols=2, loc="outside upper center")
     return save(figure, path)
+
+
+def _shells(
+    table: Mapping[str, Mapping[str, float]], prefix: str
+) -> dict[str, Mapping[str, float]]:
+    """Statistics of a contender, by shell: 20-40mm, 80mm+."""
+    start = f"{prefix}relative_l2_"
+    return {
+        name.removeprefix(start): statistics
+        for name, statistics in table.items()
+        if name.startswith(start) and name.endswith(("mm", "mm+"))
+    }
+
+
+def _begin(shell: str) -> float:
+    """Where a shell begins, mm."""
+    return float(shell.split("-")[0].rstrip("m+"))
+
+
+def _ticks(shells: Iterable[str]) -> list[str]:
+    """20-40, 80+."""
+    return [shell.replace("mm", "") for shell in shells]

@@ -1,13 +1,12 @@
 """What every backbone shares: an encoder of the conductivity, and conditioning on the spacing."""
 
-from __future__ import annotations
-
 import torch
+from jaxtyping import Float
 from physicsnemo.core.module import Module
 from torch import Tensor, nn
 
 
-class GeometryEncoder(Module):
+class GeometryEncoder(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     """Convolutional encoder from conductivity to a feature volume on the same grid.
 
     Parameters
@@ -43,7 +42,7 @@ class GeometryEncoder(Module):
         )
         self.activation = nn.GELU()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B in D H W"]) -> Float[Tensor, "B out D H W"]:
         x = self.first(x)
         for layer in self.rest:
             x = x + layer(self.activation(x))
@@ -58,16 +57,20 @@ class SpacingModulation(nn.Module):
     geometric mean). It is the same on every grid: a network conditioned on it can be used at
     another resolution.
 
-    Forward: x (B, C, D, H, W), spacing (B, 3) in metres -> (B, C, D, H, W).
+    Forward: features, spacing in metres -> features.
     """
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(3, hidden), nn.GELU(), nn.Linear(hidden, channels))
-        nn.init.zeros_(self.net[-1].weight)
-        nn.init.zeros_(self.net[-1].bias)
+        first, last = nn.Linear(3, hidden), nn.Linear(hidden, channels)
+        self.net = nn.Sequential(first, nn.GELU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
-    def forward(self, x: Tensor, spacing: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "B C D H W"], spacing: Float[Tensor, "B 3"]
+    ) -> Float[Tensor, "B C D H W"]:
         edges = torch.log(spacing * torch.tensor(x.shape[-3:], device=x.device))
         shape = edges - edges.mean(dim=1, keepdim=True)
-        return x * (1 + self.net(shape))[:, :, None, None, None]
+        factor: Tensor = 1 + self.net(shape)
+        return x * factor[:, :, None, None, None]

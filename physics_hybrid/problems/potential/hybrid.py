@@ -2,20 +2,23 @@ r"""The hybrid: a baseline from physics, corrected by a network.
 
     multiplicative   phi = phi_a (1 + c)
     additive         phi = phi_a + U c
-    direct           phi = U c                  (no baseline: to measure what the hybrid form is worth)
+    direct           phi = U c         (no baseline: to measure what the hybrid form is worth)
 
 c is the network's output, U the mean of |phi_a| over tissue, a scale in volts. The network sees the
 same inputs in all three. Nothing here knows where the baseline comes from.
 """
 
-from __future__ import annotations
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from physicsnemo.core.module import Module
 from torch import Tensor
 
-from physics_hybrid.grid import Grid
+from physics_hybrid.checks import among, one_of
+from physics_hybrid.grid import Grid, others, per_sample
 from physics_hybrid.problems.potential.geometry import SpacingModulation
+from physics_hybrid.problems.potential.physics.conductor import offsets_from
 
 COMPOSITIONS = ("multiplicative", "additive", "direct")
 
@@ -24,24 +27,25 @@ COMPOSITIONS = ("multiplicative", "additive", "direct")
 EXTRA_CHANNELS = 9
 
 
-def source_moments(f: Tensor, spacing: Tensor) -> tuple[Tensor, Tensor]:
+def source_moments(
+    f: Float[Tensor, "B D H W"], spacing: Float[Tensor, "B 3"]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, "B 3"]]:
     """Current and centroid of a source density.
 
-    f (B, D, H, W) in A/m^3, spacing (B, 3) in m -> current (B,) in A = sum f dV; centroid (B, 3) in
-    m from the outer corner of voxel (0, 0, 0), the centre of mass of the non-zero voxels.
+    f in A/m^3, spacing in m -> current in A = sum f dV; centroid in m from the outer corner of
+    voxel (0, 0, 0), the centre of mass of the non-zero voxels.
     """
     weight = f.double() if f.device.type != "mps" else f
     total = weight.sum(dim=(1, 2, 3))
     axes = []
     for axis in range(3):
-        others = [a + 1 for a in range(3) if a != axis]
         position = torch.arange(f.shape[axis + 1], device=f.device, dtype=weight.dtype) + 0.5
-        axes.append((weight.sum(dim=others) * position).sum(dim=1) / total)
+        axes.append((weight.sum(dim=others(axis)) * position).sum(dim=1) / total)
     centroid = torch.stack(axes, dim=1) * spacing
     return (total * spacing.prod(dim=1)).to(f.dtype), centroid.to(f.dtype)
 
 
-class HybridWrapper(Module):
+class HybridWrapper(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     """phi_total from the channel stack, by baseline and network.
 
     Parameters
@@ -92,17 +96,13 @@ class HybridWrapper(Module):
         sigma_components: int = 3,
         sigma_input: str = "log10",
         sigma_eps: float = 1e-3,
-        sigma_mean: list[float] = [0.0, 0.0, 0.0],
-        sigma_std: list[float] = [1.0, 1.0, 1.0],
+        sigma_mean: Sequence[float] = (0.0, 0.0, 0.0),
+        sigma_std: Sequence[float] = (1.0, 1.0, 1.0),
         spacing_hidden: int = 16,
     ):
         super().__init__()
-        if composition not in COMPOSITIONS:
-            raise ValueError(
-                f"model.composition must be one of {', '.join(COMPOSITIONS)}; got {composition!r}"
-            )
-        if sigma_input not in ("log10", "linear"):
-            raise ValueError(f"model.sigma_input must be log10 or linear; got {sigma_input!r}")
+        among(COMPOSITIONS, "model.composition", composition)
+        one_of(("log10", "linear"), "model.sigma_input", sigma_input)
         if len(sigma_mean) != sigma_components or len(sigma_std) != sigma_components:
             raise ValueError(
                 f"sigma_mean and sigma_std need {sigma_components} values, one a component of sigma"
@@ -110,28 +110,28 @@ class HybridWrapper(Module):
         self.backbone, self.encoder, self.baseline = backbone, encoder, baseline
         self.composition, self.sigma_components = composition, sigma_components
         self.sigma_input, self.sigma_eps = sigma_input, sigma_eps
+        self.register_buffer("sigma_mean", _column(sigma_mean), persistent=False)
+        self.register_buffer("sigma_std", _column(sigma_std), persistent=False)
+        channels = feature_channels(sigma_components, encoder.channels)
+        self.modulation = SpacingModulation(channels, spacing_hidden)
 
-        def column(values):
-            return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1, 1)
-
-        self.register_buffer("sigma_mean", column(sigma_mean), persistent=False)
-        self.register_buffer("sigma_std", column(sigma_std), persistent=False)
-        self.modulation = SpacingModulation(
-            feature_channels(sigma_components, encoder.channels), spacing_hidden
-        )
-
-    def forward(self, x: Tensor, spacing: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "..."], spacing: Float[Tensor, "B 3"]
+    ) -> Float[Tensor, "B 1 D H W"]:
         features, phi_a, tissue = self.prepare(x, spacing)
-        return self.compose(
-            self.backbone(self.modulation(features, spacing)).float(), phi_a, tissue
-        )
+        correction = self.backbone(self.modulation(features, spacing)).float()
+        return self.compose(correction, phi_a, tissue)
 
     def check_grid(self, grid: Grid) -> None:
         """Raise ValueError where the backbone or the baseline cannot take a grid."""
         for part in (self.backbone, self.baseline):
             part.check_grid(grid)
 
-    def prepare(self, x: Tensor, spacing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def prepare(
+        self, x: Float[Tensor, "..."], spacing: Float[Tensor, "B 3"]
+    ) -> tuple[
+        Float[Tensor, "B features D H W"], Float[Tensor, "B 1 D H W"], Float[Tensor, "B 1 D H W"]
+    ]:
         """What the backbone sees (before modulation), the baseline in volts, and where there is
         tissue.
         """
@@ -145,63 +145,73 @@ class HybridWrapper(Module):
         current, centroid = source_moments(f, spacing)
         with torch.no_grad():
             phi_a = self.baseline(sigma, centroid, current, spacing)
-            features = torch.cat(
-                [
-                    tissue,
-                    self._source(f, current, spacing),
-                    coordinates,
-                    *self._relative(f, centroid, spacing),
-                ],
-                dim=1,
-            )
-            normalised = torch.cat([self._sigma(sigma), tissue], dim=1)
-        return (
-            torch.cat([self.encoder(normalised), normalised[:, :C], features], dim=1),
-            phi_a,
-            tissue,
-        )
+            source = self._source(f, current, spacing)
+            relative = self._relative(f, centroid, spacing)
+            normalised = self._sigma(sigma)
+        geometry = self.encoder(torch.cat([normalised, tissue], dim=1))
+        parts = [geometry, normalised, tissue, source, coordinates, *relative]
+        return torch.cat(parts, dim=1), phi_a, tissue
 
-    def compose(self, correction: Tensor, phi_a: Tensor, tissue: Tensor) -> Tensor:
+    def compose(
+        self,
+        correction: Float[Tensor, "B 1 D H W"],
+        phi_a: Float[Tensor, "B 1 D H W"],
+        tissue: Float[Tensor, "B 1 D H W"],
+    ) -> Float[Tensor, "B 1 D H W"]:
+        """phi_total in volts."""
         if self.composition == "multiplicative":
             return phi_a * (1 + correction) * tissue
-        unit = (phi_a.abs() * tissue).sum(dim=(2, 3, 4), keepdim=True) / tissue.sum(
-            dim=(2, 3, 4), keepdim=True
-        )
-        return ((phi_a if self.composition == "additive" else 0) + unit * correction) * tissue
+        total = (phi_a.abs() * tissue).sum(dim=(2, 3, 4), keepdim=True)
+        unit = total / tissue.sum(dim=(2, 3, 4), keepdim=True)
+        phi = unit * correction
+        if self.composition == "additive":
+            phi = phi_a + phi
+        return phi * tissue
 
-    def _sigma(self, sigma: Tensor) -> Tensor:
-        return (
-            transform_sigma(sigma, self.sigma_input, self.sigma_eps) - self.sigma_mean
-        ) / self.sigma_std
+    def _sigma(self, sigma: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B C D H W"]:
+        values = transform_sigma(sigma, self.sigma_input, self.sigma_eps)
+        normalised: Tensor = (values - self.sigma_mean) / self.sigma_std
+        return normalised
 
-    def _source(self, f: Tensor, current: Tensor, spacing: Tensor) -> Tensor:
+    def _source(
+        self,
+        f: Float[Tensor, "B D H W"],
+        current: Float[Tensor, " B"],
+        spacing: Float[Tensor, "B 3"],
+    ) -> Float[Tensor, "B 1 D H W"]:
         """f over the mean density I / V of the box, in thousands: the same integral on every
         grid.
         """
         volume = spacing.prod(dim=1) * f[0].numel()
-        return (f * (volume / current).view(-1, 1, 1, 1) / 1000)[:, None]
+        return (f * per_sample(volume / current) / 1000)[:, None]
 
-    def _relative(self, f: Tensor, centroid: Tensor, spacing: Tensor) -> list[Tensor]:
+    def _relative(
+        self,
+        f: Float[Tensor, "B D H W"],
+        centroid: Float[Tensor, "B 3"],
+        spacing: Float[Tensor, "B 3"],
+    ) -> list[Float[Tensor, "B _ D H W"]]:
         """Unit vector from the source (3 channels) and log(|d| / L), L the geometric mean edge of
         the box.
         """
-        grid = torch.tensor(f.shape[1:], device=f.device)
-        axes = []
-        for a in range(3):
-            position = (torch.arange(f.shape[a + 1], device=f.device) + 0.5) * spacing[
-                :, a, None
-            ] - centroid[:, a, None]
-            view = [len(f), 1, 1, 1]
-            view[a + 1] = f.shape[a + 1]
-            axes.append(position.view(view).expand(f.shape))
-        d = torch.stack(axes, dim=1)
-        length = torch.log(spacing * grid).mean(dim=1).exp().view(-1, 1, 1, 1, 1)
-        smallest = spacing.min(dim=1).values.view(-1, 1, 1, 1, 1)
+        D, H, W = f.shape[1:]
+        offsets = offsets_from(centroid, (D, H, W), spacing)
+        d = torch.stack([offset.expand(f.shape) for offset in offsets], dim=1)
+        box = spacing * torch.tensor((D, H, W), device=f.device)
+        length = per_sample(torch.log(box).mean(dim=1).exp())[:, None]
+        smallest = per_sample(spacing.min(dim=1).values)[:, None]
         r = torch.sqrt((d**2).sum(dim=1, keepdim=True) + (0.1 * smallest) ** 2)
         return [d / r, torch.log(r / length)]
 
 
-def transform_sigma(sigma: Tensor, kind: str, eps: float) -> Tensor:
+def _column(values: Sequence[float]) -> Float[Tensor, "1 C 1 1 1"]:
+    """A value for each component of sigma."""
+    return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1, 1)
+
+
+def transform_sigma(
+    sigma: Float[Tensor, "B C D H W"], kind: str, eps: float
+) -> Float[Tensor, "B C D H W"]:
     """log10(sigma + eps) of the diagonal components (off-diagonal ones stay), or sigma as is."""
     if kind == "linear":
         return sigma

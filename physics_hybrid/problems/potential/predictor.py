@@ -1,22 +1,30 @@
-"""A trained operator as a user takes it: arrays in, volts out. What
-`physics_hybrid.load_pretrained()` gives.
+"""A trained operator as a user takes it: arrays in, volts out.
+
+It is what `physics_hybrid.load_pretrained()` gives.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.problems.potential.batch import components
+from physics_hybrid.checks import at_least
 from physics_hybrid.problems.potential.bodies.voxel_body import deposit, held
+from physics_hybrid.problems.potential.data.sigma import components
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.scene import Scene
 from physics_hybrid.problems.potential.surrogate import Surrogate
+
+if TYPE_CHECKING:
+    from physics_hybrid.problems.potential.hybrid import HybridWrapper
 
 #: Where the shipped model lies: limb.mdlus, limb.json (ends, metrics, pinned numbers), limb.md
 #: (model card).
@@ -24,6 +32,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "pretrained"
 NAME = "limb"
 
 Array = np.ndarray | Tensor
+#: See `bodies.voxel_body.deposit`.
+Deposit = tuple[np.ndarray, np.ndarray]
 
 
 class Predictor:
@@ -69,18 +79,14 @@ class Predictor:
     def __init__(
         self,
         network: nn.Module,
-        ends: Ends = Ends(),
+        ends: Ends | str = "grounded",
         coordinates: str = "cell",
-        about: dict | None = None,
+        about: Mapping[str, Any] | None = None,
         card: str = "",
     ):
-        self.network, self.ends, self.coordinates, self.about, self.card = (
-            network.eval(),
-            ends,
-            coordinates,
-            about or {},
-            card,
-        )
+        self.network = cast("HybridWrapper", network.eval())
+        self.ends, self.coordinates = Ends.of(ends), coordinates
+        self.about, self.card = about or {}, card
 
     @classmethod
     def load(
@@ -117,13 +123,14 @@ class Predictor:
                 " ship RUN_FOLDER makes one of a training"
             )
         facts = json.loads(about.read_text())
-        return cls(
+        predictor = cls(
             load_model(weights),
-            Ends(**facts["ends"]),
-            facts["coordinates"],
-            facts,
-            card.read_text() if card.exists() else "",
-        ).to(device)
+            ends=Ends(**facts["ends"]),
+            coordinates=facts["coordinates"],
+            about=facts,
+            card=card.read_text() if card.exists() else "",
+        )
+        return predictor.to(device)
 
     def to(self, device: torch.device | str) -> Predictor:
         self.network = self.network.to(device)
@@ -131,7 +138,8 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        return next(self.network.parameters()).device
+        device: torch.device = next(self.network.parameters()).device
+        return device
 
     @torch.no_grad()
     def predict(
@@ -195,18 +203,126 @@ class Predictor:
         >>> bool(np.allclose(phi[1], 2 * phi[0]))
         True
         """
-        given = sigma
-        sigma, spacing, points, current = (
-            _array(v) for v in (sigma, spacing, source_point, current)
-        )
-        if not (sigma.ndim == 3 or sigma.ndim == 4 and sigma.shape[3] in (3, 6)):
+        asked = _Question.of(sigma, spacing, source_point, current, return_point)
+        if asked.returns is None and self.ends.kind == "pair":
             raise ValueError(
-                f"sigma must have shape (D, H, W), (D, H, W, 3) or (D, H, W, 6); got {sigma.shape}"
+                "this model was trained with pairs of electrodes and zero flux everywhere else:"
+                " give return_point, where the current is taken out"
             )
-        if spacing.shape != (3,):
+        asked.check_current()
+        at_least(1, "batch_size", batch_size)
+        body = self._body(asked)
+        deposits = self._sources(body, asked.points, "source_point")
+        if asked.returns is not None:
+            deposits += self._sources(body, asked.returns, "return_point")
+        parts = range(0, len(deposits), batch_size)
+        phi = np.concatenate([self._batch(body, deposits[k : k + batch_size]) for k in parts])
+        count = len(asked.points)
+        if asked.returns is not None:
+            phi = phi[:count] - phi[count:]
+        amperes = np.broadcast_to(asked.current, count).reshape(-1, 1, 1, 1)
+        phi = (phi * amperes).astype(np.float32)
+        if not asked.many:
+            phi = phi[0]
+        return torch.from_numpy(phi).to(sigma.device) if isinstance(sigma, Tensor) else phi
+
+    def _body(self, asked: _Question) -> Conductor:
+        """The conductor, as the network takes it. Raises ValueError where it can not."""
+        sigma = self._components(asked.sigma)
+        self.network.check_grid(sigma.shape[1:])
+        body = Conductor(
+            torch.from_numpy(sigma)[None], torch.from_numpy(asked.spacing)[None], self.ends
+        )
+        ends = body.tissue[0, 0].any() and body.tissue[0, -1].any()
+        if not self.ends.floating and not ends:
             raise ValueError(
-                "spacing must hold three edges of a voxel (D, H, W) in m; got shape"
-                f" {spacing.shape}"
+                "tissue does not reach the first and the last face along D, where the current"
+                f" leaves (ends={self.ends.kind}): crop the volume, and let D be the long axis"
+            )
+        return body
+
+    def _components(self, sigma: np.ndarray) -> np.ndarray:
+        """(C, D, H, W) with as many components as the network was trained with."""
+        wanted = self.network.sigma_components
+        first = sigma[None] if sigma.ndim == 3 else np.moveaxis(sigma, -1, 0)
+        try:
+            return np.ascontiguousarray(components(first, wanted, "sigma"))
+        except ValueError as error:
+            raise ValueError(
+                f"this model was trained with {wanted} component{'s' * (wanted > 1)} of sigma,"
+                f" which cannot represent the tensors given (shape {sigma.shape})"
+            ) from error
+
+    def _sources(self, body: Conductor, points: np.ndarray, name: str) -> list[Deposit]:
+        """`deposit` of 1 A at each point in metres."""
+        deposits = []
+        for k, point in enumerate(points):
+            try:
+                if not np.isfinite(point).all():
+                    raise ValueError(f"{point} is not finite")
+                voxel = body.voxel_of(torch.from_numpy(point)[None])[0].numpy()
+            except ValueError as error:
+                raise ValueError(f"{name} {k}: {error}") from error
+            if not body.tissue[0, *voxel]:
+                raise ValueError(
+                    f"{name} {k}, {point.tolist()} m, lies in air (voxel {tuple(voxel.tolist())},"
+                    " sigma = 0): no current can flow from it"
+                )
+            deposits.append(_deposit(body, point, voxel))
+        return deposits
+
+    def _batch(self, body: Conductor, sources: list[Deposit]) -> np.ndarray:
+        """phi (K, D, H, W) of K sources of 1 A."""
+        count, device = len(sources), self.device
+        source = torch.zeros(count, *body.shape, device=device)
+        for f, (voxels, values) in zip(source, sources, strict=True):
+            f[tuple(torch.from_numpy(voxels.T).to(device))] = torch.from_numpy(values).to(f)
+        scene = Scene(
+            sigma=body.sigma.to(source).expand(count, -1, -1, -1, -1),
+            source=source,
+            spacing=body.spacing.to(source).expand(count, -1),
+            # a network finds the point in its density
+            source_point=torch.zeros(count, 3, device=device),
+            current=torch.ones(count, device=device),
+            names=("predict",) * count,
+        )
+        surrogate = Surrogate(self.network, self.ends, self.coordinates)
+        return surrogate(scene).double().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What `Predictor.predict` was given, as arrays of float64.
+
+    points, returns : (K, 3); the latter where there is a second electrode.
+    many : whether K points were given, not one.
+    """
+
+    sigma: np.ndarray
+    spacing: np.ndarray
+    points: np.ndarray
+    current: np.ndarray
+    returns: np.ndarray | None
+    many: bool
+
+    @classmethod
+    def of(
+        cls,
+        sigma: Array,
+        spacing: Array,
+        source_point: Array,
+        current: Array | float,
+        return_point: Array | None,
+    ) -> _Question:
+        """Raises ValueError for a wrong shape."""
+        values, edges, points, amperes = map(_array, (sigma, spacing, source_point, current))
+        if not (values.ndim == 3 or (values.ndim == 4 and values.shape[3] in (3, 6))):
+            raise ValueError(
+                f"sigma must have shape (D, H, W), (D, H, W, 3) or (D, H, W, 6); got {values.shape}"
+            )
+        if edges.shape != (3,):
+            raise ValueError(
+                f"spacing must hold three edges of a voxel (D, H, W) in m; got shape {edges.shape}"
             )
         if points.ndim not in (1, 2) or points.shape[-1] != 3 or not points.size:
             raise ValueError(
@@ -218,120 +334,43 @@ class Predictor:
                 f"return_point must have the shape of source_point, {points.shape}; got"
                 f" {returns.shape}"
             )
-        if returns is None and self.ends.kind == "pair":
-            raise ValueError(
-                "this model was trained with pairs of electrodes and zero flux everywhere else:"
-                " give return_point, where the current is taken out"
-            )
-        many = np.atleast_2d(points)
-        if current.shape not in ((), (len(many),)) or not np.isfinite(current).all():
-            raise ValueError(
-                f"current must be one finite number of amperes, or one for each of {len(many)}"
-                f" sources; got {current}"
-            )
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        sigma = self._components(sigma)
-        self.network.check_grid(sigma.shape[1:])
-        body = Conductor(torch.from_numpy(sigma)[None], torch.from_numpy(spacing)[None], self.ends)
-        if not self.ends.floating and not (body.tissue[0, 0].any() and body.tissue[0, -1].any()):
-            raise ValueError(
-                "tissue does not reach the first and the last face along D, where the current"
-                f" leaves (ends={self.ends.kind}): crop the volume, and let D be the long axis"
-            )
-        sources = self._sources(body, many, "source_point") + (
-            [] if returns is None else self._sources(body, np.atleast_2d(returns), "return_point")
+        return cls(
+            sigma=values,
+            spacing=edges,
+            points=np.atleast_2d(points),
+            current=amperes,
+            returns=None if returns is None else np.atleast_2d(returns),
+            many=points.ndim == 2,
         )
-        phi = np.concatenate(
-            [
-                self._batch(body, sources[i : i + batch_size])
-                for i in range(0, len(sources), batch_size)
-            ]
-        )
-        phi = phi if returns is None else phi[: len(many)] - phi[len(many) :]
-        phi = (phi * np.broadcast_to(current, len(many)).reshape(-1, 1, 1, 1)).astype(np.float32)
-        phi = phi if points.ndim == 2 else phi[0]
-        return torch.from_numpy(phi).to(given.device) if isinstance(given, Tensor) else phi
 
-    def _components(self, sigma: np.ndarray) -> np.ndarray:
-        """(C, D, H, W) with as many components as the network was trained with."""
-        wanted = self.network.sigma_components
-        try:
-            return np.ascontiguousarray(
-                components(
-                    sigma[None] if sigma.ndim == 3 else np.moveaxis(sigma, -1, 0), wanted, "sigma"
-                )
-            )
-        except ValueError as error:
+    def check_current(self) -> None:
+        """Raises ValueError for a current that is not finite, or is not one for each source."""
+        count = len(self.points)
+        if self.current.shape not in ((), (count,)) or not np.isfinite(self.current).all():
             raise ValueError(
-                f"this model was trained with {wanted} component{'s' * (wanted > 1)} of sigma,"
-                f" which cannot represent the tensors given (shape {sigma.shape})"
-            ) from error
-
-    def _sources(
-        self, body: Conductor, points: np.ndarray, name: str
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """`deposit` of 1 A at each point in metres."""
-        sigma, spacing = body.sigma[0].numpy(), body.spacing[0].numpy()
-        out = []
-        for k, point in enumerate(points):
-            try:
-                if not np.isfinite(point).all():
-                    raise ValueError(f"{point} is not finite")
-                voxel = body.voxel_of(torch.from_numpy(point)[None])[0].numpy()
-            except ValueError as error:
-                raise ValueError(f"{name} {k}: {error}") from error
-            here = sigma[:, *voxel]
-            if here[0] <= 0:
-                raise ValueError(
-                    f"{name} {k}, {point.tolist()} m, lies in air (voxel {tuple(voxel.tolist())},"
-                    " sigma = 0): no current can flow from it"
-                )
-            low = np.maximum(voxel - 1, 0)
-            home = (
-                sigma[:, *(slice(a, v + 2) for a, v in zip(low, voxel))]
-                == here[:, None, None, None]
-            ).all(axis=0)
-            out.append(
-                deposit(
-                    (
-                        point
-                        if held(point - low * spacing, home, spacing)
-                        else (voxel + 0.5) * spacing
-                    ),
-                    spacing,
-                    1.0,
-                )
+                f"current must be one finite number of amperes, or one for each of {count}"
+                f" sources; got {self.current}"
             )
-        return out
 
-    def _batch(self, body: Conductor, sources: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-        """phi (K, D, H, W) of K sources of 1 A."""
-        count, device = len(sources), self.device
 
-        def tensor(values):
-            return torch.as_tensor(values, dtype=torch.float32).to(device)
-
-        source = torch.zeros(count, *body.shape, device=device)
-        for f, (voxels, values) in zip(source, sources):
-            f[tuple(torch.from_numpy(voxels.T).to(device))] = tensor(values)
-        scene = Scene(
-            sigma=tensor(body.sigma).expand(count, -1, -1, -1, -1),
-            source=source,
-            spacing=tensor(body.spacing).expand(count, -1),
-            # a network finds the point in its density
-            source_point=torch.zeros(count, 3, device=device),
-            current=torch.ones(count, device=device),
-            names=("predict",) * count,
-        )
-        return Surrogate(self.network, self.ends, self.coordinates)(scene).double().cpu().numpy()
+def _deposit(body: Conductor, point: np.ndarray, voxel: np.ndarray) -> Deposit:
+    """1 A at a point in metres, or, where the 8 voxels round it conduct differently, at the centre
+    of its voxel.
+    """
+    sigma, spacing = body.sigma[0].numpy(), body.spacing[0].numpy()
+    low = np.maximum(voxel - 1, 0)
+    window = tuple(slice(a, v + 2) for a, v in zip(low, voxel, strict=True))
+    here = sigma[:, *voxel][:, None, None, None]
+    alike = (sigma[:, *window] == here).all(axis=0)
+    if not held(point - low * spacing, alike, spacing):
+        point = (voxel + 0.5) * spacing
+    return deposit(point, spacing, 1.0)
 
 
 def _array(value: Array | float) -> np.ndarray:
     try:
-        return np.asarray(
-            value.detach().cpu() if isinstance(value, Tensor) else value, dtype=np.float64
-        )
+        given = value.detach().cpu() if isinstance(value, Tensor) else value
+        return np.asarray(given, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"numbers are expected (NumPy array, tensor or list); got {type(value).__name__}"

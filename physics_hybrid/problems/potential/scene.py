@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -22,6 +22,9 @@ from physics_hybrid.problems.potential.physics.conductor import (
 )
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.ends import Ends
+
+#: A kind of scene. (beartype decorates methods one by one and knows no class for `typing.Self`.)
+S = TypeVar("S", bound="Scene")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +80,7 @@ class Scene:
             return [self.source_point]
         return [self.source_point, self.return_point]
 
-    def away(self, radius: float) -> Bool[Tensor, "B D H W"]:
+    def away(self, radius: float | int) -> Bool[Tensor, "B D H W"]:
         """True farther than `radius` voxels from every electrode."""
         spheres = (outside_sphere(p, self.shape, self.spacing, radius) for p in self.electrodes)
         return functools.reduce(torch.logical_and, spheres)
@@ -93,21 +96,22 @@ class Scene:
     def point_source(self) -> PointSource:
         return PointSource(self.source_point, self.current, self.return_point)
 
-    def to(self, device: torch.device) -> Self:
+    def to(self: S, device: torch.device) -> S:
         return self._each(lambda value: value.to(device, non_blocking=True))
 
-    def pin_memory(self) -> Self:
+    def pin_memory(self: S) -> S:
         return self._each(Tensor.pin_memory)
 
-    def split(self, size: int) -> list[Self]:
+    def split(self: S, size: int) -> list[S]:
         """Parts of `size` samples, the last one with what is left."""
-        parts = []
-        for k in range(0, len(self), size):
-            part = self._each(lambda value, k=k: value[k : k + size])
-            parts.append(dataclasses.replace(part, names=self.names[k : k + size]))
-        return parts
+        return [self._part(slice(k, k + size)) for k in range(0, len(self), size)]
 
-    def _each(self, change: Callable[..., Tensor]) -> Self:
+    def _part(self: S, rows: slice) -> S:
+        """Some of the samples."""
+        part = self._each(lambda value: value[rows])
+        return dataclasses.replace(part, names=self.names[rows])
+
+    def _each(self: S, change: Callable[[Tensor], Tensor]) -> S:
         """The same with every tensor changed."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         tensors = {k: change(v) for k, v in fields.items() if isinstance(v, Tensor)}

@@ -5,6 +5,7 @@ electrodes' potentials has a surface of zeros, where a multiplicative correction
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -36,8 +37,9 @@ def coordinates(grid: Grid, kind: str, device: torch.device) -> Float[Tensor, "3
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def model_inputs(scene: Scene, kind: str = "cell") -> Float[Tensor, "rows C+4 D H W"]:
-    """The channel stack: sigma in S/m, source in A/m^3, X, Y, Z (see `coordinates` for `kind`).
+def model_inputs(scene: Scene, kind: str = "cell") -> Float[Tensor, "rows channels D H W"]:
+    """The stack of C + 4 channels: sigma in S/m, source in A/m^3, X, Y, Z (see `coordinates` for
+    `kind`).
 
     A pair gives 2 B rows of one electrode each, first those that bring the current in, then those
     that take it out, all with a positive source.
@@ -91,4 +93,4 @@ class Surrogate:
 
     def baseline(self, scene: Scene) -> Float[Tensor, "B D H W"]:
         """What the network corrects."""
-        return baseline_potential(self.network.baseline, scene, self.ends)
+        return baseline_potential(cast(nn.Module, self.network.baseline), scene, self.ends)

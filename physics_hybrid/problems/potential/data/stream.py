@@ -18,8 +18,8 @@ from torch import Tensor
 
 from physics_hybrid.checks import one_of, within
 from physics_hybrid.grid import Grid
-from physics_hybrid.problems.potential.batch import components
 from physics_hybrid.problems.potential.bodies.voxel_body import VoxelBody
+from physics_hybrid.problems.potential.data.sigma import components
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.ends import Ends
@@ -72,8 +72,11 @@ class Drawn(Protocol):
 class Bodies(Protocol):
     """What samples are drawn from: `limb.LimbDistribution`, or `segmentation.Segmentations`."""
 
-    tissues: tuple[str, ...]
-    oblique: bool
+    @property
+    def tissues(self) -> tuple[str, ...]: ...
+
+    @property
+    def oblique(self) -> bool: ...
 
     def draw(self, seed: int, split: int, number: int, electrodes: int = 1) -> Drawn: ...
     def phantom(self, seed: int, split: str, number: int) -> str: ...

@@ -117,7 +117,7 @@ def _warn_beside_better(conductor: Conductor, source: PointSource) -> None:
             warnings.warn(
                 f"the electrode of sample {k} lies within {BESIDE_VOXELS:g} voxels of tissue that "
                 f"conducts {float(best[k] / own[k]):.2g} times better than its own. Finite volumes "
-                "were wrong by 2 to 50 % beyond 3 voxels of such sources (README: How right is the "
-                "truth?): use finite elements, or the centre of the voxel",
+                "were wrong by 2 to 50 % beyond 3 voxels of such sources (docs/truth.md): "
+                "use finite elements, or the centre of the voxel",
                 stacklevel=3,
             )

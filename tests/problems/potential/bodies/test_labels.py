@@ -20,8 +20,8 @@ from physics_hybrid.problems.potential.bodies.segmentation import Segmentations,
 from physics_hybrid.problems.potential.bodies.tissue_table import read_table
 from physics_hybrid.problems.potential.bodies.tissues import BONE, FAT, MUSCLE
 from physics_hybrid.problems.potential.data.generated import dataset_path
+from physics_hybrid.problems.potential.data.limb_data import LimbData
 from physics_hybrid.problems.potential.data.sample import SampleError
-from physics_hybrid.problems.potential.data.sources import LimbData
 from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 from tests.conftest import ROOT
 
@@ -410,15 +410,16 @@ def test_other_content_other_dataset():
     assert len({n.name for n in names}) >= 5
 
 
-def test_train_and_evaluate_on_a_segmentation(program, tmp_path):
+@pytest.mark.slow
+def test_train_and_evaluate_on_a_segmentation(typed, tmp_path, blank_pictures):
     path = save(tmp_path / "shank.nii.gz", limb())
-    done = program("train", "data=labels", f"data.path={path}", "training.epochs=1")
+    done = typed("train", "data=labels", f"data.path={path}", "training.epochs=1")
     assert "share the phantom" in done.stderr
     folder = done.stdout.strip().splitlines()[-1]
     metrics = json.loads((Path(folder) / "evaluation/metrics.json").read_text())
     assert metrics["16x12x12"]["relative_l2_muscle"]["mean"] > 0
     assert "32x24x24" in metrics
-    again = program(
+    again = typed(
         "evaluate",
         f"checkpoint={folder}",
         "data=labels",

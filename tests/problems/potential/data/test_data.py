@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from physics_hybrid.problems.potential.data.file_data import FileData
 from physics_hybrid.problems.potential.data.files import Address
 from physics_hybrid.problems.potential.data.generated import generate
-from physics_hybrid.problems.potential.data.sources import Entry, FileData, Files, LimbData
+from physics_hybrid.problems.potential.data.limb_data import LimbData
+from physics_hybrid.problems.potential.data.loading import Entry, Files
 from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 from physics_hybrid.problems.potential.losses import PotentialLoss
 from tests.conftest import ROOT, limb_distribution
@@ -59,7 +61,9 @@ def test_ranks_times_batch_size_decides_the_global_batches(shapes):
     for ranks, batch_size in ((2, 4), (4, 2), (8, 1)):
         together = global_batches(shapes, ranks, batch_size)
         assert [batch[: len(whole)] for batch, whole in zip(together, alone, strict=True)] == alone
-        assert all(len(batch) - len(whole) < ranks for batch, whole in zip(together, alone))
+        assert all(
+            len(batch) - len(whole) < ranks for batch, whole in zip(together, alone, strict=True)
+        )
 
 
 @pytest.mark.parametrize("shapes", [ONE_GRID, SEVERAL], ids=["one", "several"])
@@ -102,18 +106,24 @@ def numbers(monkeypatch):
 
 def limb_data(limbs, ranks, rank):
     return LimbData(
-        limbs,
-        Solver(),
-        (16, 12, 12),
-        2,
-        0,
-        torch.device("cpu"),
-        "data",
+        limbs=limbs,
+        solver=Solver(),
+        grid=(16, 12, 12),
+        batch_size=2,
+        seed=0,
+        device=torch.device("cpu"),
+        folder="data",
         samples_per_epoch=10,
         validation_samples=1,
         rank=rank,
         world_size=ranks,
     )
+
+
+def in_turn(limbs, samples_per_epoch):
+    """Streamed limbs on several grids."""
+    one = limb_data(limbs, 1, 0)
+    return dataclasses.replace(one, grid=GRIDS[0], grids=GRIDS, samples_per_epoch=samples_per_epoch)
 
 
 def streamed(limbs, ranks, epoch, done=()):
@@ -155,7 +165,8 @@ def test_limbs_solved_ahead_come_in_the_same_order(limbs, numbers):
                 dataclasses.replace(limb_data(limbs, ranks, r), solve_together=at_once)
                 for r in range(ranks)
             ]
-            for plain, data in zip((limb_data(limbs, ranks, r) for r in range(ranks)), ahead):
+            plains = [limb_data(limbs, ranks, r) for r in range(ranks)]
+            for plain, data in zip(plains, ahead, strict=True):
                 for start in range(4):
                     assert list(data.train_batches(1, start)) == list(plain.train_batches(1, start))
 
@@ -177,9 +188,7 @@ GRIDS = ((16, 12, 12), (12, 10, 8), (10, 8, 8))
 
 
 def test_batches_take_the_grids_in_turn_wherever_they_are_entered_and_all_ranks_alike(limbs):
-    data = LimbData(
-        limbs, Solver(), GRIDS[0], 2, 0, torch.device("cpu"), "data", 14, 1, grids=GRIDS
-    )
+    data = in_turn(limbs, 14)
     assert data.steps_per_epoch == 7
     assert data.training_grids() == list(GRIDS)
     first, second = list(data.train_batches(0, 0)), list(data.train_batches(1, 0))
@@ -199,9 +208,7 @@ def test_batches_take_the_grids_in_turn_wherever_they_are_entered_and_all_ranks_
 
 
 def test_grids_in_turn_are_solved_ahead_in_the_same_order(limbs, numbers):
-    plain = LimbData(
-        limbs, Solver(), GRIDS[0], 2, 0, torch.device("cpu"), "data", 26, 1, grids=GRIDS
-    )
+    plain = in_turn(limbs, 26)
     for at_once in (1, 4, 7, 100):
         ahead = dataclasses.replace(plain, solve_together=at_once)
         for epoch in range(3):
@@ -215,11 +222,19 @@ def test_grids_in_turn_are_solved_ahead_in_the_same_order(limbs, numbers):
 #: A rank of two; the second finds one sample fewer, as a node that fails to read it.
 FINDS = """
 import sys, torch
-from dataclasses import replace
 from physics_hybrid.cluster.machine import initialize
-from physics_hybrid.problems.potential.data.sources import FileData
+from physics_hybrid.problems.potential.data.file_data import FileData
 machine = initialize("cpu")
-data = FileData(sys.argv[1], 1, 0, torch.device("cpu"), {"train": 0.5, "validation": 0.25, "test": 0.25}, on_error="skip", rank=machine.rank, world_size=2)
+data = FileData(
+    path=sys.argv[1],
+    batch_size=1,
+    seed=0,
+    device=torch.device("cpu"),
+    splits={"train": 0.5, "validation": 0.25, "test": 0.25},
+    on_error="skip",
+    rank=machine.rank,
+    world_size=2,
+)
 data.check_ranks()
 data.entries["train"] = data.entries["train"][machine.rank:]
 try:
@@ -229,6 +244,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.cluster
 def test_ranks_that_find_different_samples_say_so_and_do_not_wait_for_each_other(
     tmp_path, sample_arrays
 ):
@@ -251,11 +267,9 @@ def test_ranks_that_find_different_samples_say_so_and_do_not_wait_for_each_other
         str(tmp_path),
     ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (
-        done.stdout.count("ranks have found different samples under data.path: rank 0 4, rank 1 3")
-        == 2
-        and "on_error=skip" in done.stdout
-    ), done.stderr
+    found = "ranks have found different samples under data.path: rank 0 4, rank 1 3"
+    assert done.stdout.count(found) == 2, done.stderr
+    assert "on_error=skip" in done.stdout
 
 
 def test_truth_of_every_kind_may_lie_in_one_folder(tmp_path):
@@ -291,6 +305,7 @@ def test_truth_of_every_kind_may_lie_in_one_folder(tmp_path):
         assert all(loss(batch.u, batch)[0].isfinite() for batch in batches)
 
 
+@pytest.mark.gpu
 def test_a_gpu_solves_as_many_limbs_at_once_as_fit_a_share_of_its_memory(limbs, monkeypatch):
     data = dataclasses.replace(limb_data(limbs, 1, 0), device=torch.device("cuda"))
     count = {}
@@ -298,14 +313,14 @@ def test_a_gpu_solves_as_many_limbs_at_once_as_fit_a_share_of_its_memory(limbs, 
         monkeypatch.setattr(
             torch.cuda,
             "get_device_properties",
-            lambda device: SimpleNamespace(total_memory=gigabytes << 30),
+            lambda device, gigabytes=gigabytes: SimpleNamespace(total_memory=gigabytes << 30),
         )
         count[gigabytes] = [
-            data._solved_at_once(grid) for grid in ((96, 48, 48), (192, 96, 96), (768, 384, 384))
+            data.solved_at_once(grid) for grid in ((96, 48, 48), (192, 96, 96), (768, 384, 384))
         ]
         assert count[gigabytes][0] * 96 * 48 * 48 * 340 <= (gigabytes << 30) / 16
     assert count[24][0] >= 20
     assert count[140][0] >= 5 * count[24][0]
     assert count[8][2] == 1
-    assert dataclasses.replace(data, solve_together=3)._solved_at_once((96, 48, 48)) == 3
-    assert limb_data(limbs, 1, 0)._solved_at_once((96, 48, 48)) == 1
+    assert dataclasses.replace(data, solve_together=3).solved_at_once((96, 48, 48)) == 3
+    assert limb_data(limbs, 1, 0).solved_at_once((96, 48, 48)) == 1

@@ -3,18 +3,20 @@ file, key and rule.
 """
 
 import json
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import torch
 
-from physics_hybrid.problems.potential.batch import collate, components
 from physics_hybrid.problems.potential.bodies.tissues import TISSUES
 from physics_hybrid.problems.potential.data.checks import check
+from physics_hybrid.problems.potential.data.collate import collate
 from physics_hybrid.problems.potential.data.files import Address, find
 from physics_hybrid.problems.potential.data.generated import _datasets, generate
 from physics_hybrid.problems.potential.data.sample import Conventions, SampleError
+from physics_hybrid.problems.potential.data.sigma import components
 from physics_hybrid.problems.potential.data.splits import split_by_phantom
 from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 from physics_hybrid.problems.potential.physics.ends import Ends
@@ -206,9 +208,9 @@ def test_attributes_that_are_not_one_word_or_number_are_named(sample_arrays, key
 def test_broken_samples_are_named(tmp_path, sample_arrays, case, write):
     damage, key, rule = BROKEN[case]
     damage(sample_arrays)
+    path = write(tmp_path, sample_arrays)
     with pytest.raises(SampleError) as caught:
-        for address in find(write(tmp_path, sample_arrays)):
-            address.read()
+        [address.read() for address in find(path)]
     message = str(caught.value)
     assert str(tmp_path) in message
     assert f"'{key}'" in message
@@ -321,10 +323,9 @@ def test_components_expand_and_refuse():
     oblique = np.concatenate([diagonal, 0.1 * diagonal])
     with pytest.raises(ValueError, match="data.sigma_components=6"):
         components(oblique, 3, "x")
+    grids = [SimpleNamespace(shape=(2, 2, 2)), SimpleNamespace(shape=(3, 2, 2))]
     with pytest.raises(ValueError, match="different grids"):
-        from types import SimpleNamespace
-
-        collate([SimpleNamespace(shape=(2, 2, 2)), SimpleNamespace(shape=(3, 2, 2))], 3)
+        collate(grids, 3)
 
 
 def test_address_names_the_row(tmp_path):
@@ -464,7 +465,7 @@ def test_labels_beyond_the_names_of_the_file_are_refused(sample_arrays, label):
 
 
 def test_skipping_covers_whole_files_too(tmp_path, sample_arrays, capsys):
-    from physics_hybrid.problems.potential.data.sources import scan
+    from physics_hybrid.problems.potential.data.loading import scan
 
     write_h5(tmp_path, sample_arrays, n=2, name="good.h5")
     (tmp_path / "cut.h5").write_bytes((tmp_path / "good.h5").read_bytes()[:1000])
@@ -559,6 +560,6 @@ def test_what_readers_send_between_processes_survives_pickling(sample_arrays):
     assert batch.labels is None
     error = pickle.loads(pickle.dumps(SampleError("file", "u", "is wrong")))
     assert str(error) == str(SampleError("file", "u", "is wrong"))
-    from physics_hybrid.problems.potential.data.sources import _Batches
+    from physics_hybrid.problems.potential.data.loading import Batches
 
-    assert len(pickle.loads(pickle.dumps(_Batches([[Address("a")]], Conventions(), 3)))) == 1
+    assert len(pickle.loads(pickle.dumps(Batches([[Address("a")]], Conventions(), 3)))) == 1

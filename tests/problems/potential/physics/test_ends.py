@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from physics_hybrid.problems.potential.batch import collate
 from physics_hybrid.problems.potential.data.checks import check
+from physics_hybrid.problems.potential.data.collate import collate
 from physics_hybrid.problems.potential.data.files import Address, find
 from physics_hybrid.problems.potential.data.generated import generate
 from physics_hybrid.problems.potential.data.sample import Conventions, SampleError
@@ -135,14 +135,14 @@ def test_the_current_out_of_a_box_is_what_is_injected_in_it(solved):
     inside = torch.zeros_like(batch.u)
     inside[:, 3:20, 2:11] = 1
     out = outflow(J, inside, physics.operator.spacing)
+
+    def held(point, b):
+        return bool(inside[b][tuple((point[b] / batch.spacing[b]).long().tolist())])
+
     for b in range(2):
-
-        def held(point):
-            return bool(inside[b][tuple((point[b] / batch.spacing[b]).long().tolist())])
-
-        expected = float(batch.current[b]) * held(batch.source_point)
+        expected = float(batch.current[b]) * held(batch.source_point, b)
         if ends.kind == "pair":
-            expected -= float(batch.current[b]) * held(batch.return_point)
+            expected -= float(batch.current[b]) * held(batch.return_point, b)
         if ends.kind == "sink":
             expected -= (
                 float(batch.current[b])
@@ -275,18 +275,22 @@ def test_many_sources_share_one_conductor():
     )
     for ends in ("grounded", "sink"):
         together = solve(block(ends=ends), many, 1e-11).phi
-        for k, (point, current) in enumerate(zip(points, (1e-3, 2e-3, -1e-3))):
+        for k, (point, current) in enumerate(zip(points, (1e-3, 2e-3, -1e-3), strict=True)):
             alone = solve(block(ends=ends), electrode(*point, current=current), 1e-11).phi[0]
             assert float((together[k] - alone).norm() / alone.norm()) < 1e-9
 
 
+@pytest.mark.exact
 def test_a_ball_of_current_has_the_field_of_its_centre():
     """Newton's shell theorem: outside a uniform ball of current the potential is that of a point,
     here of a ball 5 voxels wide.
     """
     shape, h, centre, radius = (40, 30, 30), 1e-3, (0.02, 0.015, 0.015), 3.2e-3
     conductor = block(shape, h, sigma=(0.3, 0.3, 0.3))
-    axes = [(torch.arange(n, dtype=torch.float64) + 0.5) * h - c for n, c in zip(shape, centre)]
+    axes = [
+        (torch.arange(n, dtype=torch.float64) + 0.5) * h - c
+        for n, c in zip(shape, centre, strict=True)
+    ]
     r = sum(a**2 for a in torch.meshgrid(*axes, indexing="ij")).sqrt()
     ball = (r < radius).double()
     density = (ball * 1e-3 / (ball.sum() * h**3))[None]
@@ -358,6 +362,7 @@ def test_an_electrode_on_the_outer_face_of_the_grid_or_its_edge_belongs_to_the_t
         assert float((on - below)[:6].norm() / below[:6].norm()) < 0.01
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("end", [0, 24])
 @pytest.mark.parametrize("beside", [0.0, 0.3])
 def test_an_electrode_on_an_end_that_exchanges_current_is_solved(end, beside):
@@ -382,6 +387,7 @@ def test_an_electrode_on_an_end_that_exchanges_current_is_solved(end, beside):
     assert np.linalg.norm(phi - exact) / np.linalg.norm(exact) < 0.02
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize("end", [0, 24])
 @pytest.mark.parametrize("depth", [0.05, 0.5, 1.6, 2.9, 3.1])
 def test_an_electrode_close_to_a_grounded_end_is_the_series(end, depth):

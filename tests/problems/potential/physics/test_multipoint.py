@@ -79,7 +79,10 @@ def test_diagonal_tensors_give_the_7_point_operator(ends):
 
     assert close(many(phi), seven(phi))
     assert close(many.diagonal, seven.diagonal)
-    assert all(close(a, b) for a, b in zip(many.current_density(phi), seven.current_density(phi)))
+    assert all(
+        close(a, b)
+        for a, b in zip(many.current_density(phi), seven.current_density(phi), strict=True)
+    )
     points = PointSource(
         torch.tensor([[0.0075, 0.0035, 0.0101], [0.0121, 0.0042, 0.02]], dtype=torch.float64),
         torch.tensor([1e-3, 2e-3], dtype=torch.float64),
@@ -90,7 +93,7 @@ def test_diagonal_tensors_give_the_7_point_operator(ends):
         Subtraction.of(Conductor(sigma, spacing, ends), many, points),
         Subtraction.of(Conductor(sigma[:, :3], spacing, ends), seven, points),
     )
-    assert all(close(x, y) for x, y in zip(a.known, b.known))
+    assert all(close(x, y) for x, y in zip(a.known, b.known, strict=True))
     assert close(a.rhs, b.rhs)
     assert close(a.phi_inf, b.phi_inf)
 
@@ -113,6 +116,7 @@ def test_symmetric_and_positive(ends):
     assert torch.equal(A(x)[~conductor.tissue], torch.zeros_like(A(x)[~conductor.tissue]))
 
 
+@pytest.mark.exact
 def test_a_linear_potential_carries_its_current_exactly_across_an_interface():
     """Two oblique layers normal to H; the gradient jumps so that potential and normal current are
     continuous: exact on every inner face.
@@ -128,7 +132,8 @@ def test_a_linear_potential_carries_its_current_exactly_across_an_interface():
         1, 1
     ]
     d, y, w = torch.meshgrid(
-        *((torch.arange(n, dtype=torch.float64) + 0.5) * s for n, s in zip(shape, h)), indexing="ij"
+        *((torch.arange(n, dtype=torch.float64) + 0.5) * s for n, s in zip(shape, h, strict=True)),
+        indexing="ij",
     )
     y = y - 4 * h[1]
     phi = (g[0] * d + g[2] * w + torch.where(y < 0, g[1] * y, g_above[1] * y))[None]
@@ -144,6 +149,7 @@ def test_a_linear_potential_carries_its_current_exactly_across_an_interface():
         )
 
 
+@pytest.mark.exact
 def test_current_of_the_closed_form_through_faces():
     """Conserved voxel by voxel, the limit of the rectangles' formula, and -sigma grad phi far
     away.
@@ -164,6 +170,7 @@ def test_current_of_the_closed_form_through_faces():
     for a, b in zip(
         face_current_density(shape, spacing, point, nearly),
         face_current_density(shape, spacing, point, nearly[:, :3]),
+        strict=True,
     ):
         assert float((a - b).abs().max() / b.abs().max()) < 1e-9
     # normal to D
@@ -214,6 +221,7 @@ def test_truth_conserves_charge_and_losses_vanish_on_it(ends):
     assert row["charge_defect"] < 1e-9
 
 
+@pytest.mark.exact
 def test_homogeneous_oblique_medium_tends_to_the_closed_form():
     """The field of a dipole (two sources a small shift apart) is the closed form's, but for the
     uniform field that the walls send back.

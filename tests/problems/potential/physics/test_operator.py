@@ -74,6 +74,7 @@ def box_error(h: float, layers: np.ndarray, singularity="subtraction") -> float:
     return float(np.linalg.norm(phi[:, far] - exact) / np.linalg.norm(exact))
 
 
+@pytest.mark.exact
 @pytest.mark.parametrize(
     ("layers", "at_2_mm"), [(ISOTROPIC, 5e-4), (FIBRES, 2.5e-3)], ids=["isotropic", "5:1 fibres"]
 )
@@ -92,6 +93,7 @@ def test_subtraction_beats_the_nodal_delta():
     assert box_error(0.002, ISOTROPIC) < 0.5 * box_error(0.002, ISOTROPIC, "nodal")
 
 
+@pytest.mark.exact
 def test_layered_box_series_satisfies_its_equation():
     """The oracle itself: div(sigma grad phi) = 0 off the source, and continuous normal current at
     an interface.
@@ -101,7 +103,7 @@ def test_layered_box_series_satisfies_its_equation():
     d, h, w = (np.array([c - step, c, c + step]) for c in at)
     phi = layered_box(d, h, w, **box)
     second = [np.diff(phi[:, 1, 1], 2), np.diff(phi[1, :, 1], 2), np.diff(phi[1, 1, :], 2)]
-    terms = np.array([s[0] * c for s, c in zip(second, [0.02] * 3)])
+    terms = np.array([s[0] * c for s, c in zip(second, [0.02] * 3, strict=True)])
     assert abs(terms.sum()) < 1e-4 * np.abs(terms).max()
     edge, eps = 0.012, 1e-7
     values = layered_box(
@@ -132,6 +134,7 @@ def test_operator_is_symmetric_positive_and_blind_to_air():
     assert torch.equal(A(shifted), A(u))
 
 
+@pytest.mark.exact
 def test_operator_is_exact_on_fields_with_constant_current():
     """phi linear along D in a block: div J = 0 except next to the grounded ends."""
     body = block((12, 7, 6), (0.004, 0.002, 0.003))
@@ -198,7 +201,7 @@ def test_independent_solver_agrees():
     folder = pathlib.Path(__file__).resolve().parents[5] / "shared" / "samples"
     if not folder.exists():
         pytest.skip("the independent samples are not beside this checkout")
-    from physics_hybrid.problems.potential.batch import collate
+    from physics_hybrid.problems.potential.data.collate import collate
     from physics_hybrid.problems.potential.data.files import find
 
     for address in find(folder):
@@ -224,6 +227,7 @@ def test_reciprocity():
     assert abs(float(at_p[tuple(q)] / at_q[tuple(p)]) - 1) <= 1e-8
 
 
+@pytest.mark.exact
 def test_face_currents_of_a_point_source_are_exact():
     """Gauss: any voxel box round the source passes I, any other 0, for oblique source position and
     5:1 anisotropy.
@@ -276,6 +280,7 @@ def test_all_injected_current_leaves_through_the_ends():
     assert float(out) == pytest.approx(1e-3, rel=1e-9)
 
 
+@pytest.mark.exact
 def test_truth_tends_to_the_closed_form_in_a_large_block():
     """phi / phi_inf -> 1 at fixed distance as the block grows (homogeneous, anisotropic)."""
     worst = []
@@ -289,7 +294,8 @@ def test_truth_tends_to_the_closed_form_in_a_large_block():
         )
         d = [torch.arange(m, dtype=torch.float64) for m in body.shape]
         grid = [
-            (g + 0.5) * h - c for g, c in zip(torch.meshgrid(*d, indexing="ij"), point.point[0])
+            (g + 0.5) * h - c
+            for g, c in zip(torch.meshgrid(*d, indexing="ij"), point.point[0], strict=True)
         ]
         ratio = phi / potential([g[None] for g in grid], point.current, body.sigma[:, :, 0, 0, 0])
         worst.append(float((ratio[near] - 1).abs().max()))
@@ -299,6 +305,7 @@ def test_truth_tends_to_the_closed_form_in_a_large_block():
     assert worst[2] < 0.12
 
 
+@pytest.mark.exact
 def test_closed_forms_agree_where_they_meet():
     offsets = [torch.rand(1, 5, 4, 3, dtype=torch.float64) * 0.05 for _ in range(3)]
     current = torch.tensor([2e-3], dtype=torch.float64)

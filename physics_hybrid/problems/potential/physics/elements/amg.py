@@ -29,12 +29,12 @@ def v_cycle(A: csr_matrix) -> Preconditioner:
         return solved
 
     # pyamg estimates eigenvalues from NumPy's global random numbers: they are put back after it
-    state = np.random.get_state()
-    np.random.seed(0)
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
     try:
         levels = pyamg.smoothed_aggregation_solver(A, symmetry="symmetric", coarse_solver=coarsest)
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002
     cycle = levels.aspreconditioner(cycle="V")
 
     def precondition(residual: np.ndarray) -> np.ndarray:
