@@ -1,4 +1,7 @@
-"""The packages; all else is in pyproject.toml. conf/ lies at the top of a clone and inside a wheel."""
+"""The packages; all else is in pyproject.toml.
+
+conf/ lies at the top of a clone, and inside a wheel.
+"""
 
 from setuptools import find_packages, setup
 

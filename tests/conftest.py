@@ -2,6 +2,7 @@
 does.
 """
 
+import importlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,30 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 # before torch is imported: tests run beside each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+from jaxtyping import install_import_hook
+
+#: Modules whose annotations are held to: the shapes that they say are those that come. Before
+#: anything imports them.
+POTENTIAL = "physics_hybrid.problems.potential"
+TYPED: list[str] = [
+    "physics_hybrid.models",
+    f"{POTENTIAL}.physics",
+    *(
+        f"{POTENTIAL}.{name}"
+        for name in (
+            "scene",
+            "surrogate",
+            "losses",
+            "metrics",
+            "baseline",
+            "hybrid",
+            "geometry",
+            "resample",
+        )
+    ),
+]
+install_import_hook(TYPED, "beartype.beartype")
 
 import numpy as np
 import pytest
@@ -120,7 +145,9 @@ def trained(tmp_path_factory):
             from physics_hybrid.evidence.bench import configuration
             from physics_hybrid.run.train import train
 
-            quiet.setattr("physics_hybrid.problems.potential.problem.Potential.draw", lambda *_: {})
+            quiet.setattr(
+                "physics_hybrid.problems.potential.learning.Potential.draw", lambda *_: {}
+            )
             for name in ("slices", "errors_by_distance"):
                 quiet.setattr(
                     f"physics_hybrid.problems.potential.figures.{name}", lambda *_: Path("none.png")
@@ -150,10 +177,8 @@ def composed(folder: Path, run: str, overrides, tiny) -> dict:
 
 
 @pytest.fixture
-def trained_here(tmp_path, monkeypatch):
-    """The run folder of a training in this process: what train.py does, without the seconds it
-    takes to start one and to draw its sections.
-    """
+def blank_pictures(monkeypatch):
+    """Sections that take no seconds to draw, where pictures are not what is tested."""
     import matplotlib.image
 
     from physics_hybrid.problems.potential import figures
@@ -164,6 +189,13 @@ def trained_here(tmp_path, monkeypatch):
         return path
 
     monkeypatch.setattr(figures, "slices", blank)
+
+
+@pytest.fixture
+def trained_here(tmp_path, blank_pictures):
+    """The run folder of a training in this process: what train.py does, without the seconds it
+    takes to start one and to draw its sections.
+    """
 
     def call(overrides, tiny) -> Path:
         from physics_hybrid.run.train import train
@@ -193,6 +225,36 @@ def refused(tmp_path, capsys):
     return call
 
 
+def typed_words(folder: Path, script: str, overrides, tiny) -> list[str]:
+    """What follows the name of the program; training gets the groups `tiny` of TINY."""
+    return tiny_overrides(folder, tiny, overrides) if script == "train" and tiny else [*overrides]
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch, capsys):
+    """Type a command in this process, in a temporary folder: all that train.py and evaluate.py do,
+    without the seconds that a process takes to start.
+
+    As `program`: returns what was printed and the exit status.
+    """
+
+    def call(script, *overrides, tiny=("limbs", "fno"), expect=0):
+        words = typed_words(tmp_path, script, overrides, tiny)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
+        capsys.readouterr()
+        status = 0
+        try:
+            importlib.import_module(f"physics_hybrid.verbs.{script}").main(words)
+        except SystemExit as left:
+            status = left.code or 0
+        out, err = capsys.readouterr()
+        assert status == expect, f"exit {status}\n{out}\n{err}"
+        return subprocess.CompletedProcess(words, status, out, err)
+
+    return call
+
+
 @pytest.fixture
 def program(tmp_path):
     """Run train.py or evaluate.py as a user does, in a temporary folder.
@@ -205,11 +267,7 @@ def program(tmp_path):
         words = [
             sys.executable,
             str(ROOT / f"{script}.py"),
-            *(
-                tiny_overrides(tmp_path, tiny, overrides)
-                if script == "train" and tiny
-                else overrides
-            ),
+            *typed_words(tmp_path, script, overrides, tiny),
         ]
         if start:
             return subprocess.Popen(

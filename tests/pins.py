@@ -1,7 +1,8 @@
 """Pins: what a change that keeps behaviour must keep to the bit.
 
     python tests/pins.py write pins.json            pins of this checkout
-    python tests/pins.py compare pins.json          the same again; exit status 1 and the names where one differs
+    python tests/pins.py compare pins.json          the same again; exit status 1 and the names
+                                                    where one differs
     python tests/pins.py against COMMIT             both in one go, COMMIT in a worktree of its own
 
 Pinned are the final weights and the evaluation of four tiny trainings (limbs with all losses; a

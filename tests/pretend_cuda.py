@@ -1,7 +1,9 @@
 """A training on a machine that says it has a GPU: tensors that claim to lie on cuda:0 and compute
 on the CPU.
 
-    python -m tests.pretend_cuda [overrides of conf/]     # trains, then evaluates, as train.py does; exit status 77 where torch does not let us pretend
+    python -m tests.pretend_cuda [--no-pictures] [overrides of conf/]
+
+trains, then evaluates, as train.py does; exit status 77 where torch does not let us pretend.
 
 Where tensors of both kinds meet in an operation, it raises what CUDA would raise (but for some with
 a single number on the CPU); NumPy refuses those that claim to lie there. Machines without a GPU
@@ -193,7 +195,8 @@ def take_over() -> None:
     torch.load = lambda *a, map_location=None, **k: load(*a, map_location="cpu", **k)
 
 
-def main(overrides: list[str]) -> None:
+def main(overrides: list[str], pictures: bool = True) -> None:
+    """pictures: with the sections of samples, which take most of the time."""
     take_over()
     try:
         with PretendCuda():
@@ -213,11 +216,15 @@ def main(overrides: list[str]) -> None:
         sys.exit(CANNOT_PRETEND)
 
     from physics_hybrid.evidence.bench import configuration
+    from physics_hybrid.problems.potential import figures
     from physics_hybrid.run.train import train
 
+    if not pictures:
+        figures.slices = lambda batch, phi, phi_a, path, title: path
     with PretendCuda():
         train(configuration(["training.device=cuda", *overrides]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    words = sys.argv[1:]
+    main([w for w in words if w != "--no-pictures"], "--no-pictures" not in words)

@@ -11,6 +11,7 @@ again gives the bits of one never stopped: test_ranks.py.)
 """
 
 import argparse
+import functools
 import random
 import subprocess
 import sys
@@ -22,6 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from physics_hybrid.training import checkpoint
 from tests.cluster.test_ranks import start, wait_for
+
+
+def written_since(path: Path, moment: float) -> bool:
+    return path.exists() and path.stat().st_mtime > moment
 
 
 def main() -> int:
@@ -46,13 +51,7 @@ def main() -> int:
             started = time.time()
             process = start("torchrun", folder, "storm", *options)
             if number % 3:
-                wait_for(
-                    lambda: (
-                        (run / "config.yaml").exists()
-                        and (run / "config.yaml").stat().st_mtime > started
-                    ),
-                    process,
-                )
+                wait_for(functools.partial(written_since, run / "config.yaml", started), process)
             delay = chance.uniform(0.5, 10 if number % 3 else 25)
             try:
                 output, _ = process.communicate(timeout=delay)

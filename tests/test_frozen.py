@@ -26,7 +26,9 @@ def run(tmp_path):
 def test_a_run_is_loaded_by_each_of_its_names_and_predicts_what_it_did(
     name, tmp_path, run, monkeypatch
 ):
-    monkeypatch.setattr("physics_hybrid.problems.potential.problem.OnGrid.picture", lambda *_: None)
+    monkeypatch.setattr(
+        "physics_hybrid.problems.potential.learning.OnGrid.picture", lambda *_: None
+    )
     monkeypatch.setattr(
         "physics_hybrid.problems.potential.figures.errors_by_distance", lambda *_: None
     )

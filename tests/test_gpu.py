@@ -12,11 +12,14 @@ import pytest
 from tests.conftest import ROOT
 from tests.pretend_cuda import CANNOT_PRETEND
 
+pytestmark = [pytest.mark.gpu, pytest.mark.program]
 SMALL = [
     "data.grid=[24,12,12]",
     "data.samples_per_epoch=4",
     "data.validation_samples=1",
     "training.epochs=1",
+    "training.threads=1",
+    "data.workers=0",
     "evaluation.samples=1",
     "evaluation.resolutions=[[24,12,12]]",
     "tracker=none",
@@ -42,49 +45,48 @@ def run(*command, folder):
 
 
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "pictures"),
     [
-        ["training.ema=0.9", "data.phantom.source_margin=0", "loss.mask=[muscle,fat]"],
-        [
-            "problem.ends=pair",
-            "data.phantom.pair_distance=0.06",
-            "model=unet",
-            "data.solver=finite_element",
-            "data.phantom.pennation=[10,25]",
-            "data.sigma_components=6",
-        ],
-        [
-            "data.phantom.pennation=[10,25]",
-            "data.sigma_components=6",
-            "problem.ends=robin",
-            "problem.beta=5",
-            "model.baseline.kind=coarse_solve",
-        ],
+        (["training.ema=0.9", "data.phantom.source_margin=0", "loss.mask=[muscle,fat]"], []),
+        (
+            [
+                "problem.ends=pair",
+                "data.phantom.pair_distance=0.06",
+                "model=unet",
+                "data.solver=finite_element",
+                "data.phantom.pennation=[10,25]",
+                "data.sigma_components=6",
+            ],
+            ["--no-pictures"],
+        ),
+        (
+            [
+                "data.phantom.pennation=[10,25]",
+                "data.sigma_components=6",
+                "problem.ends=robin",
+                "problem.beta=5",
+                "model.baseline.kind=coarse_solve",
+            ],
+            ["--no-pictures"],
+        ),
     ],
     ids=["near the end", "pair of elements", "oblique, robin, coarse solve"],
 )
-def test_a_training_on_a_gpu_leaves_no_tensor_on_the_cpu_and_finds_the_same(overrides, tmp_path):
-    found = {}
-    for where, command in (
-        ("cpu", [str(ROOT / "train.py"), "training.device=cpu"]),
-        ("gpu", ["-m", "tests.pretend_cuda"]),
-    ):
-        done = run(
-            *command,
-            "run=one",
-            f"runs_folder={tmp_path / where}",
-            *SMALL,
-            *overrides,
-            folder=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        found[where] = json.loads(
-            (tmp_path / where / "one" / "evaluation" / "metrics.json").read_text()
-        )
+def test_a_training_on_a_gpu_leaves_no_tensor_on_the_cpu_and_finds_the_same(
+    overrides, pictures, tmp_path, typed, blank_pictures
+):
+    def metrics(where):
+        return json.loads((tmp_path / where / "one/evaluation/metrics.json").read_text())
+
+    def words(where):
+        return ["run=one", f"runs_folder={tmp_path / where}", *SMALL, *overrides]
+
+    done = run("-m", "tests.pretend_cuda", *pictures, *words("gpu"), folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    typed("train", "training.device=cpu", *words("cpu"), tiny=None)
+    gpu, cpu = metrics("gpu")["24x12x12"], metrics("cpu")["24x12x12"]
     for name in ("relative_l2", "baseline_relative_l2", "rdm", "pde_residual", "charge_defect"):
-        assert found["gpu"]["24x12x12"][name]["mean"] == pytest.approx(
-            found["cpu"]["24x12x12"][name]["mean"], rel=1e-3
-        ), name
+        assert gpu[name]["mean"] == pytest.approx(cpu[name]["mean"], rel=1e-3), name
 
 
 def test_what_cuda_would_refuse_is_refused(tmp_path):
@@ -121,4 +123,5 @@ with PretendCuda():
         eval(right)
 """
     done = run("-c", script, folder=tmp_path)
-    assert done.returncode == 0 and not done.stdout, done.stdout + done.stderr[-1000:]
+    assert done.returncode == 0, done.stdout + done.stderr[-1000:]
+    assert not done.stdout

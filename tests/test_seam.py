@@ -9,7 +9,9 @@ out,
 (K the complete elliptic integral; Landau and Lifshitz, Mechanics, paragraph 11). Pointwise, no
 grid.
 
-    python tests/test_seam.py run=NAME [key=value ...]        trains it, as train.py trains the flagship
+    python tests/test_seam.py run=NAME [key=value ...]
+
+trains it, as train.py trains the flagship.
 """
 
 from __future__ import annotations
@@ -264,6 +266,13 @@ def start(folder: Path, *overrides: str, ranks: int = 1) -> subprocess.Popen:
     )
 
 
+def train_here(folder: Path, *overrides: str) -> None:
+    """In this process."""
+    from physics_hybrid.run.train import train
+
+    train(configured(f"runs_folder={folder}/runs", *overrides))
+
+
 def finish(process: subprocess.Popen) -> str:
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
@@ -273,10 +282,8 @@ def finish(process: subprocess.Popen) -> str:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A training in this process; its folder."""
-    from physics_hybrid.run.train import train
-
     folder = tmp_path_factory.mktemp("seam")
-    train(configured("run=whole", f"runs_folder={folder}/runs", "training.epochs=20"))
+    train_here(folder, "run=whole", "training.epochs=20")
     return folder
 
 
@@ -323,9 +330,9 @@ def swing_of(length: float, amplitude: float) -> float:
 
 
 @pytest.mark.program
-def test_killed_and_started_again_it_comes_to_the_same_bits(tmp_path):
-    finish(start(tmp_path, "run=never-killed"))
-    process = start(tmp_path, "run=killed", "data.pause=0.2")
+def test_killed_and_started_again_it_comes_to_the_same_bits(tmp_path, capsys):
+    train_here(tmp_path, "run=never-killed")
+    process = start(tmp_path, "run=killed", "data.pause=0.1")
     previous = tmp_path / "runs/killed/latest_checkpoint.previous.pt"
     deadline = time.monotonic() + 120
     while not previous.exists():
@@ -334,8 +341,9 @@ def test_killed_and_started_again_it_comes_to_the_same_bits(tmp_path):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    output = finish(start(tmp_path, "run=killed", "data.pause=0.2"))
-    assert "going on from epoch" in output
+    capsys.readouterr()
+    train_here(tmp_path, "run=killed", "data.pause=0.1")
+    assert "going on from epoch" in capsys.readouterr().out
     assert torch.equal(weights(tmp_path, "killed"), weights(tmp_path, "never-killed"))
 
 
@@ -343,7 +351,7 @@ def test_killed_and_started_again_it_comes_to_the_same_bits(tmp_path):
 def test_two_ranks_train_what_one_does_with_the_same_global_batch(tmp_path):
     output = finish(start(tmp_path, "run=two", "data.batch_size=2", ranks=2))
     assert "rank 0 of 2" in output
-    finish(start(tmp_path, "run=one", "data.batch_size=4"))
+    train_here(tmp_path, "run=one", "data.batch_size=4")
     torch.testing.assert_close(
         weights(tmp_path, "two"), weights(tmp_path, "one"), rtol=1e-4, atol=1e-6
     )
