@@ -97,6 +97,7 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(
     assert table_of(typed("train", f"run={folder.name}")) == trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "tiny"),
     [

@@ -1,15 +1,52 @@
-"""Error against seconds in one run: trained networks, our multigrid, finite elements."""
+"""Error against seconds in one run: trained networks, our multigrid, finite elements.
+
+    python -m physics_hybrid benchmark [CHECKPOINT ...] [--grid 96x48x48] [--samples 200]
+    [--budget-steps 0] [--output benchmark] [key=value ...]
+
+Limbs, ends and metrics are those of conf/config.yaml with the overrides, and all contenders have
+the same test limbs:
+
+    networks          every CHECKPOINT (run folder or .mdlus), and with --budget-steps N each of
+                      --models trained for N steps on the same batches (fno is PhysicsNeMo's;
+                      fno_neuraloperator is left out where that library is not installed)
+    multigrid         our finite volumes at each of --tolerances, in batches, operator and levels
+                      set up anew: float32, or float64 where that fails
+    finite elements   scikit-fem and pyamg on the CPU, on --elements limbs; their error is that of
+                      another discretisation, whatever the tolerance
+    analytical        the closed form of an infinite medium, and beside a network with another
+                      baseline that baseline alone
+
+From sigma and source on the device to volts on the device, `seconds` is the median of --repeats
+calls over the samples of a batch, for each of --batch-sizes; speeds compare each contender at its
+best. Memory is what a call adds on the GPU at its peak, batch input not counted (null on a CPU). On
+a GPU networks are also timed on the CPU with --cpu-threads, beside the finite elements. The cost
+against grid size is at batch 1. How the floor of an FNO is counted:
+physics_hybrid/evidence/roofline.py. Written into the output folder: benchmark.json, .md and .png.
+"""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from physics_hybrid.command_line import readable_errors
 
+if TYPE_CHECKING:
+    from physics_hybrid.grid import Grid
+
+#: What is trained on the spot unless --models says otherwise.
+MODELS = "fno,fno_residual,unet,fno_neuraloperator"
+
 Number = TypeVar("Number", int, float)
+
+
+def grids(text: str) -> list[Grid]:
+    """Reads 48x24x24,96x48x48."""
+    from physics_hybrid.problems.potential.evidence.resolution_matrix import grids_of
+
+    return grids_of(text)
 
 
 def numbers(kind: Callable[[str], Number]) -> Callable[[str], list[Number]]:
@@ -27,13 +64,8 @@ def words(text: str) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    from physics_hybrid.problems.potential.evidence import benchmark as about
-    from physics_hybrid.problems.potential.evidence.benchmark_contenders import MODELS
-    from physics_hybrid.problems.potential.evidence.benchmark_report import tables
-    from physics_hybrid.problems.potential.evidence.resolution_matrix import grids_of
-
     parser = argparse.ArgumentParser(
-        description=about.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "words",
@@ -41,7 +73,7 @@ def main(arguments: list[str]) -> None:
         metavar="CHECKPOINT or key=value",
         help="run folders or .mdlus files; configuration overrides, as for train.py",
     )
-    parser.add_argument("--grid", type=grids_of, default="96x48x48")
+    parser.add_argument("--grid", type=grids, default="96x48x48")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--batch-sizes", type=numbers(int), default="1,8,32")
     parser.add_argument(
@@ -60,7 +92,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--models", type=words, default=MODELS)
     parser.add_argument(
         "--grids",
-        type=grids_of,
+        type=grids,
         default="48x24x24,96x48x48,144x72x72,192x96x96",
         help="for the cost against grid size",
     )
@@ -68,8 +100,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--cpu-threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("benchmark"), help="folder")
     given = parser.parse_intermixed_args(arguments)
+    from physics_hybrid.problems.potential.evidence.benchmark import Plan, run_benchmark, write
+    from physics_hybrid.problems.potential.evidence.benchmark_report import tables
+
     with readable_errors():
-        plan = about.Plan(
+        plan = Plan(
             checkpoints=[Path(word) for word in given.words if "=" not in word],
             overrides=[word for word in given.words if "=" in word],
             grid=given.grid[0],
@@ -84,6 +119,6 @@ def main(arguments: list[str]) -> None:
             repeats=given.repeats,
             cpu_threads=given.cpu_threads,
         )
-        result = about.run_benchmark(plan)
-        about.write(result, given.output)
+        result = run_benchmark(plan)
+        write(result, given.output)
         print(f"{tables(result)}\n\nwritten: {given.output}/benchmark.json, .md, .png")

@@ -23,6 +23,7 @@ def test_slices_of_a_source_and_of_a_sink(batch, tmp_path, sign):
     assert picture.std() > 0.05
 
 
+@pytest.mark.slow
 def test_slices_of_a_pair(tmp_path):
     from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
     from physics_hybrid.problems.potential.physics.ends import Ends
@@ -42,6 +43,7 @@ def test_slices_of_a_pair(tmp_path):
     assert picture.std() > 0.05
 
 
+@pytest.mark.slow
 def test_a_perfect_prediction_can_be_drawn(batch, tmp_path):
     assert slices(batch, batch.u, batch.u, tmp_path / "a.png", "title").stat().st_size > 0
 

@@ -50,7 +50,9 @@ class FileData:
         at_least(1, "data.batch_size", self.batch_size)
         found = scan(self.path, self.conventions, self.sigma_components, self.on_error)
         parts = split_by_phantom([e.phantom for e in found], self.splits, self.seed)
-        self.entries = {name: [found[i] for i in rows] for name, rows in parts.items()}
+        #: A split that data.splits does not name is empty.
+        self.entries = {name: [] for name in ("train", "validation", "test")}
+        self.entries |= {name: [found[i] for i in rows] for name, rows in parts.items()}
 
     def files(self, split: str) -> Files:
         entries = self.entries.get(split, [])

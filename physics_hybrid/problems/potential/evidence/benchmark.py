@@ -1,28 +1,8 @@
 """Error against seconds, on one machine in one run: trained networks, our multigrid, finite
 elements.
 
-    python -m physics_hybrid benchmark [CHECKPOINT ...] [--grid 96x48x48] [--samples 200]
-    [--budget-steps 0] [--output benchmark] [key=value ...]
-
-Limbs, ends and metrics are those of conf/config.yaml with the overrides, and all contenders have
-the same test limbs:
-
-    networks          every CHECKPOINT (run folder or .mdlus), and with --budget-steps N each of
-                      --models trained for N steps on the same batches (fno is PhysicsNeMo's;
-                      fno_neuraloperator is left out where that library is not installed)
-    multigrid         our finite volumes at each of --tolerances, in batches, operator and levels
-                      set up anew: float32, or float64 where that fails
-    finite elements   scikit-fem and pyamg on the CPU, on --elements limbs; their error is that of
-                      another discretisation, whatever the tolerance
-    analytical        the closed form of an infinite medium, and beside a network with another
-                      baseline that baseline alone
-
-From sigma and source on the device to volts on the device, `seconds` is the median of --repeats
-calls over the samples of a batch, for each of --batch-sizes; speeds compare each contender at its
-best. Memory is what a call adds on the GPU at its peak, batch input not counted (null on a CPU). On
-a GPU networks are also timed on the CPU with --cpu-threads, beside the finite elements. The cost
-against grid size is at batch 1. How the floor of an FNO is counted:
-physics_hybrid/evidence/roofline.py. Written into the output folder: benchmark.json, .md and .png.
+All contenders (`benchmark_contenders.py`) have the same test limbs, and what is measured of them
+(`benchmark_measures.py`) becomes one result: `benchmark_report.py`, `benchmark_figure.py`.
 """
 
 from __future__ import annotations

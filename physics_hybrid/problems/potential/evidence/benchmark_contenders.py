@@ -28,9 +28,6 @@ from physics_hybrid.problems.potential.surrogate import Surrogate, baseline_pote
 from physics_hybrid.run.folder import flat
 from physics_hybrid.run.load import load
 
-#: What is trained on the spot unless --models says otherwise.
-MODELS = "fno,fno_residual,unet,fno_neuraloperator"
-
 #: The one that needs a library which need not be there.
 RIVAL, LIBRARY = "fno_neuraloperator", "neuralop"
 

@@ -1,15 +1,10 @@
 """How right the truth is: both solvers, and a trained network if given, held to every exact
 solution.
 
-    python -m physics_hybrid validate [--output validation] [--quick] [--only WORDS]
-    [checkpoint=runs/NAME]
-
-Each case of `potential/exact/cases.py` is solved at several spacings h; the error is relative L2
-over a fixed region, and the order p is that of a straight line fitted to log error against log h.
-Leaves with exit status 1 where a demand that binds is not met, or a solver fails.
-
-Writes validate.json (every number), validate.md (tables) and convergence.png. A network is listed
-beside the solvers, and held to nothing.
+What is solved, and what is judged of it: `Measured` holds the errors of one solver at every spacing
+of a case, `verdicts` what it misses of a demand. Which solvers there are: `solvers.py`; limbs, of
+which no exact solution is known: `limb_agreement.py`; a network: `network_on_cases.py`; what is
+written: `validate_report.py`, `validate_figure.py`.
 """
 
 from __future__ import annotations

@@ -324,3 +324,16 @@ def test_a_gpu_solves_as_many_limbs_at_once_as_fit_a_share_of_its_memory(limbs, 
     assert count[8][2] == 1
     assert dataclasses.replace(data, solve_together=3).solved_at_once((96, 48, 48)) == 3
     assert limb_data(limbs, 1, 0).solved_at_once((96, 48, 48)) == 1
+
+
+def test_a_split_that_is_not_named_is_empty_and_an_error_says_so(tmp_path, sample_arrays):
+    for factor in (1, 2):
+        arrays = {**sample_arrays, "sigma": factor * sample_arrays["sigma"]}
+        np.savez(tmp_path / f"{factor}.npz", **arrays)
+    splits = {"train": 0.5, "validation": 0.5}
+    data = FileData(
+        path=str(tmp_path), batch_size=1, seed=0, device=torch.device("cpu"), splits=splits
+    )
+    assert data.test_grids() == []
+    with pytest.raises(ValueError, match="data.splits leaves no sample for the test split"):
+        data.check_tested([(8, 6, 6)])

@@ -384,6 +384,7 @@ def rdm_and_mag(conductor, at, factor=1):
     return float((a / a.norm() - b / b.norm()).norm()), float(b.norm() / a.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", EVERY_END, ids=name)
 def test_finite_volumes_agree(ends):
     # with the sink phi has zero mean, so that the same error weighs more; fibres cost both methods
