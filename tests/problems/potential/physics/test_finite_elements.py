@@ -2,8 +2,6 @@
 and to conservation laws.
 """
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -37,6 +35,7 @@ from physics_hybrid.problems.potential.physics.flux import FluxOperator
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.physics.point_source import infinite_medium
 from physics_hybrid.problems.potential.physics.solve import solve
+from physics_hybrid.problems.potential.scene import Batch
 from tests.problems.potential.physics.test_operator import BOX, FIBRES, ISOTROPIC, block, source
 
 OBLIQUE = [0.9, 0.5, 0.35, 0.25, -0.1, 0.05]
@@ -525,27 +524,21 @@ def test_a_pair_is_the_difference_of_two_sinks():
     assert abs(float(both[pair.tissue[0]].mean())) < 1e-12 * float(both.abs().max())
 
 
-class Data(SimpleNamespace):
-    """The part of a batch that the losses read."""
-
-    def __len__(self):
-        return len(self.u)
-
-
 def element_batch(ends="grounded", singularity="subtraction"):
     body = oblique_body((11, 9, 8), ends)
     at = electrodes(body, (5, 4, 2), returns=(9, 6, 2) if ends == "pair" else None)
     truth = solve_elements(body, at, 1e-12 if ends != "pair" else 1e-11, singularity)
-    batch = Data(
+    batch = Batch(
         sigma=body.sigma,
+        source=nodal_source(body, at),
         spacing=body.spacing,
         source_point=at.point,
         current=at.current,
+        names=("oblique",),
         return_point=at.returns,
         u=truth.phi,
         nodes=truth.nodes,
-        shape=body.shape,
-        tissue=body.tissue,
+        singularity=singularity,
     )
     return batch, ElementPhysics.of(body, at, torch.float64, singularity)
 
