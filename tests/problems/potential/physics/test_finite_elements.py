@@ -17,7 +17,7 @@ from physics_hybrid.problems.potential.physics.conductor import (
     outside_sphere,
     zero_mean,
 )
-from physics_hybrid.problems.potential.physics.electrodes import PointSource
+from physics_hybrid.problems.potential.physics.electrodes import PointSource, nodal_source
 from physics_hybrid.problems.potential.physics.elements import quadrature, subtraction
 from physics_hybrid.problems.potential.physics.elements.assembly import assemble
 from physics_hybrid.problems.potential.physics.elements.assembly import (
