@@ -37,7 +37,7 @@ from physics_hybrid.evidence.bench import seconds
 from physics_hybrid.grid import Grid
 
 if TYPE_CHECKING:
-    from physicsnemo.nn import SpectralConv3d
+    from physics_hybrid.models.spectral import SpectralConv3d
 
 #: Floats that are copied, and the side of the matrices: past all caches, and done in a moment.
 GPU_SIZES = (2**28, 8192)
@@ -51,9 +51,9 @@ def count(
     backbone: nn.Module, channels_in: int, batch: int, grid: Grid
 ) -> tuple[float, float] | None:
     """(bytes, operations) of one forward pass to one channel; None for a network without
-    PhysicsNeMo's SpectralConv3d.
+    our SpectralConv3d.
     """
-    from physicsnemo.nn import SpectralConv3d
+    from physics_hybrid.models.spectral import SpectralConv3d
 
     voxels = math.prod(grid)
     moved, operations = 4.0 * batch * voxels * (channels_in + 1), 0.0
@@ -70,7 +70,7 @@ def count(
 
 def weights_of(layer: SpectralConv3d) -> int:
     """M: complex weights for each pair of channels."""
-    return int(4 * layer.modes1 * layer.modes2 * layer.modes3)
+    return 4 * math.prod(layer.modes)
 
 
 def spectral_bytes(layer: SpectralConv3d, batch: int, grid: Grid) -> int:
@@ -87,7 +87,7 @@ def spectral_operations(layer: SpectralConv3d, batch: int, grid: Grid) -> float:
 def transform_operations(layer: SpectralConv3d, grid: Grid) -> float:
     """T: one transform of one channel."""
     D, H, W = grid
-    m2, m3 = layer.modes2, layer.modes3
+    _, m2, m3 = layer.modes
     return float(
         2.5 * math.prod(grid) * math.log2(W)
         + 5 * D * H * m3 * math.log2(H)

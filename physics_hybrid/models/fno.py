@@ -1,4 +1,5 @@
-"""Fourier neural operators: PhysicsNeMo's own, and a residual one on its spectral convolution."""
+"""Fourier neural operators: PhysicsNeMo's own, and a residual one on a spectral convolution
+of the same modes."""
 
 from collections.abc import Sequence
 
@@ -11,13 +12,14 @@ from torch.utils.checkpoint import checkpoint
 
 from physics_hybrid.grid import Grid, grid_of
 from physics_hybrid.models.blocks import (
-    PrunedSpectralConv3d,
+    Pointwise,
     check_modes,
     checked_modes,
     crop,
     proportional_padding,
     zero_,
 )
+from physics_hybrid.models.spectral import ChannelsFirst, SpectralConv3d
 
 
 class PlainFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
@@ -72,7 +74,7 @@ class PlainFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         )
         layers = self.net.spec_encoder.spconv_layers
         for i in range(len(layers)):
-            layers[i] = PrunedSpectralConv3d(width, width, *self.modes)
+            layers[i] = ChannelsFirst(width, width, self.modes)
 
     def check_grid(self, grid: Grid) -> None:
         check_modes(self.modes, grid, self.padding)
@@ -82,32 +84,34 @@ class PlainFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     ) -> Float[Tensor, "B out_channels D H W"]:
         grid = grid_of(x)
         self.check_grid(grid)
-        x = proportional_padding(x, self.padding)
-        y: Tensor = self.net(x)
-        return crop(y, grid)
+        x = proportional_padding(x.movedim(1, -1), self.padding)
+        y: Tensor = self.net(x.movedim(-1, 1))
+        return crop(y.movedim(1, -1), grid).movedim(-1, 1)
 
 
 class SpectralBlock(nn.Module):
     """x + V GELU(K x + W x): K a spectral convolution, W and V pointwise, V zero at the start.
 
     The block is the identity at step 0, so that depth costs no stability (Zhang, Dauphin and Ma,
-    Fixup, ICLR 2019).
+    Fixup, ICLR 2019). Channels lie last.
     """
 
     def __init__(self, width: int, modes: Sequence[int]):
         super().__init__()
-        self.spectral = PrunedSpectralConv3d(width, width, *modes)
-        self.pointwise = nn.Conv3d(width, width, 1)
+        self.spectral = SpectralConv3d(width, width, modes)
+        self.pointwise = Pointwise(width, width)
         self.activation = nn.GELU()
-        self.out = zero_(nn.Conv3d(width, width, 1))
+        self.out = zero_(Pointwise(width, width))
 
-    def forward(self, x: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B C D H W"]:
-        correction: Tensor = self.out(self.activation(self.spectral(x) + self.pointwise(x)))
+    def forward(self, x: Float[Tensor, "B D H W C"]) -> Float[Tensor, "B D H W C"]:
+        there = self.pointwise.product(x)
+        both: Tensor = self.spectral(x, add=there, bias=self.pointwise.bias)
+        correction: Tensor = self.out(self.activation(both))
         return x + correction
 
 
 class ResidualFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
-    """FNO of zero-initialised residual blocks on PhysicsNeMo's SpectralConv3d.
+    """FNO of zero-initialised residual blocks, channels last inside (`spectral.py`).
 
     The output is zero at the start.
 
@@ -135,12 +139,10 @@ class ResidualFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         super().__init__()
         self.modes, self.padding = checked_modes(modes), padding
         self.activation_checkpointing = activation_checkpointing
-        self.lift = nn.Sequential(
-            nn.Conv3d(in_channels, width, 1), nn.GELU(), nn.Conv3d(width, width, 1)
-        )
+        self.lift = nn.Sequential(Pointwise(in_channels, width), nn.GELU(), Pointwise(width, width))
         self.blocks = nn.ModuleList(SpectralBlock(width, self.modes) for _ in range(depth))
         self.head = nn.Sequential(
-            nn.Conv3d(width, width, 1), nn.GELU(), zero_(nn.Conv3d(width, out_channels, 1))
+            Pointwise(width, width), nn.GELU(), zero_(Pointwise(width, out_channels))
         )
 
     def check_grid(self, grid: Grid) -> None:
@@ -151,11 +153,12 @@ class ResidualFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     ) -> Float[Tensor, "B out_channels D H W"]:
         grid = grid_of(x)
         self.check_grid(grid)
-        x = proportional_padding(self.lift(x), self.padding)
+        last = x.movedim(1, -1)
+        x = proportional_padding(self.lift(last), self.padding)
         for block in self.blocks:
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
         y: Tensor = self.head(crop(x, grid))
-        return y
+        return y.movedim(-1, 1)

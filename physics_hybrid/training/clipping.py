@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from physicsnemo.nn import SpectralConv3d
 from torch import Tensor, nn
 
 from physics_hybrid.checks import among, positive
+from physics_hybrid.models.spectral import SpectralConv3d
 
 MODES = ("none", "norm", "value", "agc")
 
@@ -54,12 +54,12 @@ def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callab
 def unit_axes(model: nn.Module) -> dict[nn.Parameter, int | None]:
     """The axis of each parameter that counts output units; None where the whole tensor is one unit.
 
-    PyTorch layers have it first, PhysicsNeMo's spectral weights (in, out, modes..., 2) second.
+    PyTorch layers have it first, spectral weights (modes, in, 2, out) last.
     """
     axes = {p: 0 if p.ndim > 1 else None for p in model.parameters()}
     for layer in model.modules():
         if isinstance(layer, SpectralConv3d):
-            axes |= dict.fromkeys(layer.parameters(recurse=False), 1)
+            axes[layer.weight] = 3
     return axes
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from physics_hybrid.models.spectral import optimizer_state
 from physics_hybrid.training.clipping import clipper
 from physics_hybrid.training.settings import TrainingSettings
 
@@ -135,7 +136,7 @@ class Optimisation:
     def restore(self, state: dict[str, Any]) -> None:
         if self.averaged is not None and state["ema"] is not None:
             self.averaged.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(optimizer_state(self.model, state["optimizer"]))
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
 

@@ -25,6 +25,9 @@ COMPONENTS = (1, 3, 6)
 #: move no electrode into another tissue.
 ON_FACE = 1e-4
 
+#: Relative difference of two distances that are the same but for rounding.
+TIE = 1e-5
+
 #: One value on every face normal to D, to H and to W.
 Faces = tuple[
     Float[Tensor, "K D_faces H W"],
@@ -306,10 +309,12 @@ def offsets_from(
 def outside_sphere(
     point: Float[Tensor, "K 3"], shape: Grid, spacing: Float[Tensor, "K 3"], radius: float | int
 ) -> Bool[Tensor, "K D H W"]:
-    """True where a voxel is farther than `radius` *voxels* from the source.
+    """True where a voxel is `radius` *voxels* or farther from the source.
 
-    The distance is counted in voxels along each axis: sqrt(sum_a ((r - r_s)_a / h_a)^2) > radius.
+    The distance is counted in voxels along each axis: sqrt(sum_a ((r - r_s)_a / h_a)^2) >= radius.
+    Of a source in the middle of a voxel many centres lie at a whole number of voxels: `TIE` keeps
+    them on one side, whatever a processor's rounding says.
     """
     offsets = offsets_from(point, shape, spacing)
     d, h, w = (offset / per_sample(spacing[:, axis]) for axis, offset in enumerate(offsets))
-    return (d**2 + h**2 + w**2).sqrt() > radius
+    return (d**2 + h**2 + w**2).sqrt() > radius * (1 - TIE)

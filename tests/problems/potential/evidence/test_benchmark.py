@@ -10,8 +10,8 @@ import torch
 
 from physics_hybrid.cluster.machine import initialize
 from physics_hybrid.evidence import roofline
-from physics_hybrid.models.blocks import PrunedSpectralConv3d
 from physics_hybrid.models.fno import ResidualFNO
+from physics_hybrid.models.spectral import SpectralConv3d
 from physics_hybrid.problems.potential.evidence import benchmark
 from physics_hybrid.problems.potential.evidence.benchmark_contenders import from_checkpoint
 from physics_hybrid.problems.potential.evidence.benchmark_measures import speeds
@@ -166,7 +166,7 @@ def test_operations_and_bytes_of_the_fno_are_those_of_the_formulas():
         sum(
             p.numel()
             for m in net.modules()
-            if isinstance(m, PrunedSpectralConv3d)
+            if isinstance(m, SpectralConv3d)
             for p in m.parameters()
         )
         * 4
