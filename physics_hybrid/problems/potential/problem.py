@@ -156,7 +156,13 @@ def _file_data(config: Config, place: Place, **common: Any) -> FileData:
             "(see docs/your_data.md)"
         )
     ends = build_ends(config)
-    conventions = Conventions(data["source_units"], data["source_point"], ends)
+    conventions = Conventions(
+        source_units=data["source_units"],
+        source_point=data["source_point"],
+        ends=ends,
+        spacing=data.get("spacing"),  # not in configurations of older runs, as what follows
+        air_below=data.get("air_below"),
+    )
     return FileData(
         path=place.stage(data["path"]),
         splits=data["splits"],

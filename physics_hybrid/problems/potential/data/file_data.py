@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from physics_hybrid.checks import at_least
 from physics_hybrid.grid import Grid, name_of
-from physics_hybrid.problems.potential.data.loading import Entry, Files, scan
+from physics_hybrid.problems.potential.data.loading import Entry, Files, scan, told
 from physics_hybrid.problems.potential.data.protocol import Mask
 from physics_hybrid.problems.potential.data.sample import OURS, Conventions
 from physics_hybrid.problems.potential.data.sigma import components
@@ -49,6 +50,9 @@ class FileData:
     def __post_init__(self) -> None:
         at_least(1, "data.batch_size", self.batch_size)
         found = scan(self.path, self.conventions, self.sigma_components, self.on_error)
+        note = told(found)
+        if note and self.rank == 0:
+            print(note, file=sys.stderr, flush=True)
         parts = split_by_phantom([e.phantom for e in found], self.splits, self.seed)
         #: A split that data.splits does not name is empty.
         self.entries = {name: [] for name in ("train", "validation", "test")}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,12 @@ from physics_hybrid.cluster.signals import quiet_worker
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.data.collate import collate
 from physics_hybrid.problems.potential.data.files import Address, expand, places
+from physics_hybrid.problems.potential.data.plausible import (
+    COUNTS_AS_TISSUE,
+    NearlyAir,
+    nearly_air,
+    wrong_scale,
+)
 from physics_hybrid.problems.potential.data.sample import OURS, Conventions, SampleError
 from physics_hybrid.problems.potential.data.sigma import components
 from physics_hybrid.problems.potential.scene import Batch
@@ -39,6 +45,8 @@ class Entry:
     labelled : whether its tissues are labelled.
     elements : whether its truth is one of elements.
     singularity : how that treats the source.
+    fingerprint : of its content, see `Sample`; '' where nobody asks.
+    nearly_air : what of it conducts less than any tissue.
     """
 
     address: Address
@@ -47,6 +55,8 @@ class Entry:
     labelled: bool = True
     elements: bool = False
     singularity: str = "subtraction"
+    fingerprint: str = ""
+    nearly_air: NearlyAir | None = None
 
     @property
     def kind(self) -> tuple[Grid, bool, bool, str]:
@@ -118,6 +128,9 @@ def _entry(address: Address, conventions: Conventions, sigma_components: int) ->
     except ValueError as error:
         rule = str(error).removeprefix(f"{sample.name}: ")
         raise SampleError(str(address), "sigma", rule) from error
+    wrong = wrong_scale(sample, conventions.source_units)
+    if wrong:
+        raise SampleError(str(address), "u", wrong)
     return Entry(
         address=address,
         shape=sample.shape,
@@ -125,6 +138,21 @@ def _entry(address: Address, conventions: Conventions, sigma_components: int) ->
         labelled=sample.labels is not None,
         elements=sample.nodes is not None,
         singularity=sample.singularity,
+        fingerprint=sample.fingerprint,
+        nearly_air=nearly_air(sample.sigma),
+    )
+
+
+def told(entries: Sequence[Entry]) -> str | None:
+    """What a user should know of the samples that were found; None for nothing."""
+    low = [(e.nearly_air, e) for e in entries if e.nearly_air is not None]
+    if not low:
+        return None
+    worst, entry = min(low, key=lambda found: found[0].lowest)
+    key = f"data.air_below={10 * worst.lowest:.0e}"
+    return (
+        f"NOTE: {entry.address}: {worst} ({len(low)} of {len(entries)} samples have such voxels): "
+        f"{COUNTS_AS_TISSUE.format(key=key)}"
     )
 
 
