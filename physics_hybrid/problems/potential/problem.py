@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -207,24 +208,28 @@ def _segmentations(config: Config, report: bool) -> Segmentations:
     from physics_hybrid.problems.potential.bodies.body import Cut
     from physics_hybrid.problems.potential.bodies.label_files import volumes
     from physics_hybrid.problems.potential.bodies.segmentation import Segmentations, Sources
-    from physics_hybrid.problems.potential.bodies.tissue_table import read_table
+    from physics_hybrid.problems.potential.bodies.tissue_table import read_table, with_air_below
 
     data = config["data"]
     if not data["path"]:
         raise ValueError(
-            "data=labels needs data.path=FILE_OR_FOLDER: label volumes .nii, .nii.gz or .npy "
-            "(see docs/your_data.md)"
+            "data=labels needs data.path=FILE_OR_FOLDER: label volumes such as .nii.gz, .nrrd or "
+            ".npy (see docs/your_data.md)"
         )
+    tissues = with_air_below(read_table(_table(data["tissues"])), data.get("air_below"))
+    wanted = data["source_tissues"]
     sources = Sources(
         positions=data["sources"],
-        tissues=data["source_tissues"],
+        tissues=[wanted] if isinstance(wanted, str) else wanted,
         margin=data["source_margin"],
         pair_distance=data["pair_distance"],
         current=data["current"],
     )
+    air = tissues[0].labels or (0,)
+    nan = air[0] if data.get("nan_is_air") else None
     bodies = Segmentations(
-        volumes(data["path"], data["spacing"], data["long_axis"]),
-        read_table(data["tissues"]),
+        volumes(data["path"], data["spacing"], data["long_axis"], nan),
+        tissues,
         seed=config["seed"],
         splits=data["splits"],
         sources=sources,
@@ -232,8 +237,34 @@ def _segmentations(config: Config, report: bool) -> Segmentations:
         cut=Cut(slices=data["slices"], air=data["air"], keep_largest=data["keep_largest"]),
     )
     if report:
-        print("\n".join(bodies.notes), file=sys.stderr, flush=True)
+        for note in bodies.notes:
+            print(note, file=sys.stderr, flush=True)
     return bodies
+
+
+def _table(given: dict[str, Any] | str) -> dict[str, Any]:
+    """The table of data.tissues: as it stands, or from the YAML file that it names.
+
+    Raises ValueError for a file that holds no table.
+    """
+    if not isinstance(given, str):
+        return given
+    from omegaconf import OmegaConf
+
+    where = f"data.tissues={given}"
+    try:
+        table = OmegaConf.to_container(OmegaConf.load(Path(given).expanduser()), resolve=True)
+    except OSError as error:
+        raise ValueError(f"{where} cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # YAML's errors and OmegaConf's have no common name
+        said = " ".join(str(error).split())
+        raise ValueError(f"{where} is no YAML file of tissues ({said})") from error
+    if isinstance(table, dict) and set(table) == {"tissues"}:  # with the heading of labels.yaml
+        table = table["tissues"]
+    if not isinstance(table, dict) or not table:
+        form = "name: {label: [3], sigma: [0.3]}"
+        raise ValueError(f"{where} must hold a line for each tissue, {form}")
+    return {str(name): entry for name, entry in table.items()}
 
 
 def build_test_plan(config: Config, data: Data) -> TestPlan:

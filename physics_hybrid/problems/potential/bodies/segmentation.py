@@ -1,6 +1,6 @@
 """Segmentations: label volumes and a table of tissues become conductors, with sources in them.
 
-    file (.nii, .nii.gz, .npy)  ->  LabelVolume  ->  Body (checked, cropped)
+    file (`label_formats`)      ->  LabelVolume  ->  Body (checked, cropped)
                                 ->  Segmentations.draw(...).voxelise(grid)
 
 `Segmentations` stands where `LimbDistribution` stands for limbs: a stream draws from it, solves,
@@ -42,6 +42,7 @@ from physics_hybrid.problems.potential.bodies.voxel_body import (
     inject,
     nearest_centre,
 )
+from physics_hybrid.problems.potential.data.plausible import COUNTS_AS_TISSUE, nearly_air
 from physics_hybrid.problems.potential.data.sample import SampleError
 from physics_hybrid.problems.potential.data.splits import split_by_phantom
 
@@ -168,7 +169,11 @@ class Segmentations:
         for volume in volumes:
             body, notes = fit(volume, tissues, ends, cut)
             self.bodies.append(body)
-            self.notes += notes
+            self.notes += [*volume.notes, *notes]
+            low = nearly_air(self.sigma[body.index, 0][None])
+            if low is not None:
+                meant = COUNTS_AS_TISSUE.format(key=f"data.air_below={10 * low.lowest:.0e}")
+                self.notes.append(f"NOTE: {body.name}: {low}: {meant}")
         sources.check(tissues)
         self.positions = sources.listed(2 if ends == "pair" else 1, self.bodies)
         self._rows = [row for row, t in enumerate(tissues) if t.name in sources.tissues]
