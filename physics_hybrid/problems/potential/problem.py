@@ -16,6 +16,7 @@ from physics_hybrid.checks import one_of
 from physics_hybrid.grid import Grid, is_grid
 from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign
 from physics_hybrid.problems.potential.data.protocol import Data
+from physics_hybrid.problems.potential.data.splits import fractions_of
 from physics_hybrid.problems.potential.learning import ALL, Potential, SigmaInput, TestPlan
 from physics_hybrid.problems.potential.losses import TERMS, PotentialLoss
 from physics_hybrid.problems.potential.metrics import Metrics
@@ -166,7 +167,7 @@ def _file_data(config: Config, place: Place, **common: Any) -> FileData:
     )
     return FileData(
         path=place.stage(data["path"]),
-        splits=data["splits"],
+        splits=fractions_of(data["splits"]),
         conventions=conventions,
         on_error=data["on_error"],
         **common,
@@ -231,7 +232,7 @@ def _segmentations(config: Config, report: bool) -> Segmentations:
         volumes(data["path"], data["spacing"], data["long_axis"], nan),
         tissues,
         seed=config["seed"],
-        splits=data["splits"],
+        splits=fractions_of(data["splits"]),
         sources=sources,
         ends=config["problem"]["ends"],
         cut=Cut(slices=data["slices"], air=data["air"], keep_largest=data["keep_largest"]),

@@ -13,6 +13,8 @@ Positions are metres from the outer corner of voxel (0, 0, 0) of the file, in th
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from physics_hybrid.checks import shares
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.problems.potential.bodies.body import (
     WHOLE,
@@ -252,9 +255,21 @@ class Segmentations:
 
     def available(self, split: str) -> float:
         """How many different samples a split has."""
+        if not self._bodies_of.get(split):
+            return 0
         if self.positions is None:
             return math.inf
         return len(self._bodies_of[split]) * len(self._listed_of[split])
+
+    def content(self, split: str) -> list[tuple[str, str]]:
+        """The files that a split is drawn from, and what tells them, cut and named as they are."""
+        table = {t.name: [list(t.labels), list(t.sigma)] for t in self.table}
+        files = []
+        for i in self._bodies_of.get(split, ()):
+            body = self.bodies[i]
+            known = json.dumps([_file(body)[1:], table])
+            files.append((body.name, hashlib.blake2b(known.encode(), digest_size=10).hexdigest()))
+        return files
 
     def phantom(self, seed: int, split: str, number: int) -> str:
         """The file of a sample."""
@@ -340,9 +355,7 @@ def _label(name: str) -> int:
 
 def _shares(splits: Mapping[str, float]) -> dict[str, float]:
     """The share of every split. Raises ValueError where they are none."""
-    total = sum(splits.values())
-    if any(share < 0 for share in splits.values()) or not 0 < total <= 1 + 1e-9:
-        raise ValueError(f"data.splits must be fractions >= 0 that sum to at most 1; got {splits}")
+    shares("data.splits", splits)
     return {name: splits.get(name, 0.0) for name in SPLITS}
 
 
