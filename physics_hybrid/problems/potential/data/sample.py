@@ -26,7 +26,6 @@ error that names file, key, index and rule. Pickles are never loaded.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,14 +104,6 @@ class Sample:
     def shape(self) -> Grid:
         D, H, W = self.source.shape
         return D, H, W
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells it from other samples, wherever it lies: a digest of its arrays."""
-        digest = hashlib.blake2b(digest_size=10)
-        for array in (self.sigma, self.source, self.u, self.spacing.astype(np.float32)):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
 
     @property
     def current(self) -> float:

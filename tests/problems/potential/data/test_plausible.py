@@ -138,6 +138,18 @@ def test_air_as_a_tiny_number_is_told_and_taken_as_air_where_the_user_says(
     assert "air" not in capsys.readouterr().err
 
 
+def test_a_sample_is_known_however_it_is_read(tmp_path, solved, batch):
+    tiny = {**solved, "sigma": np.where(solved["sigma"] > 0, solved["sigma"], 1e-8)}
+    (one,) = scan_one(tmp_path, tiny)
+    (cut,) = scan_one(tmp_path, tiny, air_below=1e-7)
+    amperes = scaled(tiny, source=np.prod(tiny["spacing"]))
+    (read,) = scan_one(tmp_path, amperes, source_units="current")
+    assert one.fingerprint == cut.fingerprint == read.fingerprint
+    (other,) = scan_one(tmp_path, arrays_of(batch, 1))
+    (scale,) = scan_one(tmp_path, scaled(tiny, u=1.001))
+    assert len({one.fingerprint, other.fingerprint, scale.fingerprint}) == 3
+
+
 def test_air_below_that_leaves_nothing_or_is_nothing_is_refused(sample_arrays):
     with pytest.raises(SampleError, match="below 2 S/m everywhere"):
         check(sample_arrays, "x", Conventions(air_below=2.0))
