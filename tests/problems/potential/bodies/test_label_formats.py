@@ -2,9 +2,11 @@
 
 import gzip
 import struct
+import sys
 
 import h5py
 import nibabel
+import nrrd
 import numpy as np
 import pytest
 import scipy.io
@@ -14,8 +16,6 @@ from physics_hybrid.problems.potential.bodies.label_files import LabelVolume, re
 from physics_hybrid.problems.potential.bodies.segmentation import Segmentations
 from physics_hybrid.problems.potential.bodies.tissue_table import read_table, with_air_below
 from physics_hybrid.problems.potential.data.sample import SampleError
-
-nrrd = pytest.importorskip("nrrd")
 
 #: m, (D, H, W), and mm in the order of a scanner (H, W, D).
 EDGES, STORED_MM = np.array([0.004, 0.003, 0.002]), np.array([3.0, 2.0, 4.0])
@@ -203,6 +203,13 @@ def test_files_that_hold_no_one_volume_are_refused_by_name(tmp_path, labels):
     nibabel.save(nibabel.Nifti1Pair(stored(labels), np.eye(4)), tmp_path / "lone.img")
     (tmp_path / "lone.hdr").unlink()
     refused("lone.img", "cannot be read as")
+
+
+def test_a_missing_pynrrd_says_what_to_install(tmp_path, labels, monkeypatch):
+    write_nrrd(tmp_path / "a.nrrd", labels)
+    monkeypatch.setitem(sys.modules, "nrrd", None)
+    with pytest.raises(SampleError, match="a.nrrd: needs pynrrd.* pip install pynrrd"):
+        read_labels(tmp_path / "a.nrrd")
 
 
 # --- labels that are nearly whole, air that is NaN, tissue that is air
