@@ -77,8 +77,9 @@ def flat(node: Config, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-#: Where samples lie, free to change where a run knows them by their content (`run/splits.py`).
-PLACES = ("data.path",)
+#: Files that samples are made of, free to lie elsewhere where a run knows samples by their content
+#: (`run/splits.py`).
+PLACES = ("data.path", "data.tissues")
 
 
 def changed(old: Config, new: Config, free: Sequence[str] = ()) -> list[str]:
