@@ -60,9 +60,7 @@ def hold(before: Splits, now: Splits, folder: Path) -> str | None:
     CheckpointError
         A split has other samples than the run in `folder` was begun with; the message names them.
     """
-    differences = [
-        words for name in sorted({*before, *now}) if (words := _difference(name, before, now))
-    ]
+    differences = _differences(before, now)
     if differences:
         raise CheckpointError(
             f"{folder} was begun with other samples: {'; '.join(differences)}. To go on, bring back"
@@ -77,17 +75,25 @@ def hold(before: Splits, now: Splits, folder: Path) -> str | None:
     )
 
 
-def _difference(name: str, before: Splits, now: Splits) -> str:
-    """What a split lacks and what is new in it, in words; '' for nothing."""
-    had, has = Counter(_prints(before, name)), Counter(_prints(now, name))
-    lacks = [sample for sample, mark in before.get(name, ()) if mark in had - has]
-    new = [sample for sample, mark in now.get(name, ()) if mark in has - had]
-    parts = []
-    if lacks:
-        parts.append(f"lacks {named(lacks)}")
-    if new:
-        parts.append(f"has {named(new)} more")
-    return f"{name} {' and '.join(parts)}" if parts else ""
+def _differences(before: Splits, now: Splits) -> list[str]:
+    """Which samples are gone, new, or in another split, in words."""
+    gone, new = _missing(before, now), _missing(now, before)
+    parts_of = {mark: name for name, part in before.items() for _, mark in part}
+    moved = [
+        sample
+        for name, part in now.items()
+        for sample, mark in part
+        if parts_of.get(mark, name) != name
+    ]
+    kinds = {"gone": gone, "new": new, "in another split": moved}
+    return [f"{kind}: {named(samples)}" for kind, samples in kinds.items() if samples]
+
+
+def _missing(of: Splits, there: Splits) -> list[str]:
+    """The samples of some splits that others do not hold, or not as often."""
+    counts = [Counter(mark for part in s.values() for _, mark in part) for s in (of, there)]
+    lacking = counts[0] - counts[1]
+    return [sample for part in of.values() for sample, mark in part if mark in lacking]
 
 
 def _prints(splits: Splits, name: str) -> list[str]:
