@@ -39,6 +39,9 @@ ACCEPTED: dict[type, tuple[tuple[type, ...], str]] = {
     str: ((str, int, float, list), "a word"),
 }
 
+#: Groups of keys that a word may stand for: a file that holds them, or 80/10/10.
+WORDS_FOR_GROUPS = ("data.tissues", "data.splits")
+
 #: Flags of Hydra that show something, or choose another configuration than ours.
 FLAGS_OF_HYDRA = {
     "--config-name",
@@ -99,6 +102,8 @@ def check_overrides(folder: Path, name: str, arguments: list[str]) -> None:
         if key not in known:
             raise UsageError(_unknown(key, [*known], groups))
         if not override.is_sweep_override():
+            if key in WORDS_FOR_GROUPS and isinstance(override.value(), str):
+                continue
             _check_type(key, _default(key, known[key], config), override.value())
 
 

@@ -31,6 +31,9 @@ Statistics = dict[str, Any]
 #: Numbers of one sample, by metric.
 Row = dict[str, float]
 
+#: split -> (name, fingerprint of the content) of each sample, in order.
+Splits = Mapping[str, Sequence[tuple[str, str]]]
+
 #: What a problem calls a batch, and what it predicts from one.
 B = TypeVar("B", bound="Batch")
 P = TypeVar("P")
@@ -134,6 +137,16 @@ class Problem(Protocol[B, P]):
 
     def check_model(self, model: nn.Module) -> None:
         """Raise ValueError where the model cannot take what it will be given."""
+
+    def splits(self) -> Splits:
+        """The user's own samples in each split; {} where the configuration alone makes them.
+
+        Names as in batches. `train` is what weights are fitted to, `validation` what chooses the
+        best; a run remembers both, goes on with no other samples, and tests them apart.
+        """
+
+    def notes(self, model: nn.Module) -> Sequence[str]:
+        """What a person should know before this model is trained on these data, a line each."""
 
     # --- evaluation
 

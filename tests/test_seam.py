@@ -173,6 +173,12 @@ class Pendulum:
 
     def check_model(self, model: nn.Module) -> None: ...
 
+    def splits(self) -> dict:
+        return {}
+
+    def notes(self, model: nn.Module) -> list[str]:
+        return []
+
     def test_sets(self) -> list[Amplitudes]:
         return [Amplitudes(name, swings(name, 50, self.seed)) for name in ("small", "large")]
 

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from torch import nn
 from tqdm import tqdm
 
 from physics_hybrid.cluster.machine import initialize
-from physics_hybrid.problem import Batch, Place, Problem, TestSet
+from physics_hybrid.problem import Batch, Place, Problem, Splits, TestSet
 from physics_hybrid.report.markdown import aggregate, metrics_table, table
+from physics_hybrid.run import splits as run_splits
 from physics_hybrid.run.load import load, readers, recipe_of
 from physics_hybrid.run.provenance import peak_memory, provenance
 from physics_hybrid.training.tracker import Tracker
@@ -35,6 +36,7 @@ class Evaluation:
     columns, contenders, varies : as the problem has them.
     tables : test set -> metric -> statistic.
     rows : one dict a sample.
+    remarks : what a reader must know of the samples, a sentence each.
     summary : what the problem adds to the report.
     figures : by name.
     """
@@ -45,6 +47,7 @@ class Evaluation:
     varies: str
     tables: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     summary: str = ""
     figures: dict[str, Path] = field(default_factory=dict)
 
@@ -60,8 +63,12 @@ def evaluate(
     folder: Path,
     about: dict[str, Any],
     reference: nn.Module | None = None,
+    used: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Run every test set; figures go to `folder`.
+
+    used : of the samples that are tested, by name, those that the model has been trained or
+        validated on; they make tables of their own.
 
     Raises
     ------
@@ -71,18 +78,31 @@ def evaluate(
     model.eval()
     result = Evaluation(about, list(problem.columns), problem.contenders, problem.varies)
     for tests in problem.test_sets():
-        rows = _measured(problem, model, tests, reference)
-        named = [{problem.varies: tests.name, **row} for row in rows]
-        result.rows += named
-        result.tables[tests.name] = aggregate(rows)
-        result.about.setdefault("samples", {})[tests.name] = len(rows)
-        middle = sorted(range(len(rows)), key=lambda i: rows[i][problem.monitor])[len(rows) // 2]
+        rows = _measured(problem, model, tests, reference, used or {})
+        parts = _by_part(rows)
+        for part, members in parts.items():
+            name = f"{tests.name}_{part}" if part else tests.name
+            result.rows += [{problem.varies: name, **rows[i]} for i in members]
+            result.tables[name] = aggregate([rows[i] for i in members])
+            result.about.setdefault("samples", {})[name] = len(members)
+        first = next(iter(parts.values()))
+        middle = sorted(first, key=lambda i: rows[i][problem.monitor])[len(first) // 2]
         picture = tests.picture(model, middle, rows[middle], folder)
         if picture is not None:
             result.figures[f"slices_{tests.name}"] = picture
+    if not result.tables:
+        return result
     result.summary, figures = problem.summary(result.tables, folder)
     result.figures |= figures
     return result
+
+
+def _by_part(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Which rows are of unseen samples (''), and which of each split that the run has used."""
+    parts: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        parts.setdefault(row.get("split", ""), []).append(i)
+    return dict(sorted(parts.items()))
 
 
 def _measured(
@@ -90,8 +110,12 @@ def _measured(
     model: nn.Module,
     tests: TestSet[Any, Any],
     reference: nn.Module | None,
+    used: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """A row for each sample: who it is, what it cost, metrics of the model and of its rivals."""
+    """A row for each sample: who it is, what it cost, metrics of the model and of its rivals.
+
+    Those of `used` have their split, too.
+    """
     device, rows = next(model.parameters()).device, []
     title, quiet = f"evaluating {tests.name}", not sys.stderr.isatty()
     with tqdm(total=len(tests), desc=title, unit="sample", leave=False, disable=quiet) as bar:
@@ -102,6 +126,8 @@ def _measured(
             measured = tests.measure(predictions, batch)
             for i, name in enumerate(batch.names):
                 row: dict[str, Any] = {"sample": Path(name).name, **cost}
+                if name in used:
+                    row["split"] = used[name]
                 for prefix, per_sample in measured.items():
                     row |= {prefix + k: v for k, v in per_sample[i].items()}
                 rows.append(row)
@@ -157,6 +183,7 @@ def _report(result: Evaluation, folder: Path) -> str:
         "# Evaluation",
         result.table,
         "Means over samples.",
+        *result.remarks,
         result.summary,
         "## Cost",
         table([result.varies, "ms a sample, median", "peak memory, MB"], costs),
@@ -183,6 +210,19 @@ def log_to(tracker: Tracker, result: Evaluation, step: int) -> None:
     tracker.log(values, step)
     for key, path in result.figures.items():
         tracker.figure(f"evaluation/{key}", path, step)
+
+
+def _used(known: Splits | None, now: Splits) -> tuple[dict[str, str], list[str]]:
+    """Of the samples that are there now those that the run has used, and what is said of them."""
+    if not now:
+        return {}, []
+    if known is None:
+        return {}, [
+            "It is not known which samples this model was trained on (an older run, or a model"
+            " without its run): some of them may be among these."
+        ]
+    used = run_splits.used(known, now)
+    return used, run_splits.remarks(used, sum(map(len, now.values())))
 
 
 def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Path:
@@ -221,11 +261,17 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
     if options["output"]:
         folder = Path(options["output"])
     about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
-    result = evaluate(problem, model, folder, about, reference)
+    used, remarks = _used(run_splits.recall(home), problem.splits())
+    result = evaluate(problem, model, folder, about, reference, used)
+    if not result.tables:
+        raise ValueError(
+            f"{options['checkpoint']}: its data leave nothing to test; test other data (data=...)"
+        )
+    result.remarks = remarks
     paths = write(result, folder)
     tracker: Tracker = instantiate(options["tracker"])
     tracker.start(folder, {"evaluation": options})
     log_to(tracker, result, 0)
     tracker.finish()
-    print(f"{result.table}\n\nreport: {paths['report']}", flush=True)
+    print("\n\n".join([result.table, *remarks, f"report: {paths['report']}"]), flush=True)
     return folder

@@ -1,6 +1,7 @@
 """The folder of a run: made once, written only by its owner, found again by its name.
 
 runs/<run>/config.yaml                     resolved configuration
+           splits.json                     which samples it is trained on, where they are files
            latest_checkpoint.pt            everything to go on from (.previous.pt: the one before)
            best/  final/                   models in PhysicsNeMo's format (.mdlus)
            log.jsonl  figures/             a line an epoch; sections, loss curve
@@ -11,6 +12,7 @@ runs/<run>/config.yaml                     resolved configuration
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import yaml
 
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Config
+from physics_hybrid.run import splits as run_splits
 from physics_hybrid.training import checkpoint
 
 CONFIG = "config.yaml"
@@ -74,10 +77,15 @@ def flat(node: Config, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def changed(old: Config, new: Config) -> list[str]:
-    """`key: old -> new` for every setting that differs and matters to the weights."""
+#: Files that samples are made of, free to lie elsewhere where a run knows samples by their content
+#: (`run/splits.py`).
+PLACES = ("data.path", "data.tissues")
+
+
+def changed(old: Config, new: Config, free: Sequence[str] = ()) -> list[str]:
+    """`key: old -> new` for every setting that differs, matters to the weights and is not free."""
     a, b = flat(old), flat(new)
-    differ = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+    differ = [key for key in sorted({*a, *b} - {*free}) if a.get(key) != b.get(key)]
     return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in differ if not is_free(key)]
 
 
@@ -98,7 +106,8 @@ def resume(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     state = checkpoint.load_latest(folder)
     if state is None:
         return None
-    difference = changed(state["config"], config)
+    known = bool(run_splits.recall(folder))
+    difference = changed(state["config"], config, free=PLACES if known else ())
     if difference:
         more = ["..."] if len(difference) > 6 else []
         raise CheckpointError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Place, Problem, Recipe
 from physics_hybrid.report.curve import training_curve
 from physics_hybrid.run import folder as run_folder
+from physics_hybrid.run import splits as run_splits
 from physics_hybrid.run.evaluate import evaluate, log_to, write
 from physics_hybrid.run.load import readers, recipe_of, weights_of
 from physics_hybrid.run.provenance import provenance
@@ -123,6 +125,12 @@ def open_session(
     np.random.seed(config["seed"])  # a problem may draw from it  # noqa: NPY002
     recipe = recipe_of(config)
     problem = recipe.open(_place(config, machine, folder, stack, heartbeat))
+    if known := run_splits.recall(folder) if state else None:
+        note = run_splits.hold(known, problem.splits(), folder)
+        if note and machine.writes:
+            print(note, file=sys.stderr, flush=True)
+    elif machine.writes:
+        run_splits.remember(folder, problem.splits())
     model, statistics = _model(config, recipe, problem, state)
     problem.check_model(model)
     if machine.writes:
@@ -148,6 +156,9 @@ def open_session(
     if machine.writes:
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         print(f"model: {millions:.2f} M parameters; {trainer.total_steps} steps", flush=True)
+    if machine.writes and not state:
+        for note in problem.notes(model):
+            print(note, file=sys.stderr, flush=True)
     if state:
         trainer.restore(state)
         done = trainer.progress
@@ -269,6 +280,9 @@ def evaluate_run(session: Session) -> None:
         epoch = trainer.best["epoch"]
     about = provenance(str(session.folder), session.config["seed"], session.machine.device, model)
     result = evaluate(session.problem, model, folder, about)
+    if not result.tables:
+        print(f"best epoch {epoch}; there is no test split: nothing is tested", flush=True)
+        return
     paths = write(result, folder)
     log_to(session.tracker, result, trainer.progress.step)
     print(

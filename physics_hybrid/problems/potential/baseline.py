@@ -75,6 +75,13 @@ class PointSourceBaseline(Module):  # type: ignore[misc]  # PhysicsNeMo has no t
     def check_grid(self, grid: Grid) -> None:
         """Any grid will do."""
 
+    @property
+    def remedy(self) -> str:
+        """What to set where the baseline is far from the truth."""
+        if self.sigma_ref == "local":
+            return "model.baseline.kind=coarse_solve"
+        return "model.baseline.sigma_ref=local, or model.baseline.kind=coarse_solve"
+
     def reference(
         self,
         sigma: Float[Tensor, "B C D H W"],
@@ -168,6 +175,11 @@ class CoarseSolveBaseline(Module):  # type: ignore[misc]  # PhysicsNeMo has no t
         self.coarsen, self.home, self.tolerance = coarsen, home, tolerance
         self.ends = Ends("sink") if ends == "pair" else Ends(ends, beta)
         self.pole = PointSourceBaseline(sigma_ref=1.0, softening=softening)
+
+    @property
+    def remedy(self) -> str:
+        """What to set where the baseline is far from the truth."""
+        return "a smaller model.baseline.coarsen"
 
     def coarse(self, grid: Grid) -> Grid:
         """The grid that serves another one."""

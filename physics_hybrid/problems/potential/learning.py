@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from physics_hybrid.checks import at_least
 from physics_hybrid.grid import Grid, name_of
-from physics_hybrid.problem import Place, Row, Statistics
+from physics_hybrid.problem import Place, Row, Splits, Statistics
 from physics_hybrid.problems.potential.data.loading import Files
 from physics_hybrid.problems.potential.data.protocol import Data
 from physics_hybrid.problems.potential.losses import PotentialLoss
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 #: Metrics that are averaged over the validation split and logged.
 VALIDATED = ("relative_l2", "rdm", "mag", "field_error", "pde_residual", "charge_defect")
+
+#: By what factor a baseline may miss the truth without a word.
+FAR_OFF = 10.0
 
 #: Everything of a test split.
 ALL = sys.maxsize
@@ -248,6 +251,29 @@ class Potential:
         hybrid = cast("HybridWrapper", model)
         for grid in {*self.data.training_grids(), *self.tested.grids}:
             hybrid.check_grid(grid)
+
+    def splits(self) -> Splits:
+        return self.data.contents()
+
+    @torch.no_grad()
+    def notes(self, model: nn.Module) -> list[str]:
+        """Whether the baseline is of the size of the truth, in the first validation samples.
+
+        MAG, the ratio of their norms: a reference of the wrong size (metal in the mean) makes a
+        correction of many powers of ten, which no network learns.
+        """
+        files = dataclasses.replace(self.data.validation(), workers=0)
+        batch = next(files.batches())
+        sizes = [row["mag"] for row in self.metrics(self.baseline(model, batch), batch)]
+        if any(1 / FAR_OFF < size < FAR_OFF for size in sizes):
+            return []
+        size, name = max((abs(np.log(size)), size) for size in sizes)[1], batch.names[0]
+        highest = float(batch.sigma[:, :3].max())
+        return [
+            f"WARNING: the baseline is {size:.2g} times the truth ({Path(name).name}; sigma goes up"
+            f" to {highest:.3g} S/m), and a network does not learn so large a correction. Try "
+            f"{cast('HybridWrapper', model).baseline.remedy}"
+        ]
 
     # --- evaluation
 

@@ -6,6 +6,7 @@ It is what `physics_hybrid.load_pretrained()` gives.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.checks import at_least
+from physics_hybrid.checks import at_least, positive
 from physics_hybrid.problems.potential.bodies.voxel_body import deposit, held
+from physics_hybrid.problems.potential.data.plausible import (
+    COUNTS_AS_TISSUE,
+    cleared,
+    nearly_air,
+    wrong_box,
+)
 from physics_hybrid.problems.potential.data.sigma import components
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.ends import Ends
@@ -150,6 +157,7 @@ class Predictor:
         current: Array | float,
         return_point: Array | None = None,
         batch_size: int = 8,
+        air_below: float | None = None,
     ) -> Array:
         """Potential in volts at voxel centres, 0 in air.
 
@@ -159,7 +167,7 @@ class Predictor:
             S/m; 0 is air. Three values are (DD, HH, WW), six add (DH, DW, HW). D is the long axis
             and the fibre axis.
         spacing : (3,)
-            Edges of a voxel in metres, (D, H, W).
+            Edges of a voxel in metres, (D, H, W); the longest edge of the box is 1 mm to 5 m.
         source_point : (3,) or (K, 3)
             Metres from the outer corner of voxel (0, 0, 0). Where the 8 voxels round it conduct
             differently, the source counts at the centre of its voxel, as in training.
@@ -168,6 +176,8 @@ class Predictor:
         return_point : as source_point, or None
             Where a second electrode takes the current out: the difference of two predictions.
         batch_size : sources taken through the network together.
+        air_below : what conducts less is air, S/m; None: what is 0. A UserWarning says where less
+            conducts than any tissue does.
 
         Returns
         -------
@@ -177,9 +187,9 @@ class Predictor:
         Raises
         ------
         ValueError
-            A wrong shape; values that are not finite; a grid too small for the network; a source in
-            air or outside; tissue that does not reach both cut faces, for a model that lets the
-            current out there.
+            A wrong shape; values that are not finite; a box of a size that no body has (spacing in
+            other units); a grid too small for the network; a source in air or outside; tissue that
+            does not reach both cut faces, for a model that lets the current out there.
 
         Source
         ------
@@ -210,8 +220,9 @@ class Predictor:
                 " give return_point, where the current is taken out"
             )
         asked.check_current()
+        asked.check_box()
         at_least(1, "batch_size", batch_size)
-        body = self._body(asked)
+        body = self._body(asked, air_below)
         deposits = self._sources(body, asked.points, "source_point")
         if asked.returns is not None:
             deposits += self._sources(body, asked.returns, "return_point")
@@ -226,9 +237,16 @@ class Predictor:
             phi = phi[0]
         return torch.from_numpy(phi).to(sigma.device) if isinstance(sigma, Tensor) else phi
 
-    def _body(self, asked: _Question) -> Conductor:
+    def _body(self, asked: _Question, air_below: float | None) -> Conductor:
         """The conductor, as the network takes it. Raises ValueError where it can not."""
-        sigma = self._components(asked.sigma)
+        if air_below is not None:
+            positive("air_below", air_below)
+        given = asked.sigma[..., None] if asked.sigma.ndim == 3 else asked.sigma
+        sigma = self._components(cleared(given, air_below))
+        low = nearly_air(sigma)
+        if low is not None:
+            key = f"air_below={10 * low.lowest:.0e}"
+            warnings.warn(f"{low}: {COUNTS_AS_TISSUE.format(key=key)}", stacklevel=3)
         self.network.check_grid(sigma.shape[1:])
         body = Conductor(
             torch.from_numpy(sigma)[None], torch.from_numpy(asked.spacing)[None], self.ends
@@ -242,11 +260,11 @@ class Predictor:
         return body
 
     def _components(self, sigma: np.ndarray) -> np.ndarray:
-        """(C, D, H, W) with as many components as the network was trained with."""
+        """sigma (D, H, W, C) as (C, D, H, W) with as many components as in training."""
         wanted = self.network.sigma_components
-        first = sigma[None] if sigma.ndim == 3 else np.moveaxis(sigma, -1, 0)
         try:
-            return np.ascontiguousarray(components(first, wanted, "sigma"))
+            given = np.moveaxis(sigma, -1, 0)
+            return np.ascontiguousarray(components(given, wanted, "sigma"))
         except ValueError as error:
             raise ValueError(
                 f"this model was trained with {wanted} component{'s' * (wanted > 1)} of sigma,"
@@ -342,6 +360,12 @@ class _Question:
             returns=None if returns is None else np.atleast_2d(returns),
             many=points.ndim == 2,
         )
+
+    def check_box(self) -> None:
+        """Raises ValueError for a box of a size that no body has."""
+        wrong = wrong_box(self.spacing, self.sigma.shape[:3])
+        if wrong:
+            raise ValueError(f"spacing {wrong} Metres are expected")
 
     def check_current(self) -> None:
         """Raises ValueError for a current that is not finite, or is not one for each source."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -15,6 +16,7 @@ from physics_hybrid.checks import one_of
 from physics_hybrid.grid import Grid, is_grid
 from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign
 from physics_hybrid.problems.potential.data.protocol import Data
+from physics_hybrid.problems.potential.data.splits import fractions_of
 from physics_hybrid.problems.potential.learning import ALL, Potential, SigmaInput, TestPlan
 from physics_hybrid.problems.potential.losses import TERMS, PotentialLoss
 from physics_hybrid.problems.potential.metrics import Metrics
@@ -156,10 +158,16 @@ def _file_data(config: Config, place: Place, **common: Any) -> FileData:
             "(see docs/your_data.md)"
         )
     ends = build_ends(config)
-    conventions = Conventions(data["source_units"], data["source_point"], ends)
+    conventions = Conventions(
+        source_units=data["source_units"],
+        source_point=data["source_point"],
+        ends=ends,
+        spacing=data.get("spacing"),  # not in configurations of older runs, as what follows
+        air_below=data.get("air_below"),
+    )
     return FileData(
         path=place.stage(data["path"]),
-        splits=data["splits"],
+        splits=fractions_of(data["splits"]),
         conventions=conventions,
         on_error=data["on_error"],
         **common,
@@ -201,33 +209,63 @@ def _segmentations(config: Config, report: bool) -> Segmentations:
     from physics_hybrid.problems.potential.bodies.body import Cut
     from physics_hybrid.problems.potential.bodies.label_files import volumes
     from physics_hybrid.problems.potential.bodies.segmentation import Segmentations, Sources
-    from physics_hybrid.problems.potential.bodies.tissue_table import read_table
+    from physics_hybrid.problems.potential.bodies.tissue_table import read_table, with_air_below
 
     data = config["data"]
     if not data["path"]:
         raise ValueError(
-            "data=labels needs data.path=FILE_OR_FOLDER: label volumes .nii, .nii.gz or .npy "
-            "(see docs/your_data.md)"
+            "data=labels needs data.path=FILE_OR_FOLDER: label volumes such as .nii.gz, .nrrd or "
+            ".npy (see docs/your_data.md)"
         )
+    tissues = with_air_below(read_table(_table(data["tissues"])), data.get("air_below"))
+    wanted = data["source_tissues"]
     sources = Sources(
         positions=data["sources"],
-        tissues=data["source_tissues"],
+        tissues=[wanted] if isinstance(wanted, str) else wanted,
         margin=data["source_margin"],
         pair_distance=data["pair_distance"],
         current=data["current"],
     )
+    air = tissues[0].labels or (0,)
+    nan = air[0] if data.get("nan_is_air") else None
     bodies = Segmentations(
-        volumes(data["path"], data["spacing"], data["long_axis"]),
-        read_table(data["tissues"]),
+        volumes(data["path"], data["spacing"], data["long_axis"], nan),
+        tissues,
         seed=config["seed"],
-        splits=data["splits"],
+        splits=fractions_of(data["splits"]),
         sources=sources,
         ends=config["problem"]["ends"],
         cut=Cut(slices=data["slices"], air=data["air"], keep_largest=data["keep_largest"]),
     )
     if report:
-        print("\n".join(bodies.notes), file=sys.stderr, flush=True)
+        for note in bodies.notes:
+            print(note, file=sys.stderr, flush=True)
     return bodies
+
+
+def _table(given: dict[str, Any] | str) -> dict[str, Any]:
+    """The table of data.tissues: as it stands, or from the YAML file that it names.
+
+    Raises ValueError for a file that holds no table.
+    """
+    if not isinstance(given, str):
+        return given
+    from omegaconf import OmegaConf
+
+    where = f"data.tissues={given}"
+    try:
+        table = OmegaConf.to_container(OmegaConf.load(Path(given).expanduser()), resolve=True)
+    except OSError as error:
+        raise ValueError(f"{where} cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # YAML's errors and OmegaConf's have no common name
+        said = " ".join(str(error).split())
+        raise ValueError(f"{where} is no YAML file of tissues ({said})") from error
+    if isinstance(table, dict) and set(table) == {"tissues"}:  # with the heading of labels.yaml
+        table = table["tissues"]
+    if not isinstance(table, dict) or not table:
+        form = "name: {label: [3], sigma: [0.3]}"
+        raise ValueError(f"{where} must hold a line for each tissue, {form}")
+    return {str(name): entry for name, entry in table.items()}
 
 
 def build_test_plan(config: Config, data: Data) -> TestPlan:

@@ -1,4 +1,4 @@
-"""Label volumes, read from files: NIfTI (.nii, .nii.gz) and .npy.
+"""Label volumes, read from files of any format of `label_formats`, and checked.
 
 Positions are metres from the outer corner of voxel (0, 0, 0) of the file, in the order (D, H, W).
 """
@@ -9,25 +9,23 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from physics_hybrid.problems.potential.bodies.label_formats import (
+    FORMATS,
+    NOT_A_VOLUME,
+    SUFFIXES,
+    UPRIGHT_DEGREES,
+    files_of,
+    suffix_of,
+    volumes_in,
+)
+from physics_hybrid.problems.potential.data.plausible import wrong_box
 from physics_hybrid.problems.potential.data.sample import SampleError
 
-#: A file's axis is its long one where it is so nearly inferior-superior; where none is, the user
-#: says.
-UPRIGHT_DEGREES = 30.0
-SUFFIXES = (".nii", ".nii.gz", ".npy")
-
-#: Metres in a unit of a NIfTI header. Many programs leave it unset and mean millimetres.
-UNITS = {"mm": 1e-3, "unknown": 1e-3, "meter": 1.0, "micron": 1e-6}
-
-#: The longest edge of a box, m: outside, the spacing is in other units.
-SMALLEST_BOX, LARGEST_BOX = 1e-3, 5
-
-#: What an array of too few axes is told.
-NOT_A_VOLUME = "must be a volume of three axes with at least 2 voxels each"
+#: How far a label may lie from a whole number, as files that store a scale or classes make them.
+WHOLE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,33 +36,39 @@ class LabelVolume:
     spacing : (3,) m.
     name : of the file.
     checksum : SHA-256 of its bytes.
+    notes : what was understood, a line each.
     """
 
     labels: np.ndarray
     spacing: np.ndarray
     name: str
     checksum: str
+    notes: tuple[str, ...] = ()
 
 
 def volumes(
-    path: str | Path, spacing: Sequence[float] | None = None, long_axis: int | None = None
+    path: str | Path,
+    spacing: Sequence[float] | None = None,
+    long_axis: int | None = None,
+    nan: int | None = None,
 ) -> list[LabelVolume]:
     """The label volume at `path`, or all those in a folder in the order of their names.
 
     Raises SampleError for a folder without any, and for what `read_labels` refuses.
     """
     path = Path(path).expanduser()
-    files = [path]
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.name.endswith(SUFFIXES))
+    files = volumes_in(path) if path.is_dir() else [path]
     if not files:
         rule = f"holds no label volume ({', '.join(SUFFIXES)}) (data.path)"
         raise SampleError(str(path), None, rule)
-    return [read_labels(file, spacing, long_axis) for file in files]
+    return [read_labels(file, spacing, long_axis, nan) for file in files]
 
 
 def read_labels(
-    path: str | Path, spacing: Sequence[float] | None = None, long_axis: int | None = None
+    path: str | Path,
+    spacing: Sequence[float] | None = None,
+    long_axis: int | None = None,
+    nan: int | None = None,
 ) -> LabelVolume:
     """Read a segmentation; its axes become (D, H, W), the other two keep their order.
 
@@ -73,129 +77,98 @@ def read_labels(
 
     Parameters
     ----------
-    path : .nii or .nii.gz (nibabel; spacing from the header), .npy (whole numbers, no pickles).
-    spacing : edges of a voxel in metres, in the order of the file's axes. Needed for .npy;
-        overrides the header of a NIfTI file.
-    long_axis : which axis of the file (0, 1 or 2) is D. None: for NIfTI the one nearest to
-        inferior-superior, for .npy the first.
+    path : a file of any format of `label_formats`.
+    spacing : edges of a voxel in metres, in the order of the file's axes; needed where the file
+        has none, overrides the one it has.
+    long_axis : which axis of the file (0, 1 or 2) is D. None: the one nearest to inferior-superior,
+        or the first where a format knows no directions.
+    nan : the label that NaN stands for; None: NaN is refused.
 
     Raises
     ------
     SampleError
-        File missing, of another format, damaged, not three-dimensional, not whole numbers; spacing
-        missing, not positive, implausible (a box under 1 mm or over 5 m: millimetres taken for
-        metres); an affine that shears, or disagrees with the spacing of the header.
+        File missing, of another format, damaged, not three-dimensional, not whole numbers within
+        0.05; spacing missing, not positive, implausible (a box under 1 mm or over 5 m: millimetres
+        taken for metres); an affine that shears, or disagrees with the spacing of the header.
     """
     path = Path(path).expanduser()
     where = str(path)
+    digest = hashlib.sha256()
     try:
-        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+        for file in files_of(path):
+            digest.update(file.read_bytes())
     except OSError as error:
         rule = f"cannot be read ({error.strerror or error}) (data.path)"
         raise SampleError(where, None, rule) from error
-    header: np.ndarray | None = None
-    nearest: int | None = 0
-    if path.name.endswith((".nii", ".nii.gz")):
-        array, header, nearest = _nifti(path, trusted=spacing is None)
-    elif path.suffix == ".npy":
-        array = _npy(path)
-    else:
+    suffix = suffix_of(path)
+    if suffix is None:
         rule = f"is not a label volume that we read: {', '.join(SUFFIXES)}"
         raise SampleError(where, None, rule)
-    labels = _whole_numbers(array, where)
-    edges = _spacing(header if spacing is None else spacing, labels.shape, where)
-    axis = _long_axis(nearest if long_axis is None else long_axis, where)
+    raw = FORMATS[suffix](path, spacing is None)
+    labels, notes = _whole_numbers(raw.array, nan, where)
+    given = raw.spacing if spacing is None else spacing
+    edges = _spacing(given, labels.shape, suffix, where)
+    axis = _long_axis(raw.upright if long_axis is None else long_axis, where)
     order = [axis, *(a for a in range(3) if a != axis)]
     return LabelVolume(
-        np.ascontiguousarray(labels.transpose(order)), edges[order], path.name, checksum
+        labels=np.ascontiguousarray(labels.transpose(order)),
+        spacing=edges[order],
+        name=path.name,
+        checksum=digest.hexdigest(),
+        notes=tuple(f"{path.name}: {note}" for note in (*raw.notes, *notes)),
     )
 
 
-def _nifti(path: Path, trusted: bool) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """The array, its spacing in metres, and its axis that is nearly inferior-superior, or None.
+def _whole_numbers(array: np.ndarray, nan: int | None, where: str) -> tuple[np.ndarray, list[str]]:
+    """An array as a volume of integers or booleans, and what was made of it.
 
-    trusted : the header's spacing is what will be used, so that the affine must agree.
+    nan : the label that NaN stands for, or None. Raises SampleError where there are no labels.
     """
-    import nibabel
-
-    where = str(path)
-    try:
-        image: Any = nibabel.load(path)
-        array = np.asanyarray(image.dataobj)
-        affine = image.affine
-        zooms: np.ndarray = np.asarray(image.header.get_zooms()[:3], dtype=float)
-        unit = image.header.get_xyzt_units()[0]
-    except Exception as error:  # nibabel, gzip and zlib each have their own way to say 'damaged'
-        rule = f"cannot be read as NIfTI ({type(error).__name__}: {error})"
-        raise SampleError(where, None, rule) from error
-    if array.ndim < 3:
-        raise SampleError(where, "labels", f"{NOT_A_VOLUME}; got {array.shape}")
-    sizes = nibabel.affines.voxel_sizes(affine)  # type: ignore[no-untyped-call]
-    if not (np.isfinite(affine).all() and (sizes > 0).all()):
-        raise SampleError(where, "affine", f"is not one of a volume: {affine.tolist()}")
-    if trusted and not np.allclose(sizes, zooms, rtol=1e-3):
-        rule = (
-            f"the affine says {sizes.tolist()}, the header {zooms.tolist()}: "
-            "repair the file, or give data.spacing (m)"
-        )
-        raise SampleError(where, "spacing", rule)
-    axes = affine[:3, :3] / sizes
-    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
-        rule = (
-            "is sheared: its axes are not at right angles. "
-            "Resample the volume to a rectangular grid first"
-        )
-        raise SampleError(where, "affine", rule)
-    if unit not in UNITS:
-        rule = f"has the unit {unit!r}; known: {', '.join(UNITS)}"
-        raise SampleError(where, "spacing", rule)
-    return array, zooms * UNITS[unit], _upright(axes)
-
-
-def _upright(axes: np.ndarray) -> int | None:
-    """Which column of the unit vectors (3, 3) is nearly inferior-superior; None for none."""
-    upright = np.abs(axes[2])
-    if upright.max() > np.cos(np.radians(UPRIGHT_DEGREES)):
-        return int(upright.argmax())
-    return None
-
-
-def _npy(path: Path) -> np.ndarray:
-    """The array of a .npy file. Raises SampleError where there is none."""
-    try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except Exception as error:  # ValueError, EOFError, zipfile's
-        rule = f"cannot be read ({error}): truncated, a pickle, or not a NumPy file"
-        raise SampleError(str(path), None, rule) from error
-    return array
-
-
-def _whole_numbers(array: np.ndarray, where: str) -> np.ndarray:
-    """An array as a volume of integers or booleans. Raises SampleError where it is none."""
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3 or min(array.shape) < 2:
         raise SampleError(where, "labels", f"{NOT_A_VOLUME}; got {array.shape}")
     if array.dtype.kind in "iub":
-        return array
-    real = array.dtype.kind == "f"
-    if not real or not np.isfinite(array).all() or (array != np.rint(array)).any():
-        rule = "must hold whole numbers: this is an image, not a segmentation"
+        return array, []
+    if array.dtype.kind != "f":
+        rule = f"must hold whole numbers: this is an image of {array.dtype}, not a segmentation"
+        raise SampleError(where, "labels", rule)
+    array, notes = _without_nan(array, nan, where)
+    apart = np.abs(array - np.rint(array))
+    if not np.isfinite(array).all() or apart.max() > WHOLE:
+        rule = (
+            f"must hold whole numbers, within {WHOLE}: this is an image, not a segmentation; "
+            f"found {array.flat[np.nan_to_num(apart, nan=np.inf).argmax()]:g}"
+        )
         raise SampleError(where, "labels", rule)
     size = np.abs(array)
     if size.max() >= 2**31:
         rule = f"must be whole numbers below 2^31; found {array.flat[size.argmax()]:g}"
         raise SampleError(where, "labels", rule)
-    return array.astype(np.int32)
+    if apart.any():
+        notes.append(f"labels rounded to whole numbers, from at most {apart.max():.2g} away")
+    return np.rint(array).astype(np.int32), notes
+
+
+def _without_nan(array: np.ndarray, nan: int | None, where: str) -> tuple[np.ndarray, list[str]]:
+    """The array with a label in place of NaN. Raises SampleError where nobody asked for that."""
+    missing = np.isnan(array)
+    if not missing.any():
+        return array, []
+    found = f"NaN in {missing.mean():.0%} of the voxels"
+    if nan is None:
+        rule = f"holds {found}: if that is air, data.nan_is_air=true"
+        raise SampleError(where, "labels", rule)
+    return np.where(missing, nan, array), [f"{found} taken as air, label {nan}"]
 
 
 def _spacing(
-    given: np.ndarray | Sequence[float] | None, shape: tuple[int, ...], where: str
+    given: np.ndarray | Sequence[float] | None, shape: tuple[int, ...], suffix: str, where: str
 ) -> np.ndarray:
     """Edges of a voxel, (3,) m, of a volume of this shape. Raises SampleError."""
     if given is None:
         rule = (
-            "is not in a .npy file: give data.spacing=[.., .., ..] in metres, "
+            f"is not in this {suffix} file: give data.spacing=[.., .., ..] in metres, "
             "in the order of the file's axes"
         )
         raise SampleError(where, "spacing", rule)
@@ -206,13 +179,9 @@ def _spacing(
         raise SampleError(where, "spacing", f"{rule}; got {given}") from None
     if edges.shape != (3,) or not (np.isfinite(edges).all() and (edges > 0).all()):
         raise SampleError(where, "spacing", f"{rule}; got {edges.tolist()}")
-    longest = (edges * shape).max()
-    if longest < SMALLEST_BOX or longest > LARGEST_BOX:
-        rule = (
-            f"{edges.tolist()} m makes a box of {longest:.3g} m; is it in other units? "
-            "Give data.spacing in metres"
-        )
-        raise SampleError(where, "spacing", rule)
+    wrong = wrong_box(edges, shape)
+    if wrong:
+        raise SampleError(where, "spacing", f"{wrong} Give data.spacing in metres")
     return edges
 
 

@@ -344,6 +344,10 @@ class LimbDistribution:
         """How many different samples a split has."""
         return math.inf
 
+    def content(self, split: str) -> list[tuple[str, str]]:
+        """The files that a split is drawn from: none."""
+        return []
+
     def phantom(self, seed: int, split: str, number: int) -> str:
         """What must not be in two splits: every limb is its own."""
         return f"limb-{seed}-{split}-{number}"

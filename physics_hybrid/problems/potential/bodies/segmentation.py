@@ -1,6 +1,6 @@
 """Segmentations: label volumes and a table of tissues become conductors, with sources in them.
 
-    file (.nii, .nii.gz, .npy)  ->  LabelVolume  ->  Body (checked, cropped)
+    file (`label_formats`)      ->  LabelVolume  ->  Body (checked, cropped)
                                 ->  Segmentations.draw(...).voxelise(grid)
 
 `Segmentations` stands where `LimbDistribution` stands for limbs: a stream draws from it, solves,
@@ -13,6 +13,8 @@ Positions are metres from the outer corner of voxel (0, 0, 0) of the file, in th
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from physics_hybrid.checks import shares
 from physics_hybrid.grid import Grid, name_of
 from physics_hybrid.problems.potential.bodies.body import (
     WHOLE,
@@ -42,6 +45,7 @@ from physics_hybrid.problems.potential.bodies.voxel_body import (
     inject,
     nearest_centre,
 )
+from physics_hybrid.problems.potential.data.plausible import COUNTS_AS_TISSUE, nearly_air
 from physics_hybrid.problems.potential.data.sample import SampleError
 from physics_hybrid.problems.potential.data.splits import split_by_phantom
 
@@ -168,7 +172,11 @@ class Segmentations:
         for volume in volumes:
             body, notes = fit(volume, tissues, ends, cut)
             self.bodies.append(body)
-            self.notes += notes
+            self.notes += [*volume.notes, *notes]
+            low = nearly_air(self.sigma[body.index, 0][None])
+            if low is not None:
+                meant = COUNTS_AS_TISSUE.format(key=f"data.air_below={10 * low.lowest:.0e}")
+                self.notes.append(f"NOTE: {body.name}: {low}: {meant}")
         sources.check(tissues)
         self.positions = sources.listed(2 if ends == "pair" else 1, self.bodies)
         self._rows = [row for row, t in enumerate(tissues) if t.name in sources.tissues]
@@ -247,9 +255,21 @@ class Segmentations:
 
     def available(self, split: str) -> float:
         """How many different samples a split has."""
+        if not self._bodies_of.get(split):
+            return 0
         if self.positions is None:
             return math.inf
         return len(self._bodies_of[split]) * len(self._listed_of[split])
+
+    def content(self, split: str) -> list[tuple[str, str]]:
+        """The files that a split is drawn from, and what tells them, cut and named as they are."""
+        table = {t.name: [list(t.labels), list(t.sigma)] for t in self.table}
+        files = []
+        for i in self._bodies_of.get(split, ()):
+            body = self.bodies[i]
+            known = json.dumps([_file(body)[1:], table])
+            files.append((body.name, hashlib.blake2b(known.encode(), digest_size=10).hexdigest()))
+        return files
 
     def phantom(self, seed: int, split: str, number: int) -> str:
         """The file of a sample."""
@@ -335,9 +355,7 @@ def _label(name: str) -> int:
 
 def _shares(splits: Mapping[str, float]) -> dict[str, float]:
     """The share of every split. Raises ValueError where they are none."""
-    total = sum(splits.values())
-    if any(share < 0 for share in splits.values()) or not 0 < total <= 1 + 1e-9:
-        raise ValueError(f"data.splits must be fractions >= 0 that sum to at most 1; got {splits}")
+    shares("data.splits", splits)
     return {name: splits.get(name, 0.0) for name in SPLITS}
 
 

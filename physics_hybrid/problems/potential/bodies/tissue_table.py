@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from physics_hybrid.checks import positive
+
 #: Of no tissue of the table (which has fewer).
 NONE = 255
 
@@ -57,6 +59,22 @@ def read_table(table: dict[str, Any]) -> list[Tissue]:
             f"data.tissues must name 1 to {NONE - 1} tissues beside air; got {len(tissues) - 1}"
         )
     return tissues
+
+
+def with_air_below(tissues: list[Tissue], air_below: float | None) -> list[Tissue]:
+    """The table with what conducts less than `air_below` (S/m, along D) as air, its first row.
+
+    Raises ValueError for a conductivity that is none, and where no tissue is left.
+    """
+    if air_below is None:
+        return tissues
+    positive("data.air_below", air_below)
+    air, *others = tissues
+    kept = [t for t in others if t.sigma[0] >= air_below]
+    if not kept:
+        raise ValueError(f"data.air_below={air_below:g} S/m leaves no tissue of data.tissues")
+    labels = [label for t in others if t not in kept for label in t.labels]
+    return [Tissue("air", (*air.labels, *labels), air.sigma), *kept]
 
 
 def _several(value: Any) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from physics_hybrid.problems.potential.bodies.tissues import TISSUES
 from physics_hybrid.problems.potential.data.nodes import NODES_DIFFER, nodes_differ
+from physics_hybrid.problems.potential.data.plausible import cleared, wrong_box
 from physics_hybrid.problems.potential.data.sample import (
     OPTIONAL,
     OURS,
@@ -51,9 +52,9 @@ def check(
     """
     values = _numbers(arrays, where)
     source = _density(values["source"], where)
-    sigma = _sigma(values["sigma"], source.shape, where)
+    sigma = _cleared(_sigma(values["sigma"], source.shape, where), conventions, where)
     tissue = sigma[..., 0] > 0
-    spacing = _spacing(values.get("spacing"), source.shape, where)
+    spacing = _spacing(values.get("spacing", conventions.spacing), source.shape, where)
     _mask(values.get("mask"), tissue, where)
     _source(source, tissue, where)
     ends = _ends(arrays, conventions.ends, where)
@@ -174,17 +175,33 @@ def _semi_definite(sigma: np.ndarray, where: str) -> None:
         )
 
 
-def _spacing(given: np.ndarray | None, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """(3,) m; where the file does not say, the centres of the outer voxels are 1 m apart."""
+def _cleared(sigma: np.ndarray, conventions: Conventions, where: str) -> np.ndarray:
+    """sigma with 0 in what the user calls air."""
+    sigma = cleared(sigma, conventions.air_below)
+    if not sigma.any():
+        rule = f"is below {conventions.air_below:g} S/m everywhere (data.air_below): all is air"
+        raise SampleError(where, "sigma", rule)
+    return sigma
+
+
+def _spacing(given: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """(3,) m, of a box that a body may have."""
     if given is None:
-        return np.asarray(1.0 / (np.asarray(shape) - 1.0))
-    spacing = given.astype(np.float64)
+        rule = (
+            "is missing: the edges of a voxel in metres, (dD, dH, dW); where all files have the "
+            "same, data.spacing=[.., .., ..] will do"
+        )
+        raise SampleError(where, "spacing", rule)
+    spacing = np.asarray(given, dtype=np.float64)
     if spacing.shape != (3,):
         rule = f"must have shape (3,): (dD, dH, dW) in metres; got {spacing.shape}"
         raise SampleError(where, "spacing", rule)
     if not (np.isfinite(spacing).all() and (spacing > 0).all()):
         rule = f"must be positive and finite (m); got {spacing.tolist()}"
         raise SampleError(where, "spacing", rule)
+    wrong = wrong_box(spacing, shape)
+    if wrong:
+        raise SampleError(where, "spacing", f"{wrong} Metres are expected")
     return spacing
 
 

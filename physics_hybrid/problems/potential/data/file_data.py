@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +14,9 @@ import torch
 
 from physics_hybrid.checks import at_least
 from physics_hybrid.grid import Grid, name_of
-from physics_hybrid.problems.potential.data.loading import Entry, Files, scan
-from physics_hybrid.problems.potential.data.protocol import Mask
+from physics_hybrid.problem import Splits
+from physics_hybrid.problems.potential.data.loading import Entry, Files, scan, told
+from physics_hybrid.problems.potential.data.protocol import NOTHING_TESTED, Mask
 from physics_hybrid.problems.potential.data.sample import OURS, Conventions
 from physics_hybrid.problems.potential.data.sigma import components
 from physics_hybrid.problems.potential.data.splits import split_by_phantom
@@ -49,6 +51,9 @@ class FileData:
     def __post_init__(self) -> None:
         at_least(1, "data.batch_size", self.batch_size)
         found = scan(self.path, self.conventions, self.sigma_components, self.on_error)
+        note = told(found)
+        if note and self.rank == 0:
+            print(note, file=sys.stderr, flush=True)
         parts = split_by_phantom([e.phantom for e in found], self.splits, self.seed)
         #: A split that data.splits does not name is empty.
         self.entries = {name: [] for name in ("train", "validation", "test")}
@@ -122,6 +127,12 @@ class FileData:
         """None: every sample is on one grid."""
         return None
 
+    def contents(self) -> Splits:
+        return {
+            name: [(str(e.address), e.fingerprint) for e in entries]
+            for name, entries in self.entries.items()
+        }
+
     # --- checks
 
     def check_ranks(self) -> None:
@@ -163,9 +174,9 @@ class FileData:
                 )
 
     def check_tested(self, grids: Sequence[Grid]) -> None:
-        """Raises ValueError for files without test samples, at all or on a grid."""
-        if not self.entries[self.tested]:
-            raise ValueError("data.splits leaves no sample for the test split")
+        """Raises ValueError for grids without test samples."""
+        if grids and not self.entries[self.tested]:
+            raise ValueError(NOTHING_TESTED)
         there = self.test_grids()
         missing = [grid for grid in grids if grid not in there]
         if missing:

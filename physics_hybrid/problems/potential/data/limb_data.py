@@ -17,14 +17,15 @@ import torch
 
 from physics_hybrid.checks import at_least
 from physics_hybrid.grid import Grid
+from physics_hybrid.problem import Splits
 from physics_hybrid.problems.potential.bodies.tissues import TISSUES
 from physics_hybrid.problems.potential.data.files import find
 from physics_hybrid.problems.potential.data.generated import dataset_path, generate
 from physics_hybrid.problems.potential.data.loading import Entry, Files
-from physics_hybrid.problems.potential.data.protocol import Mask
+from physics_hybrid.problems.potential.data.protocol import NOTHING_TESTED, Mask
 from physics_hybrid.problems.potential.data.sample import Conventions, SampleError
 from physics_hybrid.problems.potential.data.sigma import components
-from physics_hybrid.problems.potential.data.stream import Bodies, LimbStream, Solver
+from physics_hybrid.problems.potential.data.stream import SPLITS, Bodies, LimbStream, Solver
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.training.order import Done, Endless
 
@@ -212,6 +213,8 @@ class LimbData:
 
     def _available(self, split: str, wanted: int) -> int:
         there = self.limbs.available(split)
+        if not there:
+            raise ValueError(f"data.splits gives no sample to {split}")
         return wanted if wanted <= there else int(there)
 
     # --- grids
@@ -224,7 +227,9 @@ class LimbData:
         return [self.grid]
 
     def default_grids(self) -> list[Grid]:
-        """The training grid and the one twice as fine."""
+        """The training grid and the one twice as fine; none where nothing is tested."""
+        if not self.limbs.available("test"):
+            return []
         D, H, W = self.grid
         return [self.grid, (2 * D, 2 * H, 2 * W)]
 
@@ -232,6 +237,11 @@ class LimbData:
         """The training grid, for one that is finer."""
         finer = all(fine >= home for fine, home in zip(grid, self.grid, strict=True))
         return self.grid if finer and grid != self.grid else None
+
+    def contents(self) -> Splits:
+        """The files that bodies are drawn from."""
+        parts = {split: self.limbs.content(split) for split in SPLITS}
+        return parts if any(parts.values()) else {}
 
     # --- checks
 
@@ -251,7 +261,9 @@ class LimbData:
             )
 
     def check_tested(self, grids: Sequence[Grid]) -> None:
-        """Limbs are solved on any grid."""
+        """Limbs are solved on any grid. Raises ValueError for grids without a test split."""
+        if grids and not self.limbs.available("test"):
+            raise ValueError(NOTHING_TESTED)
 
     # --- the life of the data
 

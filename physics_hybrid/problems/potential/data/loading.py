@@ -6,11 +6,13 @@ Order and share of the ranks: `training/order.py`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -20,7 +22,14 @@ from physics_hybrid.cluster.signals import quiet_worker
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.data.collate import collate
 from physics_hybrid.problems.potential.data.files import Address, expand, places
-from physics_hybrid.problems.potential.data.sample import OURS, Conventions, SampleError
+from physics_hybrid.problems.potential.data.plausible import (
+    COUNTS_AS_TISSUE,
+    HARDLY_TISSUE,
+    NearlyAir,
+    nearly_air,
+    wrong_scale,
+)
+from physics_hybrid.problems.potential.data.sample import OURS, Conventions, Sample, SampleError
 from physics_hybrid.problems.potential.data.sigma import components
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.training.order import Done, Stored
@@ -39,6 +48,8 @@ class Entry:
     labelled : whether its tissues are labelled.
     elements : whether its truth is one of elements.
     singularity : how that treats the source.
+    fingerprint : see `fingerprint`; '' where nobody asks.
+    nearly_air : what of it conducts less than any tissue.
     """
 
     address: Address
@@ -47,6 +58,8 @@ class Entry:
     labelled: bool = True
     elements: bool = False
     singularity: str = "subtraction"
+    fingerprint: str = ""
+    nearly_air: NearlyAir | None = None
 
     @property
     def kind(self) -> tuple[Grid, bool, bool, str]:
@@ -118,6 +131,9 @@ def _entry(address: Address, conventions: Conventions, sigma_components: int) ->
     except ValueError as error:
         rule = str(error).removeprefix(f"{sample.name}: ")
         raise SampleError(str(address), "sigma", rule) from error
+    wrong = wrong_scale(sample, conventions.source_units)
+    if wrong:
+        raise SampleError(str(address), "u", wrong)
     return Entry(
         address=address,
         shape=sample.shape,
@@ -125,6 +141,34 @@ def _entry(address: Address, conventions: Conventions, sigma_components: int) ->
         labelled=sample.labels is not None,
         elements=sample.nodes is not None,
         singularity=sample.singularity,
+        fingerprint=fingerprint(sample),
+        nearly_air=nearly_air(sample.sigma),
+    )
+
+
+def fingerprint(sample: Sample) -> str:
+    """What tells a sample from others wherever it lies: a digest of its arrays.
+
+    It does not depend on how the file is read: on what counts as air, or on the unit of source.
+    """
+    tissue = sample.sigma[0] >= HARDLY_TISSUE
+    digest = hashlib.blake2b(digest_size=10)
+    for array in (sample.sigma * tissue, sample.u * tissue, sample.source != 0):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(sample.spacing.astype(np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def told(entries: Sequence[Entry]) -> str | None:
+    """What a user should know of the samples that were found; None for nothing."""
+    low = [(e.nearly_air, e) for e in entries if e.nearly_air is not None]
+    if not low:
+        return None
+    worst, entry = min(low, key=lambda found: found[0].lowest)
+    key = f"data.air_below={10 * worst.lowest:.0e}"
+    return (
+        f"NOTE: {entry.address}: {worst} ({len(low)} of {len(entries)} samples have such voxels): "
+        f"{COUNTS_AS_TISSUE.format(key=key)}"
     )
 
 

@@ -13,12 +13,19 @@ from typing import Protocol
 import numpy as np
 
 from physics_hybrid.grid import Grid
+from physics_hybrid.problem import Splits
 from physics_hybrid.problems.potential.data.loading import Files
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.training.order import Done
 
 #: Of a loss: 'conductive' (all tissue), a tissue, or several.
 Mask = str | Sequence[str]
+
+#: What grids are told that are to be tested without a test split.
+NOTHING_TESTED = (
+    "data.splits leaves no sample for the test split, and evaluation.resolutions names grids to "
+    "test on"
+)
 
 
 class Data(Protocol):
@@ -59,6 +66,9 @@ class Data(Protocol):
 
     def coarse_of(self, grid: Grid) -> Grid | None:
         """The training grid, where a test grid is a finer one and has the same samples."""
+
+    def contents(self) -> Splits:
+        """The user's own samples in each split; {} for limbs that are drawn."""
 
     # --- checks: each raises where a training or a test could not end
 

@@ -12,8 +12,8 @@
 | `sigma` | (D, H, W[, 3 or 6]) | S/m |
 | `source` | (D, H, W) | A/m^3 |
 | `u` | (D, H, W) | V |
-| `spacing`, optional as all that follow | (3,) | m |
-| `mask`, `labels` | (D, H, W) | |
+| `spacing` | (3,) | m |
+| `mask`, `labels`, optional as all that follow | (D, H, W) | |
 | `source_point`, with `ends` pair `return_point` | (3,) | m |
 | `u_nodes` | (D+1, H+1, W+1) | V |
 | `ends` and `beta` | one word, one number | 1/m |
@@ -26,11 +26,12 @@ error that names file, key, index and rule. Pickles are never loaded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from physics_hybrid.checks import one_of
+from physics_hybrid.checks import one_of, positive
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.physics.ends import Ends
 
@@ -118,21 +119,32 @@ class Conventions:
     source_units : 'density' (A/m^3) or 'current' (A per voxel).
     source_point : 'metres' or 'index'.
     ends : how the current leaves, where the files do not say.
+    spacing : edges of a voxel (D, H, W) in metres, where the files do not say.
+    air_below : what conducts less is air, S/m; None: what does not conduct.
 
     Raises
     ------
     ValueError
-        For another word.
+        For another word, or a conductivity that is none.
     """
 
     source_units: str = "density"
     source_point: str = "metres"
     ends: Ends = Ends()
+    spacing: Sequence[float] | None = None
+    air_below: float | None = None
 
     def __post_init__(self) -> None:
         units, point = ("density", "current"), ("metres", "index")
         one_of(units, "data.source_units", self.source_units, quoted=True)
+        edges = self.spacing
+        if edges is not None and not (isinstance(edges, (list, tuple)) and len(edges) == 3):
+            raise ValueError(
+                f"data.spacing must be null or three edges of a voxel in metres; got {edges!r}"
+            )
         one_of(point, "data.source_point", self.source_point, quoted=True)
+        if self.air_below is not None:
+            positive("data.air_below", self.air_below)
 
 
 #: How files are read where nobody says otherwise: as we write them.

@@ -2,9 +2,46 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 
 from physics_hybrid.checks import shares
+
+#: In the order in which 80/10/10 names them.
+NAMES = ("train", "validation", "test")
+
+
+def fractions_of(given: Mapping[str, float] | str) -> dict[str, float]:
+    """data.splits as fractions of 1: percentages are those that sum to 100, and 80/10/10 (80/20:
+    no test split) is a word for them.
+
+    Raises
+    ------
+    ValueError
+        For a word that is none, and for numbers that are no shares.
+    """
+    if isinstance(given, str):
+        given = _parts(given)
+    total = sum(given.values())
+    if math.isclose(total, 100.0, rel_tol=1e-6):
+        given = {name: share / 100.0 for name, share in given.items()}
+    shares("data.splits", given)
+    return dict(given)
+
+
+def _parts(word: str) -> dict[str, float]:
+    """The shares that 80/10/10 names."""
+    parts = word.split("/")
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if not 2 <= len(numbers) <= len(NAMES):
+        rule = "{train: 0.8, validation: 0.1, test: 0.1}, or 80/10/10"
+        raise ValueError(f"data.splits must be shares such as {rule}; got {word!r}")
+    return dict(zip(NAMES, numbers, strict=False))
 
 
 def split_by_phantom(
