@@ -22,6 +22,7 @@ from tqdm import tqdm
 from physics_hybrid.cluster.machine import initialize
 from physics_hybrid.problem import Batch, Place, Problem, TestSet
 from physics_hybrid.report.markdown import aggregate, metrics_table, table
+from physics_hybrid.run import folder as run_folder
 from physics_hybrid.run.load import load, readers, recipe_of
 from physics_hybrid.run.provenance import peak_memory, provenance
 from physics_hybrid.training.tracker import Tracker
@@ -211,19 +212,18 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
         torch.set_num_threads(config["training"]["threads"])
     recipe = recipe_of(config).for_evaluation(options, model)
     chosen = options.get("data") or config.get("data") or {}
-    problem = recipe.open(Place(machine.device, workers=readers(chosen.get("workers"), machine)))
-    model = model.to(machine.device)
-    reference = None
-    if options["reference"]:
-        reference = load(Path(options["reference"]))[0].to(machine.device)
-    problem.check_model(model)
-    folder = home / "evaluations" / time.strftime("%Y-%m-%d_%H-%M-%S")
-    if options["output"]:
-        folder = Path(options["output"])
-    about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
-    result = evaluate(problem, model, folder, about, reference)
-    paths = write(result, folder)
     tracker: Tracker = instantiate(options["tracker"])
+    with run_folder.report_folder(home, options["output"]) as folder:
+        place = Place(machine.device, workers=readers(chosen.get("workers"), machine))
+        problem = recipe.open(place)
+        model = model.to(machine.device)
+        reference = None
+        if options["reference"]:
+            reference = load(Path(options["reference"]))[0].to(machine.device)
+        problem.check_model(model)
+        about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
+        result = evaluate(problem, model, folder, about, reference)
+        paths = write(result, folder)
     tracker.start(folder, {"evaluation": options})
     log_to(tracker, result, 0)
     tracker.finish()

@@ -6,11 +6,16 @@ runs/<run>/config.yaml                     resolved configuration
            log.jsonl  figures/             a line an epoch; sections, loss curve
            evaluation/                     metrics.json, samples.csv, report.md, pictures
            evaluations/<time>/             the same, by later calls of evaluate.py
+           owner.<n>.json                  who trains here at present (owner.py)
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ import yaml
 
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Config
+from physics_hybrid.run.owner import FolderTaken, owned
 from physics_hybrid.training import checkpoint
 
 CONFIG = "config.yaml"
@@ -37,29 +43,82 @@ FREE = (
     "data.folder",
     "data.stage_to",
     "training.lost_rank_seconds",
+    "training.owner_silent_seconds",
     "training.requeue_exit_code",
 )
 
 
-def open_run(config: dict[str, Any]) -> Path:
-    """Make (or find) runs/<run>.
+@contextlib.contextmanager
+def opened(config: dict[str, Any]) -> Iterator[Path]:
+    """Make (or find) runs/<run>, and own it.
+
+    Raises
+    ------
+    FolderTaken
+        Another training owns it.
+    OSError
+        The folder cannot be written.
+    """
+    place, name = Path(config["runs_folder"]), config["run"]
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = place / str(name) if name else fresh(place)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(owned(folder, config["training"]["owner_silent_seconds"]))
+        except FolderTaken:
+            raise
+        except OSError as error:
+            raise OSError(
+                f"the run folder {place / str(name or '')} cannot be written"
+                f" ({error.strerror or error}): choose another place with runs_folder=FOLDER"
+            ) from error
+        yield folder
+
+
+@contextlib.contextmanager
+def report_folder(home: Path, output: str | None) -> Iterator[Path]:
+    """Where an evaluation writes: `output`, or a new folder of <home>/evaluations.
+
+    One that was made here and got nothing goes again.
 
     Raises
     ------
     OSError
-        The folder cannot be written.
+        The folder cannot be written: known before anything is evaluated.
     """
-    folder = Path(config["runs_folder"]) / str(config["run"])
+    folder = Path(output) if output else home / "evaluations"
+    made = output is None or not folder.exists()
     try:
+        if output is None:
+            folder = fresh(folder)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".write_test.{os.getpid()}"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
         raise OSError(
-            f"the run folder {folder} cannot be written ({error.strerror or error}): choose another"
-            " place with runs_folder=FOLDER"
+            f"the report cannot be written to {folder} ({error.strerror or error}): choose another"
+            " place with output=FOLDER"
         ) from error
+    try:
+        yield folder
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # it holds a report
+                folder.rmdir()
+
+
+def fresh(parent: Path) -> Path:
+    """A new folder named after the time: of programs that ask in the same second each gets its
+    own.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    name = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            break
     return folder
 
 

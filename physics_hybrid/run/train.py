@@ -60,15 +60,16 @@ def train(config: dict[str, Any]) -> Path | None:
         machine = initialize(training["device"])
         if training["threads"]:
             torch.set_num_threads(training["threads"])
-        # a name made of the time differs between ranks
-        config = {**config, "run": agreed(str(config["run"]))}
-        folder = Path(config["runs_folder"]) / config["run"]
         with contextlib.ExitStack() as stack:
             master = os.environ.get("MASTER_ADDR", "localhost")
             patience = training["lost_rank_seconds"]
             with Heartbeat(machine.rank, machine.world_size, patience, master) as heartbeat:
+                name = ""
                 if machine.writes:
-                    run_folder.open_run(config)
+                    folder = stack.enter_context(run_folder.opened(config))
+                    name = str(config["run"] or folder.name)
+                config = {**config, "run": agreed(name)}
+                folder = Path(config["runs_folder"]) / config["run"]
                 session = open_session(config, machine, folder, stack, signals, heartbeat)
                 session.trainer.fit()
             finalize()
@@ -83,7 +84,8 @@ def check_settings(config: dict[str, Any]) -> None:
     threads, code = training["threads"], training["requeue_exit_code"]
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"training.threads must be null or at least 1; got {threads}")
-    positive("training.lost_rank_seconds", training["lost_rank_seconds"])
+    for key in ("lost_rank_seconds", "owner_silent_seconds"):
+        positive(f"training.{key}", training[key])
     if not 3 <= code <= 125 or code == LOST_RANK_EXIT_CODE:
         raise ValueError(
             f"training.requeue_exit_code must be 3 to 125 and not {LOST_RANK_EXIT_CODE}: "
