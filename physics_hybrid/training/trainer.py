@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from physics_hybrid.cluster.machine import Machine
-from physics_hybrid.cluster.signals import Signals
+from physics_hybrid.cluster.signals import Requeue, Signals
 from physics_hybrid.models import model_files
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Batch, Problem
@@ -227,14 +227,21 @@ class Trainer:
                 self.save()
 
     def _take(self, batches: Iterator[Any], count: int, bar: tqdm[Any]) -> list[Any]:
-        """The batches of a step."""
+        """The batches of a step. They may be long in coming: a signal does not wait for them."""
         try:
-            return [next(batches) for _ in range(count)]
-        except RuntimeError:
+            with self._interrupted():
+                return [next(batches) for _ in range(count)]
+        except (Requeue, RuntimeError):
             if self.signals.number is None or self.machine.world_size > 1:
                 raise
             self.leaving = self.signals.number  # it has ended the processes that read data, too
-            self._leave(bar)
+        self._leave(bar)
+
+    def _interrupted(self) -> contextlib.AbstractContextManager[object]:
+        """Where a signal may end a wait: between steps, unless other ranks are to leave, too."""
+        if self.machine.world_size > 1:
+            return contextlib.nullcontext()
+        return self.signals.heeded()
 
     def step(self, batches: Sequence[Any]) -> dict[str, float]:
         """One optimiser step on the mean loss of some batches.
