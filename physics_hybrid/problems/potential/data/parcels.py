@@ -134,7 +134,7 @@ def received(batches: Dataset[Batch], count: int, workers: int, *, pin: bool) ->
 def _lost(error: Exception) -> ReaderLost:
     why = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ReaderLost(
-        f"a process that reads data was lost ({why}): no memory left, or a /dev/shm too small, as in"
+        f"a process that reads data was lost ({why}): no memory, or a /dev/shm too small, as in"
         " a container. Read without such processes (data.workers=0), with fewer, or with a larger"
         " /dev/shm (docker run --shm-size=1g)"
     )
