@@ -9,9 +9,13 @@ PyTorch's way of raising it again knows only errors of one argument.
 from __future__ import annotations
 
 import pickle
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,29 +101,26 @@ def received(batches: Dataset[Batch], count: int, workers: int, *, pin: bool) ->
             batch = batches[index]
             yield batch.pin_memory() if pin else batch
         return
+    lost: ReaderLost | None = None
+    said = False
     try:
-        # the loader draws a seed for its workers from the global state, which must not depend on
-        # when a run was resumed
-        loader = DataLoader(
-            Posted(batches),
-            batch_size=None,
-            sampler=range(count),
-            num_workers=workers,
-            pin_memory=pin,
-            generator=torch.Generator().manual_seed(0),
-            worker_init_fn=quiet_worker,
-        )
-        parcels = iter(loader)
+        parcels = _started(batches, count, workers, pin)
     except (RuntimeError, OSError) as error:
         raise _lost(error) from error
-    said = False
     while True:
         try:
             parcel = next(parcels)
         except StopIteration:
             return
-        except (RuntimeError, OSError) as error:
-            raise _lost(error) from error
+        except ReaderLost as error:
+            lost = ReaderLost(*error.args)
+        except Exception as error:  # whatever reading raises comes as a parcel
+            lost = _lost(error)
+        if lost is not None:
+            # what is left of the readers goes now: PyTorch's error would hold them, and they would
+            # be missed again and again
+            del parcels
+            raise lost
         if parcel.pickled and not said:
             said = True
             print(
@@ -131,8 +132,45 @@ def received(batches: Dataset[Batch], count: int, workers: int, *, pin: bool) ->
         yield parcel.open()
 
 
+def _started(batches: Dataset[Batch], count: int, workers: int, pin: bool) -> Iterator[Parcel]:
+    loader = DataLoader(
+        Posted(batches),
+        batch_size=None,
+        sampler=range(count),
+        num_workers=workers,
+        pin_memory=pin,
+        # it draws a seed for its workers from the global state else, which must not depend on when
+        # a run was resumed
+        generator=torch.Generator().manual_seed(0),
+        worker_init_fn=quiet_worker,
+    )
+    parcels = iter(loader)
+    _explain_deaths()
+    return parcels
+
+
+def _explain_deaths() -> None:
+    """PyTorch raises where a reader's death finds the main thread, in a step, say: there, too, it
+    says what to do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    torchs: Any = getattr(signal, "SIGCHLD", None) and signal.getsignal(signal.SIGCHLD)
+    if not callable(torchs) or hasattr(torchs, "explains"):
+        return
+
+    def explained(number: int, frame: FrameType | None) -> None:
+        try:
+            torchs(number, frame)
+        except RuntimeError as error:
+            raise _lost(error) from None
+
+    explained.explains = True  # type: ignore[attr-defined]
+    signal.signal(signal.SIGCHLD, explained)
+
+
 def _lost(error: Exception) -> ReaderLost:
-    why = str(error).splitlines()[0] if str(error) else type(error).__name__
+    why = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
     return ReaderLost(
         f"a process that reads data was lost ({why}): no memory, or a /dev/shm too small, as in"
         " a container. Read without such processes (data.workers=0), with fewer, or with a larger"
