@@ -1,8 +1,8 @@
 """What a key of the configuration may hold: a kind has a name that a person reads.
 
 The kind is that of the default in conf/: `epochs: 10` takes a whole number, `betas: [0.9, 0.99]` a
-list of 2 numbers. Where a default does not say it (null), or more than one kind will do,
-conf/kinds.yaml does.
+list of 2 numbers. Where a default does not say it (null), or several kinds will do, conf/kinds.yaml
+does.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NAMES = (
 )
 
 
-class KindError(ValueError):
-    """A value of another kind than its key takes; the message names key, kind and value."""
+class UsageError(ValueError):
+    """Something that was typed is wrong; the message says what to type instead."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Kind:
 
         Raises
         ------
-        KindError
+        UsageError
             It is of another kind.
         """
         if self.holds(value):
@@ -67,9 +67,10 @@ class Kind:
             return written(value)
         if isinstance(value, str) and "a list of words" in self.names:
             return [value]
-        expected = " or ".join(self.names)
-        default = "" if self.default is None else f" (the default is {written(self.default)})"
-        raise KindError(f"{key}={written(value)}: {expected} is expected here{default}")
+        expected = " or ".join(self.names).replace("grids", "grids such as [[48,24,24],[96,48,48]]")
+        shown = self.default is not None and not isinstance(self.default, dict)
+        default = f" (the default is {written(self.default)})" if shown else ""
+        raise UsageError(f"{key}={written(value)}: {expected} is expected here{default}")
 
 
 def of_default(default: Any) -> Kind:
@@ -78,7 +79,8 @@ def of_default(default: Any) -> Kind:
 
 
 def declared(names: object, key: str, default: Any) -> Kind:
-    """The kind that conf/kinds.yaml writes down: a name, or a list of names.
+    """The kind that conf/kinds.yaml writes down: a name, or a list of names; and null where that is
+    the default.
 
     Raises
     ------
@@ -86,11 +88,13 @@ def declared(names: object, key: str, default: Any) -> Kind:
         It is none of `NAMES`.
     """
     several = names if isinstance(names, list) else [names]
-    texts = tuple("null" if name is None else str(name) for name in several)
+    texts = ["null" if name is None else str(name) for name in several]
     for text in texts:
         if re.sub(r"\d+ ", "", text) not in NAMES:
             raise ValueError(f"conf/kinds.yaml: {key}: {text!r} is none of {', '.join(NAMES)}")
-    return Kind(texts, default)
+    if default is None and not {"null", ANYTHING} & {*texts}:
+        texts.append("null")
+    return Kind(tuple(texts), default)
 
 
 def kinds_of(defaults: Mapping[str, Any], exceptions: Mapping[str, Any]) -> dict[str, Kind]:
@@ -117,7 +121,7 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def taken(config: Any, kinds: Mapping[str, Kind], prefix: str = "") -> Any:
-    """A configuration with every value as its key takes it. Raises KindError."""
+    """A configuration with every value as its key takes it. Raises UsageError."""
     if not isinstance(config, dict):
         return config
     values = {}
