@@ -16,11 +16,13 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from physics_hybrid.kinds import flat
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Config
 from physics_hybrid.run.owner import FolderTaken, owned
@@ -45,6 +47,15 @@ FREE = (
     "training.lost_rank_seconds",
     "training.owner_silent_seconds",
     "training.requeue_exit_code",
+)
+
+#: Settings that may change when a run goes on, and touch the weights from there on: it is said, the
+#: log has it, and the schedule of the learning rate is laid anew.
+TAKEN = (
+    "training.epochs",
+    "training.learning_rate",
+    "model.learning_rate",
+    "data.batch_size",
 )
 
 
@@ -122,22 +133,16 @@ def fresh(parent: Path) -> Path:
     return folder
 
 
-def flat(node: Config, prefix: str = "") -> dict[str, Any]:
-    """A nested configuration as `group.key: value`."""
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
-
-
-def changed(old: Config, new: Config) -> list[str]:
-    """`key: old -> new` for every setting that differs and matters to the weights."""
-    a, b = flat(old), flat(new)
+def changed(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Old and new value of every setting that differs and matters to the weights, by key."""
+    a, b = leaves(old), leaves(new)
     differ = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
-    return [f"{key}: {a.get(key)} -> {b.get(key)}" for key in differ if not is_free(key)]
+    return {key: (a.get(key), b.get(key)) for key in differ if not is_free(key)}
+
+
+def leaves(config: Config) -> dict[str, Any]:
+    """A nested configuration as `group.key: value`."""
+    return {key: value for key, value in flat(config).items() if not isinstance(value, dict)}
 
 
 def is_free(key: str) -> bool:
@@ -145,27 +150,45 @@ def is_free(key: str) -> bool:
     return any(key == free or (free.endswith(".") and key.startswith(free)) for free in FREE)
 
 
-def resume(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
-    """The state to go on from, or None for a new run.
+@dataclass(frozen=True)
+class Resumed:
+    """What a run goes on from.
+
+    state : of its training. changes : old and new value by key, of those in `TAKEN`.
+    """
+
+    state: dict[str, Any]
+    changes: dict[str, tuple[Any, Any]]
+
+
+def resume(folder: Path, config: dict[str, Any]) -> Resumed | None:
+    """What to go on from, or None for a new run.
 
     Raises
     ------
     CheckpointError
-        The configuration differs from that of the run in the folder, or no checkpoint there can be
-        read.
+        The configuration differs from that of the run in the folder in more than `TAKEN`, no epoch
+        is left that a change could touch, or no checkpoint there can be read.
     """
     state = checkpoint.load_latest(folder)
     if state is None:
         return None
-    difference = changed(state["config"], config)
-    if difference:
-        more = ["..."] if len(difference) > 6 else []
+    changes = changed(state["config"], config)
+    refused = [f"{k}: {old} -> {new}" for k, (old, new) in changes.items() if k not in TAKEN]
+    if refused:
+        more = ["..."] if len(refused) > 6 else []
         raise CheckpointError(
-            f"{folder} holds a run with other settings ({'; '.join([*difference[:6], *more])}). Use"
+            f"{folder} holds a run with other settings ({'; '.join([*refused[:6], *more])}). Use"
             f" its settings to go on, another run=NAME to start afresh, or"
             f" training.init_from={folder} to start from its weights"
         )
-    return state
+    done, epochs = state["progress"]["epoch"], config["training"]["epochs"]
+    if changes and epochs <= done:
+        raise CheckpointError(
+            f"{folder} has trained {done} epochs, and training.epochs={epochs} leaves none for"
+            f" {', '.join(changes)}: ask for more"
+        )
+    return Resumed(state, changes)
 
 
 def save_config(folder: Path, config: dict[str, Any]) -> None:

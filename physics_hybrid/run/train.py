@@ -79,7 +79,7 @@ def train(config: dict[str, Any]) -> Path | None:
 
 
 def check_settings(config: dict[str, Any]) -> None:
-    """Raise ValueError for a setting of the run that cannot be meant."""
+    """Raise ValueError for a setting of the run or the training that cannot be meant."""
     training = config["training"]
     threads, code = training["threads"], training["requeue_exit_code"]
     if threads is not None and (not isinstance(threads, int) or threads < 1):
@@ -92,6 +92,7 @@ def check_settings(config: dict[str, Any]) -> None:
             f"the others mean something else; got {code}"
         )
     not_negative("seed", config["seed"])
+    settings_of(training)  # refused before limbs are solved
     after = config["evaluation"]["after_training"]
     if after not in (None, True, False):
         raise ValueError(f"evaluation.after_training must be true, false or null; got {after!r}")
@@ -112,7 +113,8 @@ def open_session(
     """
     from hydra.utils import instantiate
 
-    state = run_folder.resume(folder, config)
+    resumed = run_folder.resume(folder, config)
+    state = resumed.state if resumed else None
     if machine.writes:
         print(f"run {folder}: {machine}", flush=True)
         print(
@@ -123,6 +125,7 @@ def open_session(
         run_folder.save_config(folder, config)
     torch.manual_seed(config["seed"])
     np.random.seed(config["seed"])  # a problem may draw from it  # noqa: NPY002
+    tracker: Tracker = instantiate(config["tracker"]) if machine.writes else Tracker()
     recipe = recipe_of(config)
     problem = recipe.open(_place(config, machine, folder, stack, heartbeat))
     model, statistics = _model(config, recipe, problem, state)
@@ -133,7 +136,6 @@ def open_session(
         dist.barrier()  # what rank 0 made is there now
         problem.prepare()
     problem.ready()
-    tracker: Tracker = instantiate(config["tracker"]) if machine.writes else Tracker()
     settings = settings_of(config["training"])
     trainer = Trainer(
         model=model,
@@ -150,12 +152,10 @@ def open_session(
     if machine.writes:
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         print(f"model: {millions:.2f} M parameters; {trainer.total_steps} steps", flush=True)
-    if state:
-        trainer.restore(state)
-        done = trainer.progress
-        going_on = f"going on from epoch {done.epoch}, step {done.step}"
+    if resumed:
+        trainer.restore(resumed.state, resumed.changes)
         if machine.writes:
-            print("training is complete already" if done.finished else going_on, flush=True)
+            print(_going_on(trainer), flush=True)
     tracker.start(folder, config, state["tracker_run"] if state else None)
     return Session(
         config=config,
@@ -165,6 +165,20 @@ def open_session(
         trainer=trainer,
         tracker=tracker,
     )
+
+
+def _going_on(trainer: Trainer) -> str:
+    """From where a run goes on, and with what other settings."""
+    progress = trainer.progress
+    if progress.finished:
+        return "training is complete already"
+    line = f"going on from epoch {progress.epoch}, step {progress.step}"
+    if progress.changed:
+        line += (
+            f", with other settings ({'; '.join(progress.changed)}): the learning rate follows"
+            f" their schedule, from {trainer.optimisation.learning_rate:.3g} here"
+        )
+    return line
 
 
 def _place(
