@@ -60,6 +60,7 @@ def run(work: Callable[[dict[str, Any]], object], folder: Path, name: str) -> No
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    os.environ["MPLBACKEND"] = "Agg"  # no program here has a display, whatever a notebook has set
     arguments = sys.argv[1:]
     if {a.split("=")[0] for a in arguments if a.startswith("-")} & FLAGS_OF_HYDRA:
         leave_with_the_reader()

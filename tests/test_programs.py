@@ -476,6 +476,16 @@ def test_other_settings_in_an_old_folder_are_refused(typed, blank_pictures):
     typed("train", "run=b", *short, "training.init_from=runs/a")
 
 
+@pytest.mark.parametrize(
+    "word", ["training.epochs=0", "training.betas=[2,0.9]", "training.clipping.mode=soft"]
+)
+def test_settings_of_the_training_are_refused_before_limbs_are_solved(typed, tmp_path, word):
+    done = typed("train", "data=generated", "data.train_samples=2", word, expect=1)
+    assert word.split("=")[0] in done.stderr
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.program
 def test_a_typo_ends_the_program_with_its_line_and_status(program):
     done = program("train", "training.epoch=3", tiny=None, expect=2)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from physics_hybrid.cluster.machine import initialize
 from physics_hybrid.problem import Batch, Place, Problem, TestSet
 from physics_hybrid.report.markdown import aggregate, metrics_table, table
+from physics_hybrid.report.plots import spared
 from physics_hybrid.run import folder as run_folder
 from physics_hybrid.run.load import load, readers, recipe_of
 from physics_hybrid.run.provenance import peak_memory, provenance
@@ -62,7 +63,7 @@ def evaluate(
     about: dict[str, Any],
     reference: nn.Module | None = None,
 ) -> Evaluation:
-    """Run every test set; figures go to `folder`.
+    """Run every test set; figures go to `folder`, and one that fails is left out.
 
     Raises
     ------
@@ -78,11 +79,13 @@ def evaluate(
         result.tables[tests.name] = aggregate(rows)
         result.about.setdefault("samples", {})[tests.name] = len(rows)
         middle = sorted(range(len(rows)), key=lambda i: rows[i][problem.monitor])[len(rows) // 2]
-        picture = tests.picture(model, middle, rows[middle], folder)
-        if picture is not None:
-            result.figures[f"slices_{tests.name}"] = picture
-    result.summary, figures = problem.summary(result.tables, folder)
-    result.figures |= figures
+        with spared(f"picture of {tests.name}"):
+            picture = tests.picture(model, middle, rows[middle], folder)
+            if picture is not None:
+                result.figures[f"slices_{tests.name}"] = picture
+    with spared("summary of all test sets"):
+        result.summary, figures = problem.summary(result.tables, folder)
+        result.figures |= figures
     return result
 
 
@@ -181,9 +184,10 @@ def log_to(tracker: Tracker, result: Evaluation, step: int) -> None:
     values: dict[str, float] = {}
     for name, metrics in result.tables.items():
         values |= {f"evaluation/{name}/{k}": v["mean"] for k, v in metrics.items()}
-    tracker.log(values, step)
-    for key, path in result.figures.items():
-        tracker.figure(f"evaluation/{key}", path, step)
+    with spared("evaluation in the tracker"):
+        tracker.log(values, step)
+        for key, path in result.figures.items():
+            tracker.figure(f"evaluation/{key}", path, step)
 
 
 def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Path:

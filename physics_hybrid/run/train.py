@@ -20,6 +20,7 @@ from physics_hybrid.cluster.signals import Signals
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Place, Problem, Recipe
 from physics_hybrid.report.curve import training_curve
+from physics_hybrid.report.plots import spared
 from physics_hybrid.run import folder as run_folder
 from physics_hybrid.run.evaluate import evaluate, log_to, write
 from physics_hybrid.run.load import readers, recipe_of, weights_of
@@ -260,9 +261,10 @@ def finish_run(session: Session) -> None:
     """
     folder, tracker = session.folder, session.tracker
     picture = folder / "figures" / "training.png"
-    curve = training_curve(log.records(folder), session.problem.monitor, picture)
-    if curve:
-        tracker.figure("figures/training", curve, session.trainer.progress.step)
+    with spared("training curve"):
+        curve = training_curve(log.records(folder), session.problem.monitor, picture)
+        if curve:
+            tracker.figure("figures/training", curve, session.trainer.progress.step)
     wanted = session.config["evaluation"]["after_training"]
     if wanted is None:
         wanted = session.machine.nodes == 1

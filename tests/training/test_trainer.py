@@ -258,6 +258,11 @@ def test_a_model_that_does_not_fit_the_checkpoint_is_named(tmp_path):
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"precision": "half"}, "training.precision"),
         ({"ema": 1.5}, "training.ema"),
+        ({"betas": [0.9, 1.0]}, r"each of training.betas must lie in \[0, 1\)"),
+        ({"weight_decay": -1.0}, "training.weight_decay"),
+        ({"warmup_steps": -1}, "training.warmup_steps"),
+        ({"clipping_mode": "soft"}, "training.clipping.mode"),
+        ({"clipping_threshold": 0.0}, "training.clipping.threshold"),
     ],
 )
 def test_settings_refuse(change, message):
