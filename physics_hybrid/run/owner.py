@@ -122,6 +122,13 @@ def owned(folder: Path, patience: float) -> Iterator[Owner]:
     finally:
         stop.set()
         beat.join(GRACE)
+        release(folder)
+
+
+def release(folder: Path) -> None:
+    """Let go of a folder that this process owns, if it does."""
+    owner = Owner.this()
+    for claim in _claims(folder).values():
         with contextlib.suppress(OSError):
             if _read(claim) == owner:
                 claim.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from physics_hybrid.report.plots import spared
 from physics_hybrid.run import folder as run_folder
 from physics_hybrid.run.evaluate import evaluate, log_to, write
 from physics_hybrid.run.load import readers, recipe_of, weights_of
+from physics_hybrid.run.owner import release
 from physics_hybrid.run.provenance import provenance
 from physics_hybrid.run.staging import staged
 from physics_hybrid.training import log
@@ -68,6 +70,7 @@ def train(config: dict[str, Any]) -> Path | None:
                 name = ""
                 if machine.writes:
                     folder = stack.enter_context(run_folder.opened(config))
+                    heartbeat.before_leaving.append(partial(release, folder))
                     name = str(config["run"] or folder.name)
                 config = {**config, "run": agreed(name)}
                 folder = Path(config["runs_folder"]) / config["run"]
