@@ -4,6 +4,8 @@ import itertools
 import math
 import os
 import signal
+import threading
+import time
 
 import pytest
 import torch
@@ -205,6 +207,30 @@ def test_a_signal_saves_and_leaves_with_its_code(tmp_path, name):
     progress = checkpoint.load_latest(tmp_path)["progress"]
     assert (progress["epoch"], progress["position"], progress["step"]) == (1, 2, 7)
     assert signal.getsignal(number) is before
+
+
+class Starved(Fit):
+    """Its data stop coming in the second epoch: a disk that hangs, say."""
+
+    def train_batches(self, epoch, start, done):
+        for i, batch in enumerate(super().train_batches(epoch, start, done)):
+            if epoch == 1 and start + i == 3:
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+                time.sleep(600)
+            yield batch
+
+
+def test_ctrl_c_does_not_wait_for_data_that_do_not_come(tmp_path):
+    with pytest.raises(Requeue) as left:
+        trainer(tmp_path, Starved()).fit()
+    assert left.value.code == 130
+    state = checkpoint.load_latest(tmp_path)
+    assert (state["progress"]["epoch"], state["progress"]["position"]) == (1, 3)
+    again, whole = trainer(tmp_path), trainer(tmp_path / "whole")
+    again.restore(state)
+    for t in (again, whole):
+        t.fit()
+    assert torch.equal(weights(again), weights(whole))
 
 
 def test_non_finite_losses_are_skipped_counted_and_stop_at_three_in_a_row(tmp_path, capsys):
