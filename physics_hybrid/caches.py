@@ -24,7 +24,10 @@ def find_room() -> None:
     """Point the variables whose folder cannot be written to a temporary one, and say so."""
     if os.name != "posix":
         return
-    moved = [variable for variable in CACHES if not _has_room(variable)]
+    # without HOME and an entry in passwd even asking for the home is an error, as PhysicsNeMo does
+    moved = [] if _has_home() else ["HOME"]
+    if not moved:
+        moved = [variable for variable in CACHES if not _writable(_folder(variable))]
     if not moved:
         return
     room = _temporary()
@@ -38,17 +41,19 @@ def find_room() -> None:
     )
 
 
-def _has_room(variable: str) -> bool:
-    """Whether the folder that a library would use can be made, or written."""
-    given = os.environ.get(variable)
-    if given:
-        return _writable(Path(given))
-    base, below_home = CACHES[variable]
+def _has_home() -> bool:
     try:
-        folder = Path(os.environ.get(base) or Path.home() / below_home)
-    except RuntimeError:  # no HOME, and no entry in passwd
+        Path.home()
+    except RuntimeError:
         return False
-    return _writable(folder)
+    return True
+
+
+def _folder(variable: str) -> Path:
+    """The folder that a library would use."""
+    base, below_home = CACHES[variable]
+    chosen = os.environ.get(variable) or os.environ.get(base)
+    return Path(chosen) if chosen else Path.home() / below_home
 
 
 def _writable(folder: Path) -> bool:

@@ -20,6 +20,7 @@ def surrounded(monkeypatch, tmp_path):
 
     def call(**variables):
         for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", *caches.CACHES):
+            monkeypatch.setenv(name, "")  # put back at the end, whatever is set until then
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, str(value))
@@ -59,7 +60,9 @@ def test_else_caches_lie_in_a_temporary_folder_and_the_variables_are_said(
     assert surrounded(HOME=tmp_path / "file", XDG_CACHE_HOME=mine)["WARP_CACHE_PATH"] is None
     assert surrounded(HOME=tmp_path, MPLCONFIGDIR=tmp_path / "file/x")["MPLCONFIGDIR"] == room
     monkeypatch.setattr(caches.Path, "home", no_home)
-    assert surrounded() == both
+    assert set(surrounded().values()) == {None}
+    assert os.environ["HOME"] == room  # for all that lies below it
+    assert "(HOME chooses another place)" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_not_ours_is_not_used(surrounded, tmp_path):
