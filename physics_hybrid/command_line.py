@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from physics_hybrid.configuration import check_overrides, options_page, resolved
+from physics_hybrid.configuration import check_overrides, options_page, resolved, swept
 from physics_hybrid.kinds import UsageError
 
 
@@ -72,8 +72,13 @@ def run(work: Callable[[dict[str, Any]], object], folder: Path, name: str) -> No
     def job(config: Any) -> None:
         about = HydraConfig.get()
         words = list(about.overrides.task)
-        several = about.mode == RunMode.MULTIRUN
-        with _noted(" ".join(words), failures) if several else readable_errors():
+        if about.mode != RunMode.MULTIRUN:
+            with readable_errors():
+                work(resolved(folder, name, config, words))
+            return
+        keys = swept(sys.argv[1:])
+        own = [word for word in words if word.split("=")[0] in keys]
+        with _noted(" ".join(own) or f"job {about.job.num}", failures):
             work(resolved(folder, name, config, words))
 
     OmegaConf.register_new_resolver(

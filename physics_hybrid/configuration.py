@@ -55,6 +55,12 @@ def check_overrides(folder: Path, name: str, arguments: list[str]) -> list[str]:
     return [checked.get(argument, argument) for argument in arguments]
 
 
+def swept(arguments: list[str]) -> set[str]:
+    """The keys and groups that have several values, one for each job."""
+    overrides = _parsed([a for a in arguments if not a.startswith("-")])
+    return {o.key_or_group for o in overrides if o.is_sweep_override()}
+
+
 def resolved(folder: Path, name: str, config: Any, overrides: Iterable[str]) -> dict[str, Any]:
     """A composed configuration as plain values, each as its key takes it.
 
