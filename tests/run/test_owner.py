@@ -51,11 +51,11 @@ def elsewhere():
 
 
 def test_of_several_that_start_at_once_one_owns_the_folder_and_is_named(tmp_path):
-    processes = [holder(tmp_path, 3) for _ in range(5)]
+    processes = [holder(tmp_path, 3) for _ in range(3)]
     said = [process.stdout.readline().strip() for process in processes]
     winner = said.index("owns")
     others = [line for line in said if line != "owns"]
-    assert len(others) == 4
+    assert len(others) == 2
     for line in others:
         assert f"process {processes[winner].pid} on " in line, line
         assert str(tmp_path) in line
