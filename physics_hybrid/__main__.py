@@ -10,6 +10,7 @@ import pkgutil
 import sys
 
 from physics_hybrid import verbs
+from physics_hybrid.command_line import leave_with_the_reader
 
 
 def known() -> dict[str, str]:
@@ -28,6 +29,8 @@ def page() -> str:
 
 
 def main(words: list[str]) -> None:
+    if not words or {"-h", "--help"} & {*words}:
+        leave_with_the_reader()
     if not words or words[0] in ("-h", "--help"):
         print(page())
         return

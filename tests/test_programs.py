@@ -443,7 +443,7 @@ def test_bad_settings_fail_before_training_in_one_line(refused, overrides, tiny,
         (["training.learning_rate=fast"], "a number is expected"),
         (["model.backbone.levels=3"], "no key"),
         (["epochs"], "write key=value"),
-        (["data.grid=5"], "a list is expected"),
+        (["data.grid=5"], "a list of 3 whole numbers or null is expected"),
         (["data.workers=true"], "a whole number"),
         (["data.path=/var/tmp/48213[7].pbs01"], "needs quotes"),
     ],
@@ -474,6 +474,16 @@ def test_other_settings_in_an_old_folder_are_refused(typed, blank_pictures):
     done = typed("train", "run=a", *short, "model.backbone.width=12", expect=1)
     assert "model.backbone.width: 8 -> 12" in done.stderr
     typed("train", "run=b", *short, "training.init_from=runs/a")
+
+
+@pytest.mark.parametrize(
+    "word", ["training.epochs=0", "training.betas=[2,0.9]", "training.clipping.mode=soft"]
+)
+def test_settings_of_the_training_are_refused_before_limbs_are_solved(typed, tmp_path, word):
+    done = typed("train", "data=generated", "data.train_samples=2", word, expect=1)
+    assert word.split("=")[0] in done.stderr
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.program

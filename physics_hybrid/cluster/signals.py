@@ -8,9 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
+
+#: Seconds in which a second SIGINT is the first once more: from a terminal, and handed on by a
+#: launcher.
+ECHO = 1.0
 
 #: Seconds that a process that reads data outlives SIGTERM.
 WORKER_GRACE = 20
@@ -33,7 +38,8 @@ class Requeue(SystemExit):
 
 class Signals:
     """A context in which those signals end the program: at once, or, inside `deferred()`, when the
-    work in hand looks at `number`. The old handlers come back at the end.
+    work in hand looks at `number`; a second Ctrl-C at once all the same. The old handlers come back
+    at the end.
 
     The exit status is `code` where this program has saved a state (`saved`): starting it again goes
     on from there. Else it is 128 and the signal's number, as of a program that knows no signals:
@@ -44,6 +50,7 @@ class Signals:
         self.code, self.saved = code, False
         self.number: int | None = None
         self._waiting = False
+        self._since = 0.0  # when the signal came
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -61,8 +68,12 @@ class Signals:
         self._old = {}
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        now, since = time.monotonic(), self._since
+        again = self.number == number == signal.SIGINT and now - since > ECHO
         self.number = int(number)
-        if not self._waiting:
+        if not again:
+            self._since = now
+        if again or not self._waiting:
             self.leave()
 
     @contextlib.contextmanager
@@ -73,6 +84,15 @@ class Signals:
             yield self
         finally:
             self._waiting = False
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[Signals]:
+        """Inside `deferred()`: a wait that a signal ends with `Requeue`."""
+        waiting, self._waiting = self._waiting, False
+        try:
+            yield self
+        finally:
+            self._waiting = waiting
 
     @property
     def active(self) -> bool:

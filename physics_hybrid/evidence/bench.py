@@ -12,6 +12,7 @@ from typing import Any
 
 from physics_hybrid.cluster.machine import Machine
 from physics_hybrid.command_line import CONF
+from physics_hybrid.configuration import check_overrides, composing, resolved
 
 
 @dataclass
@@ -30,14 +31,18 @@ class Bench:
 
 
 def configuration(overrides: list[str]) -> dict[str, Any]:
-    """conf/config.yaml with overrides, resolved: what train.py would use."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+    """conf/config.yaml with overrides, resolved: what train.py would use.
 
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        composed = compose("config", overrides=overrides)
-        config: Any = OmegaConf.to_container(composed, resolve=True)
-    return dict(config)
+    Raises
+    ------
+    UsageError
+        For what train.py refuses.
+    """
+    from hydra import compose
+
+    words = check_overrides(CONF, "config", overrides)
+    with composing(CONF):
+        return resolved(CONF, "config", compose("config", overrides=words), words)
 
 
 def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:

@@ -207,12 +207,16 @@ def measure(ranks: list[int], overrides: list[str], repeats: int) -> list[dict[s
             path = Path(folder) / f"{n}.json"
             launcher = ["torchrun", "--standalone", "--nproc_per_node", str(n)]
             rank = ["-m", "physics_hybrid", "scaling", "--worker", str(path)]
-            subprocess.run(
+            done = subprocess.run(
                 [*program, *launcher, *rank, "--repeats", str(repeats), *overrides],
-                check=True,
                 env=environment,
                 stdout=subprocess.DEVNULL,
             )
+            if done.returncode:
+                raise RuntimeError(
+                    f"the measurement with {n} ranks ended with exit status {done.returncode}; what"
+                    " they said stands above"
+                )
             out.append(json.loads(path.read_text()))
     return out
 

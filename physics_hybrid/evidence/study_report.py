@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from physics_hybrid.evidence.study import Cell, Study, finished
-from physics_hybrid.report.plots import plain_ticks, pyplot, save
+from physics_hybrid.report.plots import plain_ticks, pyplot, save, spared
 
 METRICS = ("relative_l2", "rdm", "mag", "field_error", "charge_defect", "baseline_relative_l2")
 
@@ -37,7 +37,8 @@ def report(cells: list[Cell], study: Study, output: Path) -> str | None:
     content = {"study": study.name, "summary": summary, "runs": rows, "missing": missing}
     (output / "study.json").write_text(json.dumps(content, indent=1))
     (output / "study.md").write_text(table + "\n")
-    draw(summary, study, output / "study.png")
+    with spared("study.png"):
+        draw(summary, study, output / "study.png")
     return table
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -97,21 +98,19 @@ def _corrected_save() -> Iterator[None]:
 
 
 def load_model(path: Path) -> Any:
-    """A model from a `.mdlus` file, or from a folder of `save_checkpoint` (the highest epoch).
+    """A model from a `.mdlus` file, or from a folder: the only one there, or that of the highest
+    epoch of `save_checkpoint`.
 
     Raises
     ------
     CheckpointError
-        Nothing there, or not readable.
+        Nothing there, not readable, or several that are no epochs of one model.
     """
     from physicsnemo.core.module import Module
 
     path = Path(path)
     if path.is_dir():
-        files = [p for p in path.iterdir() if p.suffix == ".mdlus"]
-        if not files:
-            raise CheckpointError(f"{path} holds no .mdlus file")
-        path = sorted(files, key=_epoch)[-1]
+        path = _newest(path)
     try:
         return Module.from_checkpoint(str(path))
     except Exception as error:
@@ -120,6 +119,18 @@ def load_model(path: Path) -> Any:
         ) from error
 
 
-def _epoch(file: Path) -> int:
-    """Name.0.12.mdlus is of epoch 12."""
-    return int(file.stem.split(".")[-1])
+def _newest(folder: Path) -> Path:
+    """The model that a folder stands for. Name.0.12.mdlus is of epoch 12."""
+    files = sorted(p for p in folder.iterdir() if p.suffix == ".mdlus" and p.name[0] != ".")
+    if not files:
+        raise CheckpointError(f"{folder} holds no .mdlus file")
+    if len(files) == 1:
+        return files[0]
+    epochs = {path: re.fullmatch(r"(.+)\.(\d+)", path.stem) for path in files}
+    models = {match[1] if match else path.stem for path, match in epochs.items()}
+    if len(models) > 1:
+        raise CheckpointError(
+            f"{folder} holds several models: {', '.join(p.name for p in files)}. Give one of the"
+            " files instead of the folder"
+        )
+    return max(files, key=lambda path: int(path.stem.rsplit(".", 1)[1]))

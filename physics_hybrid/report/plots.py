@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot, without a display."""
+    """matplotlib.pyplot, without a display, whatever MPLBACKEND says.
+
+    A notebook names its own there for the programs that it starts, and matplotlib cannot even be
+    imported with a name that it does not know.
+    """
+    if "matplotlib" not in sys.modules:
+        os.environ["MPLBACKEND"] = "Agg"
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     return plt
+
+
+@contextlib.contextmanager
+def spared(what: str) -> Iterator[None]:
+    """A figure, or what shows it, that fails is reported, and costs nothing else."""
+    try:
+        yield
+    except Exception as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        print(f"WARNING: no {what}: {first}", file=sys.stderr, flush=True)
 
 
 def plain_ticks(axis: Any) -> None:

@@ -22,6 +22,8 @@ from tqdm import tqdm
 from physics_hybrid.cluster.machine import initialize
 from physics_hybrid.problem import Batch, Place, Problem, Splits, TestSet
 from physics_hybrid.report.markdown import aggregate, metrics_table, table
+from physics_hybrid.report.plots import spared
+from physics_hybrid.run import folder as run_folder
 from physics_hybrid.run import splits as run_splits
 from physics_hybrid.run.load import load, readers, recipe_of
 from physics_hybrid.run.provenance import peak_memory, provenance
@@ -65,7 +67,7 @@ def evaluate(
     reference: nn.Module | None = None,
     used: Mapping[str, str] | None = None,
 ) -> Evaluation:
-    """Run every test set; figures go to `folder`.
+    """Run every test set; figures go to `folder`, and one that fails is left out.
 
     used : of the samples that are tested, by name, those that the model has been trained or
         validated on; they make tables of their own.
@@ -87,13 +89,15 @@ def evaluate(
             result.about.setdefault("samples", {})[name] = len(members)
         first = next(iter(parts.values()))
         middle = sorted(first, key=lambda i: rows[i][problem.monitor])[len(first) // 2]
-        picture = tests.picture(model, middle, rows[middle], folder)
-        if picture is not None:
-            result.figures[f"slices_{tests.name}"] = picture
+        with spared(f"picture of {tests.name}"):
+            picture = tests.picture(model, middle, rows[middle], folder)
+            if picture is not None:
+                result.figures[f"slices_{tests.name}"] = picture
     if not result.tables:
         return result
-    result.summary, figures = problem.summary(result.tables, folder)
-    result.figures |= figures
+    with spared("summary of all test sets"):
+        result.summary, figures = problem.summary(result.tables, folder)
+        result.figures |= figures
     return result
 
 
@@ -207,9 +211,10 @@ def log_to(tracker: Tracker, result: Evaluation, step: int) -> None:
     values: dict[str, float] = {}
     for name, metrics in result.tables.items():
         values |= {f"evaluation/{name}/{k}": v["mean"] for k, v in metrics.items()}
-    tracker.log(values, step)
-    for key, path in result.figures.items():
-        tracker.figure(f"evaluation/{key}", path, step)
+    with spared("evaluation in the tracker"):
+        tracker.log(values, step)
+        for key, path in result.figures.items():
+            tracker.figure(f"evaluation/{key}", path, step)
 
 
 def _used(known: Splits | None, now: Splits) -> tuple[dict[str, str], list[str]]:
@@ -251,25 +256,25 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
         torch.set_num_threads(config["training"]["threads"])
     recipe = recipe_of(config).for_evaluation(options, model)
     chosen = options.get("data") or config.get("data") or {}
-    problem = recipe.open(Place(machine.device, workers=readers(chosen.get("workers"), machine)))
-    model = model.to(machine.device)
-    reference = None
-    if options["reference"]:
-        reference = load(Path(options["reference"]))[0].to(machine.device)
-    problem.check_model(model)
-    folder = home / "evaluations" / time.strftime("%Y-%m-%d_%H-%M-%S")
-    if options["output"]:
-        folder = Path(options["output"])
-    about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
-    used, remarks = _used(run_splits.recall(home), problem.splits())
-    result = evaluate(problem, model, folder, about, reference, used)
-    if not result.tables:
-        raise ValueError(
-            f"{options['checkpoint']}: its data leave nothing to test; test other data (data=...)"
-        )
-    result.remarks = remarks
-    paths = write(result, folder)
     tracker: Tracker = instantiate(options["tracker"])
+    with run_folder.report_folder(home, options["output"]) as folder:
+        place = Place(machine.device, workers=readers(chosen.get("workers"), machine))
+        problem = recipe.open(place)
+        model = model.to(machine.device)
+        reference = None
+        if options["reference"]:
+            reference = load(Path(options["reference"]))[0].to(machine.device)
+        problem.check_model(model)
+        about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
+        used, remarks = _used(run_splits.recall(home), problem.splits())
+        result = evaluate(problem, model, folder, about, reference, used)
+        if not result.tables:
+            raise ValueError(
+                f"{options['checkpoint']}: its data leave nothing to test; test other data"
+                " (data=...)"
+            )
+        result.remarks = remarks
+        paths = write(result, folder)
     tracker.start(folder, {"evaluation": options})
     log_to(tracker, result, 0)
     tracker.finish()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from physics_hybrid.cluster.signals import Signals
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Place, Problem, Recipe
 from physics_hybrid.report.curve import training_curve
+from physics_hybrid.report.plots import spared
 from physics_hybrid.run import folder as run_folder
 from physics_hybrid.run import splits as run_splits
 from physics_hybrid.run.evaluate import evaluate, log_to, write
 from physics_hybrid.run.load import readers, recipe_of, weights_of
+from physics_hybrid.run.owner import release
 from physics_hybrid.run.provenance import provenance
 from physics_hybrid.run.staging import staged
 from physics_hybrid.training import log
@@ -62,15 +65,17 @@ def train(config: dict[str, Any]) -> Path | None:
         machine = initialize(training["device"])
         if training["threads"]:
             torch.set_num_threads(training["threads"])
-        # a name made of the time differs between ranks
-        config = {**config, "run": agreed(str(config["run"]))}
-        folder = Path(config["runs_folder"]) / config["run"]
         with contextlib.ExitStack() as stack:
             master = os.environ.get("MASTER_ADDR", "localhost")
             patience = training["lost_rank_seconds"]
             with Heartbeat(machine.rank, machine.world_size, patience, master) as heartbeat:
+                name = ""
                 if machine.writes:
-                    run_folder.open_run(config)
+                    folder = stack.enter_context(run_folder.opened(config))
+                    heartbeat.before_leaving.append(partial(release, folder))
+                    name = str(config["run"] or folder.name)
+                config = {**config, "run": agreed(name)}
+                folder = Path(config["runs_folder"]) / config["run"]
                 session = open_session(config, machine, folder, stack, signals, heartbeat)
                 session.trainer.fit()
             finalize()
@@ -80,18 +85,20 @@ def train(config: dict[str, Any]) -> Path | None:
 
 
 def check_settings(config: dict[str, Any]) -> None:
-    """Raise ValueError for a setting of the run that cannot be meant."""
+    """Raise ValueError for a setting of the run or the training that cannot be meant."""
     training = config["training"]
     threads, code = training["threads"], training["requeue_exit_code"]
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ValueError(f"training.threads must be null or at least 1; got {threads}")
-    positive("training.lost_rank_seconds", training["lost_rank_seconds"])
+    for key in ("lost_rank_seconds", "owner_silent_seconds"):
+        positive(f"training.{key}", training[key])
     if not 3 <= code <= 125 or code == LOST_RANK_EXIT_CODE:
         raise ValueError(
             f"training.requeue_exit_code must be 3 to 125 and not {LOST_RANK_EXIT_CODE}: "
             f"the others mean something else; got {code}"
         )
     not_negative("seed", config["seed"])
+    settings_of(training)  # refused before limbs are solved
     after = config["evaluation"]["after_training"]
     if after not in (None, True, False):
         raise ValueError(f"evaluation.after_training must be true, false or null; got {after!r}")
@@ -112,7 +119,8 @@ def open_session(
     """
     from hydra.utils import instantiate
 
-    state = run_folder.resume(folder, config)
+    resumed = run_folder.resume(folder, config)
+    state = resumed.state if resumed else None
     if machine.writes:
         print(f"run {folder}: {machine}", flush=True)
         print(
@@ -123,6 +131,7 @@ def open_session(
         run_folder.save_config(folder, config)
     torch.manual_seed(config["seed"])
     np.random.seed(config["seed"])  # a problem may draw from it  # noqa: NPY002
+    tracker: Tracker = instantiate(config["tracker"]) if machine.writes else Tracker()
     recipe = recipe_of(config)
     problem = recipe.open(_place(config, machine, folder, stack, heartbeat))
     if known := run_splits.recall(folder) if state else None:
@@ -139,7 +148,6 @@ def open_session(
         dist.barrier()  # what rank 0 made is there now
         problem.prepare()
     problem.ready()
-    tracker: Tracker = instantiate(config["tracker"]) if machine.writes else Tracker()
     settings = settings_of(config["training"])
     trainer = Trainer(
         model=model,
@@ -159,12 +167,10 @@ def open_session(
     if machine.writes and not state:
         for note in problem.notes(model):
             print(note, file=sys.stderr, flush=True)
-    if state:
-        trainer.restore(state)
-        done = trainer.progress
-        going_on = f"going on from epoch {done.epoch}, step {done.step}"
+    if resumed:
+        trainer.restore(resumed.state, resumed.changes)
         if machine.writes:
-            print("training is complete already" if done.finished else going_on, flush=True)
+            print(_going_on(trainer), flush=True)
     tracker.start(folder, config, state["tracker_run"] if state else None)
     return Session(
         config=config,
@@ -174,6 +180,20 @@ def open_session(
         trainer=trainer,
         tracker=tracker,
     )
+
+
+def _going_on(trainer: Trainer) -> str:
+    """From where a run goes on, and with what other settings."""
+    progress = trainer.progress
+    if progress.finished:
+        return "training is complete already"
+    line = f"going on from epoch {progress.epoch}, step {progress.step}"
+    if progress.changed:
+        line += (
+            f", with other settings ({'; '.join(progress.changed)}): the learning rate follows"
+            f" their schedule, from {trainer.optimisation.learning_rate:.3g} here"
+        )
+    return line
 
 
 def _place(
@@ -255,9 +275,10 @@ def finish_run(session: Session) -> None:
     """
     folder, tracker = session.folder, session.tracker
     picture = folder / "figures" / "training.png"
-    curve = training_curve(log.records(folder), session.problem.monitor, picture)
-    if curve:
-        tracker.figure("figures/training", curve, session.trainer.progress.step)
+    with spared("training curve"):
+        curve = training_curve(log.records(folder), session.problem.monitor, picture)
+        if curve:
+            tracker.figure("figures/training", curve, session.trainer.progress.step)
     wanted = session.config["evaluation"]["after_training"]
     if wanted is None:
         wanted = session.machine.nodes == 1

@@ -30,9 +30,7 @@ def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callab
     ValueError
         Unknown mode or a threshold that is not positive.
     """
-    among(MODES, "training.clipping.mode", mode)
-    if mode != "none":
-        positive("training.clipping.threshold", threshold)
+    check_clipping(mode, threshold)
     parameters = [p for p in model.parameters() if p.requires_grad]
     axes = unit_axes(model)
 
@@ -49,6 +47,13 @@ def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callab
         return norm
 
     return clip
+
+
+def check_clipping(mode: str, threshold: float) -> None:
+    """Raise ValueError for an unknown mode, or a threshold that is not positive."""
+    among(MODES, "training.clipping.mode", mode)
+    if mode != "none":
+        positive("training.clipping.threshold", threshold)
 
 
 def unit_axes(model: nn.Module) -> dict[nn.Parameter, int | None]:

@@ -141,9 +141,13 @@ class Optimisation:
         self.scaler.load_state_dict(state["scaler"])
 
     def go_to(self, step: int) -> None:
-        """Set the learning rate to that of a step, where steps are counted anew."""
+        """Set the learning rate to that of a step, where steps are counted anew or the schedule is
+        another than that of the state.
+        """
+        peak, groups = self.settings.learning_rate, self.optimizer.param_groups
+        for group in groups:
+            group["initial_lr"] = peak
+            group["lr"] = peak * self.rate_factor(step)
         self.scheduler.last_epoch = step
-        groups = self.optimizer.param_groups
-        for group, rate in zip(groups, self.scheduler.base_lrs, strict=True):
-            group["lr"] = rate * self.rate_factor(step)
+        self.scheduler.base_lrs = [peak for _ in groups]
         self.scheduler._last_lr = [group["lr"] for group in groups]

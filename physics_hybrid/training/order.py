@@ -2,9 +2,10 @@
 
 With several ranks a step takes `batch_size` samples on each: rank r has the r-th part of the global
 batch that one process with world_size times the batch size would have. An epoch is one order of
-samples; one that began with other numbers of ranks (`done`: for each, how many ranks and how many
-of their batches) goes on with the samples that are left. A problem that draws its batches from here
-can be killed and started again, with as many ranks or with others, and gives the same bits.
+samples; one that began with other numbers of ranks, or another batch size (`done`: for each, how
+many ranks, how many of their batches, and of what size), goes on with the samples that are left. A
+problem that draws its batches from here can be killed and started again, with as many ranks or with
+others, and gives the same bits.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: What was done of an epoch with other numbers of ranks: (ranks, batches) for each.
-Done = Sequence[tuple[int, int]]
+#: What was done of an epoch with other ranks or batches: (ranks, batches, batch size) for each;
+#: without a size, it is the present one.
+Done = Sequence[tuple[int, int] | tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class Stored:
         torch's DistributedSampler does.
         """
         order = self._order(key)
-        for ranks, count in done:
-            seen = {i for batch in self._global_batches(order, ranks)[:count] for i in batch}
+        for ranks, count, *size in done:
+            before = self._global_batches(order, ranks, *size)[:count]
+            seen = {i for batch in before for i in batch}
             order = [i for i in order if i not in seen]
         return [self._share(batch) for batch in self._global_batches(order, self.world_size)]
 
@@ -61,7 +64,9 @@ class Stored:
         begin, end = (r * len(batch) // self.world_size for r in (self.rank, self.rank + 1))
         return batch[begin:end]
 
-    def _global_batches(self, order: list[int], ranks: int) -> list[list[int]]:
+    def _global_batches(
+        self, order: list[int], ranks: int, batch_size: int | None = None
+    ) -> list[list[int]]:
         """Batches of all ranks, of one kind each.
 
         A kind keeps the order, and a batch comes when the first of its samples would.
@@ -69,7 +74,7 @@ class Stored:
         groups: dict[Hashable, list[int]] = defaultdict(list)
         for i in order:
             groups[None if self.kinds is None else self.kinds[i]].append(i)
-        size, batches = self.batch_size * ranks, []
+        size, batches = (batch_size or self.batch_size) * ranks, []
         for group in groups.values():
             group += [group[i % len(group)] for i in range(-len(group) % ranks)]
             batches += [group[k : k + size] for k in range(0, len(group), size)]
@@ -102,4 +107,6 @@ class Endless:
         return range(first, first + self.batch_size)
 
     def _seen(self, done: Done) -> int:
-        return min(self.per_epoch, self.batch_size * sum(ranks * count for ranks, count in done))
+        sizes = [size[0] if size else self.batch_size for _, _, *size in done]
+        seen = sum(d[0] * d[1] * size for d, size in zip(done, sizes, strict=True))
+        return min(self.per_epoch, seen)

@@ -19,7 +19,9 @@ class Progress:
 
     epoch : epochs that are complete.
     position : batches of the present one.
-    done : [ranks, batches] of those that other numbers of ranks had of it before.
+    done : [ranks, batches, batch size] of those that other ranks, or of other sizes, had of it
+        before.
+    changed : settings that are not those that the run began this epoch with, 'key: old -> new'.
     step : optimiser steps, `skipped` ones included; `bad_steps`: skipped ones in a row.
     seconds : spent in steps.
     """
@@ -27,6 +29,7 @@ class Progress:
     epoch: int = 0
     position: int = 0
     done: list[Any] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
     step: int = 0
     bad_steps: int = 0
     skipped: int = 0

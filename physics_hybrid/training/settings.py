@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from physics_hybrid.checks import at_least, one_of, positive
+from physics_hybrid.checks import at_least, not_negative, one_of, positive, within
+from physics_hybrid.training.clipping import check_clipping
 
 #: Settings that count something: 1 or more.
 COUNTS = (
@@ -51,6 +52,11 @@ class TrainingSettings:
         for name in COUNTS:
             at_least(1, f"training.{name}", getattr(self, name))
         positive("training.learning_rate", self.learning_rate)
+        for name in ("weight_decay", "warmup_steps", "final_learning_rate"):
+            not_negative(f"training.{name}", getattr(self, name))
+        for beta in self.betas:
+            within(0, 1, "each of training.betas", beta, ends="[)")
+        check_clipping(self.clipping_mode, self.clipping_threshold)
         one_of(("float32", "bf16", "fp16"), "training.precision", self.precision)
         if not 0 <= self.ema < 1:
             raise ValueError(f"training.ema must lie in [0, 1) (0: off); got {self.ema}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from physics_hybrid.checks import one_of
+from physics_hybrid.report.plots import pyplot
 
 
 class Tracker:
@@ -130,9 +131,7 @@ class TensorBoardTracker(Tracker):
 
     def figure(self, name: str, path: Path, step: int) -> None:
         if self.writer:
-            import matplotlib.image
-
-            picture = matplotlib.image.imread(path)[..., :3]
+            picture = pyplot().imread(path)[..., :3]
             self.writer.add_image(name, picture, step, dataformats="HWC")
 
     def finish(self) -> None:

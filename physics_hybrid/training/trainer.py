@@ -15,7 +15,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from physics_hybrid.cluster.machine import Machine
-from physics_hybrid.cluster.signals import Signals
+from physics_hybrid.cluster.signals import Requeue, Signals
 from physics_hybrid.models import model_files
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Batch, Problem
@@ -119,8 +119,14 @@ class Trainer:
         self.signals.saved = True
         return path
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(
+        self, state: dict[str, Any], changes: Mapping[str, tuple[Any, Any]] | None = None
+    ) -> None:
         """Go on from a state that `state` gave.
+
+        changes : old and new value of settings that are others than those it was trained with, by
+            key: epochs, learning rate, data.batch_size. The schedule of the learning rate is laid
+            anew.
 
         Raises
         ------
@@ -142,20 +148,28 @@ class Trainer:
         progress.finished = progress.epoch >= self.settings.epochs
         if self.machine.rank < len(state["rng"]):
             checkpoint.set_rng_state(state["rng"][self.machine.rank])
-        if state["world_size"] != self.machine.world_size:
-            self._reshard(state["world_size"])
+        changes = changes or {}
+        progress.changed += [f"{key}: {old} -> {new}" for key, (old, new) in changes.items()]
+        size, _ = changes.get("data.batch_size", (None, None))
+        if state["world_size"] != self.machine.world_size or size is not None:
+            self._reshard(state["world_size"], size)
+        if changes:
+            self.optimisation.go_to(progress.step)
         place = (progress.epoch, progress.position, progress.step)
         agreement.check_same_place(place, self.folder, self.machine)
 
-    def _reshard(self, before: int) -> None:
-        """Go on with another number of ranks.
+    def _reshard(self, ranks: int, batch_size: int | None) -> None:
+        """Go on with another number of ranks, or another batch size (that before; None: the same).
 
         The samples of the epoch that are left come in larger or smaller global batches, and the
         step is counted anew from the end of the epoch.
         """
         progress = self.progress
+        if batch_size is not None:  # what has no size yet was of this one
+            progress.done = [[*done, batch_size][:3] for done in progress.done]
         if progress.position:
-            progress.done = [*progress.done, [before, progress.position]]
+            size = [] if batch_size is None else [batch_size]
+            progress.done = [*progress.done, [ranks, progress.position, *size]]
             progress.position = 0
         left = math.ceil(self._length() / self.settings.accumulate)
         progress.step = (progress.epoch + 1) * self.updates_per_epoch - left
@@ -227,14 +241,21 @@ class Trainer:
                 self.save()
 
     def _take(self, batches: Iterator[Any], count: int, bar: tqdm[Any]) -> list[Any]:
-        """The batches of a step."""
+        """The batches of a step. They may be long in coming: a signal does not wait for them."""
         try:
-            return [next(batches) for _ in range(count)]
-        except RuntimeError:
+            with self._interrupted():
+                return [next(batches) for _ in range(count)]
+        except (Requeue, RuntimeError):
             if self.signals.number is None or self.machine.world_size > 1:
                 raise
             self.leaving = self.signals.number  # it has ended the processes that read data, too
-            self._leave(bar)
+        self._leave(bar)
+
+    def _interrupted(self) -> contextlib.AbstractContextManager[object]:
+        """Where a signal may end a wait: between steps, unless other ranks are to leave, too."""
+        if self.machine.world_size > 1:
+            return contextlib.nullcontext()
+        return self.signals.heeded()
 
     def step(self, batches: Sequence[Any]) -> dict[str, float]:
         """One optimiser step on the mean loss of some batches.
@@ -317,12 +338,13 @@ class Trainer:
         progress.position, progress.done = 0, []
         progress.finished = progress.epoch == s.epochs
         record: dict[str, Any] = {
+            **({"changed": progress.changed} if progress.changed else {}),
             "epoch": progress.epoch,
             "step": progress.step,
             "seconds": round(progress.seconds, 3),
             **{f"train/{k}": v for k, v in self.means.means().items()},
         }
-        self.means = EpochMeans()
+        self.means, progress.changed = EpochMeans(), []
         if progress.epoch % s.validate_every == 0 or progress.finished:
             record |= {f"validation/{k}": v for k, v in self._validate().items()}
         # models first: a run that is killed in between repeats the epoch and writes them again
@@ -355,7 +377,7 @@ class Trainer:
             model_files.save_model(self.folder / "final", self.evaluated, epoch, about)
 
     def _report(self, record: dict[str, Any], bar: tqdm[Any]) -> None:
-        values = {k: v for k, v in record.items() if k not in ("epoch", "step")}
+        values = {k: v for k, v in record.items() if k not in ("changed", "epoch", "step")}
         self.tracker.log(values, record["step"])
         log.add_record(self.folder, record)
         if "train/loss" not in record:

@@ -29,24 +29,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from physics_hybrid.command_line import readable_errors
-
-if TYPE_CHECKING:
-    from physics_hybrid.grid import Grid
+from physics_hybrid.evidence.grids import grids_of
 
 #: What is trained on the spot unless --models says otherwise.
 MODELS = "fno,fno_residual,unet,fno_neuraloperator"
 
 Number = TypeVar("Number", int, float)
-
-
-def grids(text: str) -> list[Grid]:
-    """Reads 48x24x24,96x48x48."""
-    from physics_hybrid.problems.potential.evidence.resolution_matrix import grids_of
-
-    return grids_of(text)
 
 
 def numbers(kind: Callable[[str], Number]) -> Callable[[str], list[Number]]:
@@ -73,7 +64,7 @@ def main(arguments: list[str]) -> None:
         metavar="CHECKPOINT or key=value",
         help="run folders or .mdlus files; configuration overrides, as for train.py",
     )
-    parser.add_argument("--grid", type=grids, default="96x48x48")
+    parser.add_argument("--grid", type=grids_of, default="96x48x48")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--batch-sizes", type=numbers(int), default="1,8,32")
     parser.add_argument(
@@ -92,7 +83,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--models", type=words, default=MODELS)
     parser.add_argument(
         "--grids",
-        type=grids,
+        type=grids_of,
         default="48x24x24,96x48x48,144x72x72,192x96x96",
         help="for the cost against grid size",
     )

@@ -15,21 +15,24 @@ import argparse
 import json
 from pathlib import Path
 
+from physics_hybrid.checks import at_least
+from physics_hybrid.command_line import readable_errors
+from physics_hybrid.evidence.grids import grids_of
+
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--grids", default="48x24x24,96x48x48")
+    parser.add_argument("--grids", type=grids_of, default="48x24x24,96x48x48")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--output", default="data_rates.json")
     parser.add_argument("overrides", nargs="*", help="configuration overrides, as for train.py")
     given = parser.parse_args(arguments)
     from physics_hybrid.problems.potential.evidence.data_rates import measure, table
 
-    rows = []
-    for grid in given.grids.split(","):
-        d, h, w = map(int, grid.split("x"))
-        rows.append(measure((d, h, w), given.samples, given.overrides))
-    Path(given.output).write_text(json.dumps(rows, indent=1))
-    print(table(rows))
+    with readable_errors():
+        at_least(1, "--samples", given.samples)
+        rows = [measure(grid, given.samples, given.overrides) for grid in given.grids]
+        Path(given.output).write_text(json.dumps(rows, indent=1))
+        print(table(rows))

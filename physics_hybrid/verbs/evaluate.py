@@ -6,22 +6,16 @@ import os
 import sys
 from typing import Any
 
-import hydra
-from omegaconf import OmegaConf
-
-from physics_hybrid.command_line import CONF, readable_errors, run
+from physics_hybrid.command_line import CONF, run
 
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
-def evaluate(config: Any) -> None:
-    with readable_errors():
-        options: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        defaults: Any = OmegaConf.to_container(hydra.compose("config"), resolve=True)
-        from physics_hybrid.run.evaluate import evaluate_checkpoint
+def evaluate(options: dict[str, Any]) -> None:
+    from physics_hybrid.evidence.bench import configuration
+    from physics_hybrid.run.evaluate import evaluate_checkpoint
 
-        print(evaluate_checkpoint(options, defaults))
+    print(evaluate_checkpoint(options, configuration([])))
 
 
 def main(arguments: list[str]) -> None:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from physics_hybrid.command_line import readable_errors
+
 #: The verb whose JSON gives a table, by the name of the table.
 VERBS = {
     "memory": "peak-memory",
@@ -43,4 +45,5 @@ def main(arguments: list[str]) -> None:
     from physics_hybrid.problems.potential.evidence.pages import fill_pages
 
     reports = {name: getattr(given, name) for name in ("study", *VERBS)}
-    fill_pages(given.run, {name: path for name, path in reports.items() if path})
+    with readable_errors():
+        fill_pages(given.run, {name: path for name, path in reports.items() if path})

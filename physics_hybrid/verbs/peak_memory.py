@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
+
+from physics_hybrid.command_line import CONF, readable_errors
+from physics_hybrid.configuration import check_overrides
 
 
 def main(arguments: list[str]) -> None:
@@ -27,12 +31,16 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     from physics_hybrid.evidence.peak_memory import HEAD, line, measure, one_step
 
-    if given.one is not None:
-        print(json.dumps(one_step(given.one)))
-        return
-    rows = []
-    print(HEAD, flush=True)
-    for row in measure(given.grid, given.batch, given.overrides):
-        print(line(row), flush=True)
-        rows.append(row)
-    Path(given.output).write_text(json.dumps(rows, indent=1))
+    with readable_errors():
+        if given.one is not None:
+            print(json.dumps(one_step(given.one)))
+            return
+        check_overrides(CONF, "config", given.overrides)
+        rows = []
+        print(HEAD, flush=True)
+        for row in measure(given.grid, given.batch, given.overrides):
+            print(line(row), flush=True)
+            rows.append(row)
+        Path(given.output).write_text(json.dumps(rows, indent=1))
+    if all("error" in row for row in rows):
+        sys.exit(1)

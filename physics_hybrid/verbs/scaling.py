@@ -25,13 +25,17 @@ import argparse
 import json
 from pathlib import Path
 
+from physics_hybrid.command_line import CONF, readable_errors
+from physics_hybrid.configuration import check_overrides
+
 
 def main(arguments: list[str]) -> None:
     given = _parser().parse_args(arguments)
     from physics_hybrid.evidence.scaling import Job, measure_and_predict, tables, worker
 
     if given.worker:
-        worker(given.overrides, given.repeats, given.worker)
+        with readable_errors():
+            worker(given.overrides, given.repeats, given.worker)
         return
     compute_ms = given.compute_ms or given.sample_ms * given.gpu_batch
     job = Job(
@@ -43,9 +47,11 @@ def main(arguments: list[str]) -> None:
         gpu_batch=given.gpu_batch,
         compute_s=compute_ms / 1e3,
     )
-    result = measure_and_predict(given.ranks, given.overrides, given.repeats, given.gpus, job)
-    print(tables(result))
-    Path(given.output).write_text(json.dumps(result, indent=1))
+    with readable_errors():
+        check_overrides(CONF, "config", given.overrides)
+        result = measure_and_predict(given.ranks, given.overrides, given.repeats, given.gpus, job)
+        print(tables(result))
+        Path(given.output).write_text(json.dumps(result, indent=1))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,9 @@ import argparse
 import json
 from pathlib import Path
 
+from physics_hybrid.checks import at_least
+from physics_hybrid.command_line import readable_errors
+
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
@@ -25,6 +28,8 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments)
     from physics_hybrid.problems.potential.evidence.step_overhead import measure
 
-    text = json.dumps(measure(given.overrides, given.repeats), indent=1)
-    Path(given.output).write_text(text)
-    print(text)
+    with readable_errors():
+        at_least(1, "--repeats", given.repeats)
+        text = json.dumps(measure(given.overrides, given.repeats), indent=1)
+        Path(given.output).write_text(text)
+        print(text)

@@ -2,6 +2,7 @@
 import.
 """
 
+import importlib
 import subprocess
 import sys
 
@@ -71,3 +72,23 @@ def test_verbs_and_their_help_need_no_torch():
     done = python("-c", LIGHT, *WORDS_ALONE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("usage:") == len(WORDS_ALONE)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "message"),
+    [
+        ("data_rates", ["--grids", "garbage"], "48x24x24,96x48x48; got garbage"),
+        ("benchmark", ["--grids", "48x24"], "48x24x24,96x48x48; got 48x24"),
+        ("benchmark", ["--grid", "1x2x3"], "48x24x24,96x48x48; got 1x2x3"),
+        ("data_rates", ["--samples", "0"], "error: --samples must be at least 1; got 0"),
+        ("peak_memory", ["training.epoch=3"], "error: there is no key 'training.epoch'; did you"),
+        ("scaling", ["training.epochs=many"], "error: training.epochs=many: a whole number is"),
+        ("pages", ["--rates", "/nowhere/rates.json"], "error: "),
+    ],
+)
+def test_what_was_mistyped_is_one_line(verb, words, message, capsys):
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module(f"physics_hybrid.verbs.{verb}").main(words)
+    assert left.value.code in (1, 2)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in last

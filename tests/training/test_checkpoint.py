@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from physics_hybrid.models.model_files import CheckpointError, load_model, save_model
+from physics_hybrid.models.model_files import CheckpointError, export_model, load_model, save_model
 from physics_hybrid.training import checkpoint
 from physics_hybrid.training.checkpoint import load_latest, load_state, save_state
 from tests.conftest import ROOT
@@ -188,3 +188,31 @@ def test_the_only_copy_of_a_model_is_put_back(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError):
         save_model(tmp_path / "best", model, 2, {})
     assert load_model(tmp_path / "best").modes == [2, 2, 2]
+
+
+@pytest.fixture
+def network():
+    from tests.test_seam import PendulumNetwork
+
+    def call(width: int) -> PendulumNetwork:
+        return PendulumNetwork(width, 0.0, 1.0)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "name", ["thigh.mdlus", "my.model.v2.mdlus", "Model.0.12.mdlus", "7.mdlus"]
+)
+def test_the_only_model_of_a_folder_is_taken_whatever_its_name(tmp_path, network, name):
+    export_model(tmp_path / name, network(3))
+    (tmp_path / ".new.half.mdlus").write_bytes(b"cut short")
+    assert load_model(tmp_path).correction[0].out_features == 3
+
+
+def test_of_several_models_the_last_epoch_is_taken_or_the_choice_is_asked_for(tmp_path, network):
+    for epoch in (2, 9, 10):
+        export_model(tmp_path / f"Network.0.{epoch}.mdlus", network(epoch))
+    assert load_model(tmp_path).correction[0].out_features == 10
+    export_model(tmp_path / "thigh.mdlus", network(1))
+    with pytest.raises(CheckpointError, match=r"Network.0.9.mdlus, thigh.mdlus. Give one of the"):
+        load_model(tmp_path)

@@ -4,6 +4,8 @@ import itertools
 import math
 import os
 import signal
+import threading
+import time
 
 import pytest
 import torch
@@ -207,6 +209,30 @@ def test_a_signal_saves_and_leaves_with_its_code(tmp_path, name):
     assert signal.getsignal(number) is before
 
 
+class Starved(Fit):
+    """Its data stop coming in the second epoch: a disk that hangs, say."""
+
+    def train_batches(self, epoch, start, done):
+        for i, batch in enumerate(super().train_batches(epoch, start, done)):
+            if epoch == 1 and start + i == 3:
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+                time.sleep(600)
+            yield batch
+
+
+def test_ctrl_c_does_not_wait_for_data_that_do_not_come(tmp_path):
+    with pytest.raises(Requeue) as left:
+        trainer(tmp_path, Starved()).fit()
+    assert left.value.code == 130
+    state = checkpoint.load_latest(tmp_path)
+    assert (state["progress"]["epoch"], state["progress"]["position"]) == (1, 3)
+    again, whole = trainer(tmp_path), trainer(tmp_path / "whole")
+    again.restore(state)
+    for t in (again, whole):
+        t.fit()
+    assert torch.equal(weights(again), weights(whole))
+
+
 def test_non_finite_losses_are_skipped_counted_and_stop_at_three_in_a_row(tmp_path, capsys):
     t = trainer(tmp_path, Fit(poison=[1, 3]))
     t.fit()
@@ -258,6 +284,11 @@ def test_a_model_that_does_not_fit_the_checkpoint_is_named(tmp_path):
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"precision": "half"}, "training.precision"),
         ({"ema": 1.5}, "training.ema"),
+        ({"betas": [0.9, 1.0]}, r"each of training.betas must lie in \[0, 1\)"),
+        ({"weight_decay": -1.0}, "training.weight_decay"),
+        ({"warmup_steps": -1}, "training.warmup_steps"),
+        ({"clipping_mode": "soft"}, "training.clipping.mode"),
+        ({"clipping_threshold": 0.0}, "training.clipping.threshold"),
     ],
 )
 def test_settings_refuse(change, message):

@@ -29,6 +29,7 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.resample import upsample
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.problems.potential.surrogate import Surrogate
+from physics_hybrid.report.plots import spared
 from physics_hybrid.training.order import Done
 
 if TYPE_CHECKING:
@@ -300,8 +301,11 @@ class Potential:
         """Errors by tissue and by distance from the source."""
         from physics_hybrid.problems.potential import figures
 
-        curve = figures.errors_by_distance(dict(tables), folder / "errors_by_distance.png")
-        return by_part(tables), {"errors_by_distance": curve}
+        drawn: dict[str, Path] = {}
+        with spared("errors by distance"):
+            path = folder / "errors_by_distance.png"
+            drawn["errors_by_distance"] = figures.errors_by_distance(dict(tables), path)
+        return by_part(tables), drawn
 
 
 def sigma_statistics(data: Data, how: SigmaInput) -> Statistics:

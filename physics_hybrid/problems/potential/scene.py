@@ -97,10 +97,10 @@ class Scene:
         return PointSource(self.source_point, self.current, self.return_point)
 
     def to(self: S, device: torch.device) -> S:
-        return self._each(lambda value: value.to(device, non_blocking=True))
+        return self.each(lambda value: value.to(device, non_blocking=True))
 
     def pin_memory(self: S) -> S:
-        return self._each(Tensor.pin_memory)
+        return self.each(Tensor.pin_memory)
 
     def split(self: S, size: int) -> list[S]:
         """Parts of `size` samples, the last one with what is left."""
@@ -108,10 +108,10 @@ class Scene:
 
     def _part(self: S, rows: slice) -> S:
         """Some of the samples."""
-        part = self._each(lambda value: value[rows])
+        part = self.each(lambda value: value[rows])
         return dataclasses.replace(part, names=self.names[rows])
 
-    def _each(self: S, change: Callable[[Tensor], Tensor]) -> S:
+    def each(self: S, change: Callable[[Tensor], Tensor]) -> S:
         """The same with every tensor changed."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         tensors = {k: change(v) for k, v in fields.items() if isinstance(v, Tensor)}

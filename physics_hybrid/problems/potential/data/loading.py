@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from physics_hybrid.checks import one_of
-from physics_hybrid.cluster.signals import quiet_worker
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.data.collate import collate
 from physics_hybrid.problems.potential.data.files import Address, expand, places
+from physics_hybrid.problems.potential.data.parcels import received
 from physics_hybrid.problems.potential.data.plausible import (
     COUNTS_AS_TISSUE,
     HARDLY_TISSUE,
@@ -222,18 +222,9 @@ class Files:
     ) -> Iterator[Batch]:
         """Batches start, start + stride, ... of `rows`, on the device."""
         rows = self.rows(shuffle_key, done)[start::stride]
-        # the loader draws a seed for its workers from the global state, which must not depend on
-        # when a run was resumed
-        generator = torch.Generator().manual_seed(0)
-        loader = DataLoader(
-            Batches(rows, self.conventions, self.sigma_components),
-            batch_size=None,
-            num_workers=min(self.workers, len(rows)),
-            pin_memory=self.device.type == "cuda",
-            generator=generator,
-            worker_init_fn=quiet_worker,
-        )
-        for batch in loader:
+        reading = Batches(rows, self.conventions, self.sigma_components)
+        workers, pin = min(self.workers, len(rows)), self.device.type == "cuda"
+        for batch in received(reading, len(rows), workers, pin=pin):
             yield batch.to(self.device)
 
     def of_grid(self, grid: Grid, count: int | None = None) -> Files:

@@ -52,6 +52,7 @@ from physics_hybrid.problems.potential.learning import Potential
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.problem import PotentialRecipe
 from physics_hybrid.problems.potential.scene import Batch
+from physics_hybrid.report.plots import spared
 from physics_hybrid.run.provenance import surroundings
 
 
@@ -306,4 +307,5 @@ def write(result: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "benchmark.json").write_text(json.dumps(result, indent=1))
     (folder / "benchmark.md").write_text(f"# Benchmark\n\n{tables(result)}\n")
-    figure(result, folder / "benchmark.png")
+    with spared("benchmark.png"):
+        figure(result, folder / "benchmark.png")

@@ -25,7 +25,7 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.physics.solve import solve
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.problems.potential.surrogate import Surrogate, baseline_potential
-from physics_hybrid.run.folder import flat
+from physics_hybrid.run.folder import leaves
 from physics_hybrid.run.load import load
 
 #: The one that needs a library which need not be there.
@@ -119,7 +119,7 @@ def ends_of(config: Config) -> tuple[Any, Any]:
 
 def limbs_of(config: Config) -> dict[str, Any]:
     """The settings that limbs are drawn by."""
-    settings = flat(dict(config))
+    settings = leaves(dict(config))
     return {key: value for key, value in settings.items() if key.startswith("data.phantom.")}
 
 

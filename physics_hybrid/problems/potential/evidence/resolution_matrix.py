@@ -22,6 +22,7 @@ from physics_hybrid.problems.potential.evidence.resolution_tables import (
     matrix_table,
     report,
 )
+from physics_hybrid.report.plots import spared
 
 __all__ = [
     "contenders",
@@ -41,4 +42,5 @@ def write(result: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "resolution_matrix.json").write_text(json.dumps(result, indent=1))
     (folder / "resolution_matrix.md").write_text(report(result))
-    figure(result, folder / "resolution_matrix.png")
+    with spared("resolution_matrix.png"):
+        figure(result, folder / "resolution_matrix.png")

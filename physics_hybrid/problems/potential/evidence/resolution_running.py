@@ -42,7 +42,7 @@ from physics_hybrid.problems.potential.problem import PotentialRecipe
 from physics_hybrid.problems.potential.resample import cosine, upsample
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.problems.potential.wavelengths import by_wavelength, wavelength_names
-from physics_hybrid.run.folder import FREE, flat
+from physics_hybrid.run.folder import FREE, leaves
 from physics_hybrid.run.load import load
 from physics_hybrid.run.provenance import surroundings
 
@@ -143,7 +143,7 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     """The keys of model, losses and training that touch the weights."""
     return {
         key: value
-        for key, value in flat(config).items()
+        for key, value in leaves(config).items()
         if key.startswith(("model.", "loss.", "training.")) and not key.startswith(FREE)
     }
 
@@ -157,7 +157,7 @@ def _change(key: str, value: Any) -> str:
 def _limbs(config: dict[str, Any]) -> dict[str, Any]:
     """The keys that say which limbs are drawn, and how they are solved."""
     drawn = ("data.phantom.", "data.solve", "problem.")
-    return {key: value for key, value in flat(config).items() if key.startswith(drawn)}
+    return {key: value for key, value in leaves(config).items() if key.startswith(drawn)}
 
 
 def _one_electrode_in_limbs(config: dict[str, Any]) -> bool:

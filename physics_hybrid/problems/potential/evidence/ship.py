@@ -25,7 +25,7 @@ from physics_hybrid.problems.potential.metrics import Metrics
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.predictor import FOLDER, NAME, Predictor
 from physics_hybrid.problems.potential.scene import Batch
-from physics_hybrid.run.folder import flat
+from physics_hybrid.run.folder import leaves
 from physics_hybrid.run.load import load
 
 #: The weights go with every copy of the source.
@@ -95,7 +95,7 @@ def _predict(model: Predictor, batch: Batch, components: int) -> Tensor:
 
 def overrides(config: dict[str, Any]) -> list[str]:
     """What must be added to `python train.py experiment=shipped` to get this configuration."""
-    recipe, own = flat(configuration(["experiment=shipped"])), flat(config)
+    recipe, own = leaves(configuration(["experiment=shipped"])), leaves(config)
     words = []
     for key, value in own.items():
         if not _incidental(key) and value != recipe.get(key):

@@ -33,6 +33,7 @@ from physics_hybrid.problems.potential.exact.cases import (
     near_interfaces,
 )
 from physics_hybrid.problems.potential.physics.krylov import SolverError
+from physics_hybrid.report.plots import spared
 from physics_hybrid.run.provenance import surroundings
 
 #: Metres.
@@ -264,4 +265,5 @@ def write(result: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "validate.json").write_text(json.dumps(result, indent=1))
     (folder / "validate.md").write_text(report(result))
-    figure(result, folder / "convergence.png")
+    with spared("convergence.png"):
+        figure(result, folder / "convergence.png")

@@ -442,7 +442,7 @@ def test_a_segmentation_that_does_not_fit_its_table_stops_training_in_one_line(r
 
 
 def test_the_readmes_overrides_of_the_table_are_accepted():
-    from physics_hybrid.command_line import check_overrides
+    from physics_hybrid.configuration import check_overrides
 
     words = [
         "data.tissues.muscle.label=[3,7]",
