@@ -64,10 +64,10 @@ def test_other_samples_are_an_error_that_names_them(tmp_path, change, said):
 def test_files_that_are_known_by_content_may_lie_elsewhere():
     before = {"data": {"path": "a", "tissues": "t.yaml", "batch_size": 2}}
     now = {"data": {"path": "b", "tissues": "u.yaml", "batch_size": 2}}
-    assert changed(before, now, free=PLACES) == []
+    assert changed(before, now, free=PLACES) == {}
     assert len(changed(before, now)) == 2
     inline = {"data": {**before["data"], "tissues": {"muscle": {"label": 3}}}}
-    assert changed(inline, before, free=PLACES) == ["data.tissues.muscle.label: 3 -> None"]
+    assert changed(inline, before, free=PLACES) == {"data.tissues.muscle.label": (3, None)}
 
 
 def test_many_samples_are_counted(tmp_path):
