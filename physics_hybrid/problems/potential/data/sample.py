@@ -33,6 +33,7 @@ import numpy as np
 from physics_hybrid.checks import one_of
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.reading import FileError
 
 SCHEMA_VERSION = 1
 REQUIRED = ("sigma", "source", "u")
@@ -54,17 +55,8 @@ UNITS = {
 }
 
 
-class SampleError(ValueError):
+class SampleError(FileError):
     """A file or sample that breaks a rule. The message names file, key, index and rule."""
-
-    def __init__(self, where: str, key: str | None, rule: str):
-        named = f"key {key!r}: " if key else ""
-        super().__init__(f"{where}: {named}{rule}")
-        self.parts = (where, key, rule)
-
-    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str | None, str]]:
-        """A reading process hands it to the training process."""
-        return SampleError, self.parts
 
 
 @dataclass(frozen=True)
