@@ -16,9 +16,11 @@ import contextlib
 import errno
 import gzip
 import importlib
+import io
 import os
 import re
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -132,10 +134,12 @@ def _of_the_machine(error: Exception) -> str | None:
 
 
 def _of_the_content(said: str, where: str) -> str | None:
-    """What the HDF5 library says of a file, in words that help."""
+    """What a library says of a file, in words that help."""
     cut = re.search(r"truncated file: eof = (\d+).*stored_eof = (\d+)", said)
     if cut:
         return f"is truncated: {cut[1]} of {cut[2]} bytes are there. Copy it again"
+    if "allow_pickle" in said:
+        return "holds Python objects (a pickle), which are never loaded: they could run code"
     if "file signature not found" in said:
         return "cannot be opened as HDF5: empty, truncated at its beginning, or another format"
     if "consistency flags" in said or "already open for write" in said:
@@ -143,7 +147,9 @@ def _of_the_content(said: str, where: str) -> str | None:
             "is being written, or its writer was killed: wait, or take back the mark with "
             f"h5clear -s {where}"
         )
-    if "Fletcher32" in said or "checksum" in said:
+    if "end-of-stream" in said:
+        return f"is truncated ({said}). Copy it again"
+    if re.search("Fletcher32|checksum|CRC", said):
         return (
             f"is damaged: a checksum does not match ({said}), so bits have changed since it was "
             "written. Take it from where it was made"
@@ -173,6 +179,42 @@ def unpacked(path: Path, raises: type[FileError] = FileError) -> bytes:
     with failures(str(path), "a whole .gz file", raises=raises):
         content = path.read_bytes()
         return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+
+
+# --- NumPy
+
+
+def read_npz(
+    path: Path, keys: Collection[str], raises: type[FileError] = FileError
+) -> dict[str, np.ndarray]:
+    """Those arrays of an .npz file that are named, without pickles, each held to its checksum.
+
+    `numpy.load` reads an array only as far as its header says, and does not look at what has
+    another name than expected: a flipped bit there takes rows or whole arrays away in silence.
+    """
+    arrays = {}
+    with failures(str(path), "an .npz file", raises=raises), zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            key = part.filename.removesuffix(".npy")
+            with archive.open(part) as packed:  # its name stands in two places, which must agree
+                if key in keys:
+                    with failures(str(path), "a NumPy array", key, raises):
+                        arrays[key] = _array(packed.read())
+    return arrays
+
+
+def read_npy(path: Path, raises: type[FileError] = FileError) -> np.ndarray:
+    """The array of an .npy file, without pickles."""
+    with failures(str(path), "a NumPy file", raises=raises):
+        return _array(path.read_bytes())
+
+
+def _array(content: bytes) -> np.ndarray:
+    stream = io.BytesIO(content)
+    array: np.ndarray = np.lib.format.read_array(stream, allow_pickle=False)
+    if stream.read(1):
+        raise ValueError("there is more than its shape says")
+    return array
 
 
 # --- HDF5

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from physics_hybrid.problems.potential.data.sample import SampleError
+from physics_hybrid.reading import unpacked
 
 #: A file's axis is its long one where it is so nearly inferior-superior; where none is, the user
 #: says.
@@ -119,6 +120,7 @@ def _nifti(path: Path, trusted: bool) -> tuple[np.ndarray, np.ndarray, int | Non
     import nibabel
 
     where = str(path)
+    unpacked(path, SampleError)  # nibabel stops before it comes to the checksum
     try:
         image: Any = nibabel.load(path)
         array = np.asanyarray(image.dataobj)
