@@ -155,8 +155,14 @@ def _file_data(config: Config, place: Place, **common: Any) -> FileData:
             "data=files needs data.path=FILE_OR_FOLDER: .npz, .h5, or folders of .npy "
             "(see docs/your_data.md)"
         )
-    ends = build_ends(config)
-    conventions = Conventions(data["source_units"], data["source_point"], ends)
+    conventions = Conventions(
+        source_units=data["source_units"],
+        source_point=data["source_point"],
+        ends=build_ends(config),
+        # runs of before these keys have neither
+        mask=data.get("mask", "tissue"),
+        nan_is_air=data.get("nan_is_air", False),
+    )
     return FileData(
         path=place.stage(data["path"]),
         splits=data["splits"],

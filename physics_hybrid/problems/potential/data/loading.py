@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,7 +20,12 @@ from physics_hybrid.cluster.signals import quiet_worker
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.data.collate import collate
 from physics_hybrid.problems.potential.data.files import Address, expand, places
-from physics_hybrid.problems.potential.data.sample import OURS, Conventions, SampleError
+from physics_hybrid.problems.potential.data.sample import (
+    OURS,
+    Conventions,
+    Sample,
+    SampleError,
+)
 from physics_hybrid.problems.potential.data.sigma import components
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.training.order import Done, Stored
@@ -68,18 +73,40 @@ def scan(
     one_of(("raise", "skip"), "data.on_error", on_error)
     broken = _Broken(skip=on_error == "skip")
     addresses = _addresses(path, broken)
-    entries = []
+    entries, understood = [], _Understood()
     silent = len(addresses) < LONG
     for address in tqdm(addresses, desc="checking samples", unit="sample", disable=silent):
         try:
-            entries.append(_entry(address, conventions, sigma_components))
+            entries.append(_entry(address, conventions, sigma_components, understood))
         except SampleError as error:
             broken.refuse(error)
     if broken.skipped:
         _say(f"data: {broken.skipped} skipped, {len(entries)} samples left (data.on_error=skip)")
     if not entries:
         raise SampleError(path, None, "no sample is left after the checks")
+    understood.say(entries)
     return entries
+
+
+@dataclass
+class _Understood:
+    """What was taken though we would write it otherwise: each note once, with the first sample."""
+
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, sample: Sample) -> None:
+        for note in sample.notes:
+            self.notes.setdefault(note, []).append(sample.name)
+
+    def say(self, entries: list[Entry]) -> None:
+        subjects = {entry.address.subject for entry in entries} - {""}
+        if subjects:
+            _say(
+                f"data: folders are taken for {len(subjects)} subjects ({min(subjects)}, ...): "
+                "samples of one stay together in training, validation or test"
+            )
+        for note, names in self.notes.items():
+            _say(f"data: {note} ({len(names)} of {len(entries)} samples; the first is {names[0]})")
 
 
 @dataclass
@@ -110,7 +137,9 @@ def _addresses(path: str, broken: _Broken) -> list[Address]:
     return addresses
 
 
-def _entry(address: Address, conventions: Conventions, sigma_components: int) -> Entry:
+def _entry(
+    address: Address, conventions: Conventions, sigma_components: int, understood: _Understood
+) -> Entry:
     """Read and check one sample. Raises SampleError."""
     sample = address.read(conventions)
     try:
@@ -118,6 +147,7 @@ def _entry(address: Address, conventions: Conventions, sigma_components: int) ->
     except ValueError as error:
         rule = str(error).removeprefix(f"{sample.name}: ")
         raise SampleError(str(address), "sigma", rule) from error
+    understood.add(sample)
     return Entry(
         address=address,
         shape=sample.shape,
@@ -201,6 +231,6 @@ class Files:
         """The same samples, in a copy of their file."""
         entries = []
         for entry in self.entries:
-            address = Address(path, entry.address.row)
+            address = dataclasses.replace(entry.address, path=path)
             entries.append(dataclasses.replace(entry, address=address))
         return dataclasses.replace(self, entries=entries)

@@ -37,7 +37,23 @@ from physics_hybrid.reading import FileError
 
 SCHEMA_VERSION = 1
 REQUIRED = ("sigma", "source", "u")
-OPTIONAL = ("mask", "spacing", "source_point", "return_point", "labels", "u_nodes")
+OPTIONAL = (
+    "mask",
+    "spacing",
+    "source_point",
+    "return_point",
+    "current",
+    "labels",
+    "u_nodes",
+    "phi",
+)
+#: What an .h5 may hold once for all of its samples, and the shape that a sample's has then.
+SHARED: dict[str, tuple[int, ...]] = {
+    "spacing": (3,),
+    "source_point": (3,),
+    "return_point": (3,),
+    "current": (),
+}
 #: How the current leaves, how the truth treats the source, what labels mean: entries of an .npz or
 #: folder, attributes of an .h5.
 ATTRIBUTES = ("ends", "beta", "singularity", "tissues")
@@ -76,6 +92,8 @@ class Sample:
     nodes : (D+1, H+1, W+1) float32, V, the truth at voxel corners where trilinear finite elements
         made it, or None.
     singularity : how the truth treats the source, 'subtraction' or 'nodal'.
+    region : (D, H, W) bool, the tissue where losses and metrics count; None for all of it.
+    notes : what was understood that we would write otherwise.
     """
 
     sigma: np.ndarray
@@ -90,6 +108,8 @@ class Sample:
     return_point: np.ndarray | None = None
     nodes: np.ndarray | None = None
     singularity: str = "subtraction"
+    region: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Grid:
@@ -110,6 +130,8 @@ class Conventions:
     source_units : 'density' (A/m^3) or 'current' (A per voxel).
     source_point : 'metres' or 'index'.
     ends : how the current leaves, where the files do not say.
+    mask : 'tissue' (mask is where sigma > 0) or 'region' (losses and metrics count there).
+    nan_is_air : NaN in sigma is air.
 
     Raises
     ------
@@ -120,11 +142,15 @@ class Conventions:
     source_units: str = "density"
     source_point: str = "metres"
     ends: Ends = Ends()
+    mask: str = "tissue"
+    nan_is_air: bool = False
 
     def __post_init__(self) -> None:
         units, point = ("density", "current"), ("metres", "index")
         one_of(units, "data.source_units", self.source_units, quoted=True)
         one_of(point, "data.source_point", self.source_point, quoted=True)
+        one_of(("tissue", "region"), "data.mask", self.mask, quoted=True)
+        one_of((True, False), "data.nan_is_air", self.nan_is_air)
 
 
 #: How files are read where nobody says otherwise: as we write them.
