@@ -17,7 +17,6 @@ import errno
 import gzip
 import importlib
 import io
-import os
 import re
 import zipfile
 from collections.abc import Collection, Iterator
@@ -96,19 +95,23 @@ class failures:
         trace: TracebackType | None,
     ) -> None:
         if isinstance(error, Exception) and not isinstance(error, FileError):
-            rule = _rule(error, self.kind, self.where)
+            rule = meaning(error, self.kind, self.where)
             raise self.raises(self.where, self.key, rule) from error
 
 
-def _rule(error: Exception, kind: str, where: str) -> str:
-    """What an error of a library means, and what to do."""
+def meaning(error: Exception, kind: str, where: str) -> str:
+    """What an error of a library means for who reads a file, and what to do, in one line.
+
+    kind : what the file should be, such as ``an HDF5 file``. where : the file.
+    """
     said = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    said = said or type(error).__name__
+    said = _one_line(said) or type(error).__name__
     meant = _of_the_machine(error) or _of_the_content(said, where)
     if meant is not None:
         return meant
-    if isinstance(error, OSError) and error.errno is not None:
-        return f"cannot be read ({os.strerror(error.errno)})"
+    # an argument is invalid where a damaged table sends the reader before the beginning
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return f"cannot be read ({error.strerror})"
     if isinstance(error, MemoryError):
         return f"cannot be read ({said}): more than the memory holds, or a damaged shape"
     named = said if isinstance(error, OSError) else f"{type(error).__name__}: {said}"

@@ -52,6 +52,12 @@ def written(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """A text under its name, whole. Raises OSError as `written`."""
+    with written(path) as temporary:
+        temporary.write_text(text)
+
+
 @contextlib.contextmanager
 def create_h5(path: str | Path) -> Iterator[h5py.File]:
     """A new HDF5 file, in the format whose tables carry checksums; datasets take ``**STORED``.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from physics_hybrid.writing import written
+
 
 def pyplot() -> Any:
     """matplotlib.pyplot, without a display."""
@@ -26,9 +28,14 @@ def plain_ticks(axis: Any) -> None:
 
 
 def save(figure: Any, path: Path, dpi: int = 130) -> Path:
-    """Write a figure, make its folder where it is missing, and let the figure go; the path."""
+    """Write a figure, make its folder where it is missing, and let the figure go; the path.
+
+    Raises OSError for a full disk: names the file, of which no half is left.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
-    pyplot().close(figure)
+    try:
+        with written(path) as temporary:
+            figure.savefig(temporary, dpi=dpi)
+    finally:
+        pyplot().close(figure)
     return path

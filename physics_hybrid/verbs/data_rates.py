@@ -26,10 +26,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", help="configuration overrides, as for train.py")
     given = parser.parse_args(arguments)
     from physics_hybrid.problems.potential.evidence.data_rates import measure, table
+    from physics_hybrid.writing import write_text
 
     rows = []
     for grid in given.grids.split(","):
         d, h, w = map(int, grid.split("x"))
         rows.append(measure((d, h, w), given.samples, given.overrides))
-    Path(given.output).write_text(json.dumps(rows, indent=1))
+    write_text(Path(given.output), json.dumps(rows, indent=1))
     print(table(rows))

@@ -29,6 +29,7 @@ from pathlib import Path
 def main(arguments: list[str]) -> None:
     given = _parser().parse_args(arguments)
     from physics_hybrid.evidence.scaling import Job, measure_and_predict, tables, worker
+    from physics_hybrid.writing import write_text
 
     if given.worker:
         worker(given.overrides, given.repeats, given.worker)
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> None:
     )
     result = measure_and_predict(given.ranks, given.overrides, given.repeats, given.gpus, job)
     print(tables(result))
-    Path(given.output).write_text(json.dumps(result, indent=1))
+    write_text(Path(given.output), json.dumps(result, indent=1))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -34,6 +34,7 @@ from physics_hybrid.problems.potential.exact.cases import (
 )
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.run.provenance import surroundings
+from physics_hybrid.writing import write_text
 
 #: Metres.
 INTERFACE_SPACINGS = (0.002, 0.001)
@@ -262,6 +263,6 @@ def validate(
 def write(result: dict[str, Any], folder: Path) -> None:
     """validate.json, validate.md and convergence.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "validate.json").write_text(json.dumps(result, indent=1))
-    (folder / "validate.md").write_text(report(result))
+    write_text(folder / "validate.json", json.dumps(result, indent=1))
+    write_text(folder / "validate.md", report(result))
     figure(result, folder / "convergence.png")
