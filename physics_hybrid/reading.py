@@ -285,6 +285,9 @@ class Group(_Node):
         with self._failures():
             return sorted(text_of(name) for name in self._node)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
     def __contains__(self, key: str) -> bool:
         """Whether there is something of that name, be it a link that leads nowhere."""
         with self._failures(key):

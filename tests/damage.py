@@ -174,7 +174,7 @@ def others(folder: Path) -> Path:
     from physics_hybrid.reading import open_h5
 
     with open_h5(limbs(folder)) as file, h5py.File(folder / "others.h5", "w") as out:
-        for key in file.keys():  # noqa: SIM118
+        for key in file:
             out[key] = file.dataset(key)[:]
     return folder / "others.h5"
 

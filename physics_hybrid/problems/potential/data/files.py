@@ -178,7 +178,7 @@ def _groups(file: Group) -> list[str]:
     """Names of the groups that hold a sample each; none where the file has rows."""
     if any(key in file for key in ("sigma", "u", "phi")):
         return []
-    groups = [name for name in file.keys() if file.is_group(name)]  # noqa: SIM118
+    groups = [name for name in file if file.is_group(name)]
     held = ("sigma", "source", "u", "phi")
     return [name for name in groups if any(key in file.group(name) for key in held)]
 
