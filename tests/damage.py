@@ -10,6 +10,7 @@ where one ended wrongly. `tests/test_reading.py` does the same with fewer.
 from __future__ import annotations
 
 import collections
+import io
 import os
 import signal
 import sys
@@ -134,6 +135,21 @@ def damaged(
         outcome = "right" if bytes(content) == good else ends(path, read, right, clear)
         outcomes[outcome] += 1
     return outcomes
+
+
+def fill_disk(monkeypatch: Any, size: int) -> None:
+    """From now on files of `writing.py` find a disk that is full after so many bytes each."""
+
+    class Full(io.FileIO):
+        def write(self, content: Any) -> int:
+            if self.tell() + len(content) > size:
+                raise OSError(28, "No space left on device")
+            return super().write(content)
+
+    def opened(path: Path, mode: str, **_: Any) -> io.FileIO:
+        return Full(path, mode)
+
+    monkeypatch.setattr("physics_hybrid.writing.open", opened, raising=False)
 
 
 # --- files of each kind, and their readers

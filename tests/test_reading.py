@@ -2,6 +2,7 @@
 write shows every flipped bit.
 """
 
+import gc
 import os
 import pickle
 import subprocess
@@ -188,25 +189,9 @@ def test_an_npz_whose_header_hides_rows_or_arrays_is_refused(tmp_path):
         read_npz(path, ("u", "spacing"))
 
 
-def small_disk(size):
-    """An `os.write` of a disk that is full after so many bytes."""
-    import io
-
-    class Raw(io.FileIO):
-        def write(self, content):
-            if self.tell() + len(content) > size:
-                raise OSError(28, "No space left on device")
-            return super().write(content)
-
-    return Raw
-
-
 @pytest.mark.parametrize("size", [0, 500, 2000, 20_000])
 def test_a_full_disk_leaves_no_half_of_an_h5_and_hdf5_closes(tmp_path, monkeypatch, size, capfd):
-    raw = small_disk(size)
-    monkeypatch.setattr(
-        "physics_hybrid.writing.open", lambda path, mode, **_: raw(path, mode), raising=False
-    )
+    damage.fill_disk(monkeypatch, size)
 
     def write():
         with create_h5(tmp_path / "a.h5") as file:
@@ -218,6 +203,7 @@ def test_a_full_disk_leaves_no_half_of_an_h5_and_hdf5_closes(tmp_path, monkeypat
     with pytest.raises(OSError, match="writing .*a.h5 failed .No space left on device"):
         write()
     assert not os.listdir(tmp_path)
+    gc.collect()  # HDF5 has let go of all that it could not write
     assert capfd.readouterr().err == ""
 
 
@@ -234,3 +220,46 @@ def test_a_full_disk_leaves_the_report_that_was_there(tmp_path):
         write()
     assert (tmp_path / "report.md").read_text() == "old"
     assert os.listdir(tmp_path) == ["report.md"]
+
+
+def test_a_full_disk_costs_no_picture_that_was_there_and_leaves_no_half(tmp_path, monkeypatch):
+    from physics_hybrid.report.plots import pyplot, save
+
+    figure = pyplot().figure()
+    figure.add_subplot().plot([1, 2])
+    path = save(figure, tmp_path / "a.png")
+    good = path.read_bytes()
+    assert good.startswith(b"\x89PNG")
+
+    def half(self, file, **_):
+        file.write_bytes(good[: len(good) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(figure), "savefig", half)
+    with pytest.raises(OSError, match="writing .*a.png failed .No space left on device"):
+        save(figure, path)
+    assert path.read_bytes() == good
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_an_evaluation_on_a_full_disk_names_the_file(tmp_path, monkeypatch):
+    from physics_hybrid.run.evaluate import Evaluation, write
+
+    one = dict.fromkeys(("mean", "median", "p95", "max"), 1.0)
+    metrics = dict.fromkeys(("relative_l2", "seconds", "peak_memory_MB"), one)
+    rows = [{"grid": "8x8x8", "relative_l2": 1.0}]
+    columns, contenders = [("relative_l2", "relative L2")], {"": "network"}
+    result = Evaluation({}, columns, contenders, "grid", {"8x8x8": metrics}, rows)
+    write(result, tmp_path / "whole")
+    assert sorted(os.listdir(tmp_path / "whole")) == ["metrics.json", "report.md", "samples.csv"]
+    replace = os.replace
+
+    def full(source, target):
+        if target.name == "samples.csv":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="writing .*samples.csv failed .No space left on device"):
+        write(result, tmp_path / "full")
+    assert os.listdir(tmp_path / "full") == ["metrics.json"]
