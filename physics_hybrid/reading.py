@@ -316,20 +316,24 @@ class Group(_Node):
 
     def _get(self, key: str) -> Any:
         name = self._name(key)
-        if key not in self:
-            held = ", ".join(self.keys()) or "nothing"
-            place = "group" if self.key else "file"
-            raise self.error(f"is missing; the {place} has {held}", name)
         with self._failures(name):
-            link = self._node.get(key, getlink=True)
             try:
                 return self._node[key]
             except Exception as error:
-                leads = _leads(link)
-                if leads is None:
+                rule = self._absent(key)
+                if rule is None:
                     raise
-                rule = f"is a link to {leads}, which is not there: put that back, or copy it in"
                 raise self.error(rule, name) from error
+
+    def _absent(self, key: str) -> str | None:
+        """Why there is nothing of that name; None where there is something."""
+        if key not in self._node:
+            place = "group" if self.key else "file"
+            return f"is missing; the {place} has {', '.join(self.keys()) or 'nothing'}"
+        leads = _leads(self._node.get(key, getlink=True))
+        if leads is None:
+            return None
+        return f"is a link to {leads}, which is not there: put that back, or copy it in"
 
 
 def _leads(link: Any) -> str | None:
@@ -351,8 +355,11 @@ class Dataset(_Node):
             self.dtype: np.dtype[Any] = node.dtype
             empty = node.shape is None
             size, stored = node.size or 0, node.id.get_storage_size()
-            missing, absent = _missing_filters(node), _missing_sources(node, where)
-            linked = node.is_virtual or node.external
+            properties = node.id.get_create_plist()
+            virtual = properties.get_layout() == h5py.h5d.VIRTUAL
+            missing = _missing_filters(properties)
+            absent = _missing_sources(node, where) if virtual else []
+            elsewhere = virtual or properties.get_external_count() > 0
         if empty:
             raise self.error("is empty: it has a type, and no values")
         if missing:
@@ -365,7 +372,7 @@ class Dataset(_Node):
                 f"is put together from {', '.join(absent)}, which is not there: put it back"
             )
         claimed = size * self.dtype.itemsize
-        if not linked and claimed > max(MUCH, DEFLATED * stored):
+        if not elsewhere and claimed > max(MUCH, DEFLATED * stored):
             raise self.error(
                 f"claims {claimed / 1e9:.3g} GB, and {stored} bytes are stored: it was never "
                 "written, or its shape is damaged"
@@ -387,12 +394,11 @@ class Dataset(_Node):
             return self._node[index]
 
 
-def _missing_filters(node: Any) -> list[str]:
+def _missing_filters(properties: Any) -> list[str]:
     """Filters that a dataset needs and that are not there, with names and numbers.
 
     hdf5plugin brings the most common ones as soon as it is imported.
     """
-    properties = node.id.get_create_plist()
     filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
     missing = [(code, name) for code, _, _, name in filters if not h5py.h5z.filter_avail(code)]
     if missing:
@@ -410,8 +416,6 @@ def _missing_sources(node: Any, where: str) -> list[str]:
 
     The library gives zeros for them.
     """
-    if not node.is_virtual:
-        return []
     names = {source.file_name for source in node.virtual_sources()} - {"."}
     beside = Path(where).parent
     return sorted(n for n in names if "%" not in n and not (beside / n).exists())
