@@ -7,9 +7,9 @@
 
 Pinned are the final weights and the evaluation of four tiny trainings (limbs with all losses; a
 user's files, U-Net; label volumes, finite elements; two ranks, stored limbs), the contents and
-names of generated files, and everything in metrics.json but times and places. They belong to one machine
-and one torch, so that none are stored with the code. Only programs are called: whatever moves
-inside the package, this script stays as it is.
+names of generated files, and everything in metrics.json but times and places. They belong to one
+machine and one torch, so that none are stored with the code. Only programs are called: whatever
+moves inside the package, this script stays as it is.
 """
 
 from __future__ import annotations
