@@ -6,10 +6,10 @@
     python tests/pins.py against COMMIT             both in one go, COMMIT in a worktree of its own
 
 Pinned are the final weights and the evaluation of four tiny trainings (limbs with all losses; a
-user's files, U-Net; label volumes, finite elements; two ranks, stored limbs), the bytes and names
-of generated files, and everything in metrics.json but times and places. They belong to one machine
-and one torch, so that none are stored with the code. Only programs are called: whatever moves
-inside the package, this script stays as it is.
+user's files, U-Net; label volumes, finite elements; two ranks, stored limbs), the contents and
+names of generated files, and everything in metrics.json but times and places. They belong to one
+machine and one torch, so that none are stored with the code. Only programs are called: whatever
+moves inside the package, this script stays as it is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
@@ -122,6 +123,18 @@ def weights(run: Path) -> str:
     )
 
 
+def contents(path: Path) -> str:
+    """Of the values and words of an .h5 file, however they are stored."""
+    parts = []
+    with h5py.File(path, "r") as file:
+        for name, value in sorted(file.attrs.items()):
+            word = value.decode() if isinstance(value, bytes) else value
+            parts.append(f"{name}={word}".encode())
+        for key, data in file.items():
+            parts += [key.encode(), data[:].tobytes()]
+    return digest(*parts)
+
+
 def metrics(run: Path) -> dict[str, str]:
     """Of each part of metrics.json."""
     content = json.loads((run / "evaluation" / "metrics.json").read_text())
@@ -185,7 +198,7 @@ def pins(root: Path) -> dict[str, str]:
             found[f"{name}/weights"] = weights(run)
             found |= {f"{name}/metrics/{part}": value for part, value in metrics(run).items()}
             for file in sorted(out.glob(f"{name}/*.h5")) if name != "files" else ():
-                found[f"{name}/{file.name}"] = digest(file.read_bytes())
+                found[f"{name}/{file.name}"] = contents(file)
             print(f"{name}: {found[f'{name}/weights']}", file=sys.stderr, flush=True)
     return found
 

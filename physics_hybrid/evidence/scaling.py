@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 
 from physics_hybrid.grid import name_of
+from physics_hybrid.writing import write_text
 
 SIZES = tuple(4**k * 1024 for k in range(2, 8))  # 16 KiB to 16 MiB
 
@@ -187,7 +188,7 @@ def worker(overrides: list[str], repeats: int, output: str) -> None:
             times[size] = median(partial(dist.all_reduce, buffer))
         result["allreduce_s"] = times
     if machine.writes:
-        Path(output).write_text(json.dumps(result))
+        write_text(output, json.dumps(result))
     finalize()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from physics_hybrid.command_line import CONF
+from physics_hybrid.writing import write_text
 
 #: Exit statuses of a training that was told to leave: 85 (training.requeue_exit_code) with a state
 #: saved, the others with nothing to save.
@@ -118,7 +119,7 @@ def prepare(cell: Cell, output: Path) -> Path:
             f" --output, or delete {output / cell.name} and this file"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
+    write_text(path, content)
     return path
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from physics_hybrid.evidence.study import Cell, Study, finished
 from physics_hybrid.report.plots import plain_ticks, pyplot, save, spared
+from physics_hybrid.writing import write_text
 
 METRICS = ("relative_l2", "rdm", "mag", "field_error", "charge_defect", "baseline_relative_l2")
 
@@ -35,8 +36,8 @@ def report(cells: list[Cell], study: Study, output: Path) -> str | None:
     if missing:
         table += f"\n\nNot finished: {len(missing)} of {len(cells)} runs."
     content = {"study": study.name, "summary": summary, "runs": rows, "missing": missing}
-    (output / "study.json").write_text(json.dumps(content, indent=1))
-    (output / "study.md").write_text(table + "\n")
+    write_text(output / "study.json", json.dumps(content, indent=1))
+    write_text(output / "study.md", table + "\n")
     with spared("study.png"):
         draw(summary, study, output / "study.png")
     return table

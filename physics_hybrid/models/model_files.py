@@ -16,6 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from physics_hybrid.reading import meaning
+
 
 class CheckpointError(RuntimeError):
     """A checkpoint that is missing, damaged, or does not fit. Names the file and what to do."""
@@ -114,9 +116,8 @@ def load_model(path: Path) -> Any:
     try:
         return Module.from_checkpoint(str(path))
     except Exception as error:
-        raise CheckpointError(
-            f"{path} is damaged or not a PhysicsNeMo model ({type(error).__name__}: {error})"
-        ) from error
+        rule = meaning(error, "a PhysicsNeMo model", str(path))
+        raise CheckpointError(f"{path} {rule}") from error
 
 
 def _newest(folder: Path) -> Path:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from physics_hybrid.writing import written
+
 
 def pyplot() -> Any:
     """matplotlib.pyplot, without a display, whatever MPLBACKEND says.
@@ -46,9 +48,14 @@ def plain_ticks(axis: Any) -> None:
 
 
 def save(figure: Any, path: Path, dpi: int = 130) -> Path:
-    """Write a figure, make its folder where it is missing, and let the figure go; the path."""
+    """Write a figure, make its folder where it is missing, and let the figure go; the path.
+
+    Raises OSError for a full disk: names the file, of which no half is left.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
-    pyplot().close(figure)
+    try:
+        with written(path) as temporary:
+            figure.savefig(temporary, dpi=dpi)
+    finally:
+        pyplot().close(figure)
     return path

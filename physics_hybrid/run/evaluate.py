@@ -28,6 +28,7 @@ from physics_hybrid.run import splits as run_splits
 from physics_hybrid.run.load import load, readers, recipe_of
 from physics_hybrid.run.provenance import peak_memory, provenance
 from physics_hybrid.training.tracker import Tracker
+from physics_hybrid.writing import write_text, written
 
 
 @dataclass
@@ -155,22 +156,27 @@ def _timed(
 
 
 def write(result: Evaluation, folder: Path) -> dict[str, Path]:
-    """metrics.json, samples.csv and report.md into `folder`; returns their paths."""
+    """metrics.json, samples.csv and report.md into `folder`; returns their paths.
+
+    Raises
+    ------
+    OSError
+        Disk full, folder not writable: names the file, of which no half is left.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = {
         "metrics": folder / "metrics.json",
         "samples": folder / "samples.csv",
         "report": folder / "report.md",
     }
     content = _finite({**result.about, **result.tables})
-    paths["metrics"].write_text(json.dumps(content, indent=1, allow_nan=False))
+    write_text(paths["metrics"], json.dumps(content, indent=1, allow_nan=False))
     names = list(dict.fromkeys(k for row in result.rows for k in row))
-    with open(paths["samples"], "w", newline="") as file:
+    with written(paths["samples"]) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         writer.writerows(result.rows)
-    paths["report"].write_text(_report(result, folder))
+    write_text(paths["report"], _report(result, folder))
     return paths
 
 

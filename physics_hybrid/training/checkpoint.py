@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from physics_hybrid.models.model_files import CheckpointError
+from physics_hybrid.reading import meaning
 
 LATEST = "latest_checkpoint.pt"
 PREVIOUS = "latest_checkpoint.previous.pt"
@@ -78,8 +79,6 @@ def load_state(path: Path) -> dict[str, Any]:
         Missing, truncated, or a checksum does not match.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -92,9 +91,8 @@ def load_state(path: Path) -> dict[str, Any]:
         raise
     # zipfile, zlib, struct, pickle: each has its own way to say 'truncated'
     except Exception as error:
-        raise CheckpointError(
-            f"{path} is damaged or not a checkpoint ({type(error).__name__}: {error})"
-        ) from error
+        rule = meaning(error, "a checkpoint", str(path))
+        raise CheckpointError(f"{path} {rule}") from error
     return state
 
 

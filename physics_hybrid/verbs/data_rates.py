@@ -30,9 +30,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", help="configuration overrides, as for train.py")
     given = parser.parse_args(arguments)
     from physics_hybrid.problems.potential.evidence.data_rates import measure, table
+    from physics_hybrid.writing import write_text
 
     with readable_errors():
         at_least(1, "--samples", given.samples)
         rows = [measure(grid, given.samples, given.overrides) for grid in given.grids]
-        Path(given.output).write_text(json.dumps(rows, indent=1))
+        write_text(Path(given.output), json.dumps(rows, indent=1))
         print(table(rows))

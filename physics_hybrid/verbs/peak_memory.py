@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", help="configuration overrides, as for train.py")
     given = parser.parse_args(arguments)
     from physics_hybrid.evidence.peak_memory import HEAD, line, measure, one_step
+    from physics_hybrid.writing import write_text
 
     with readable_errors():
         if given.one is not None:
@@ -41,6 +42,6 @@ def main(arguments: list[str]) -> None:
         for row in measure(given.grid, given.batch, given.overrides):
             print(line(row), flush=True)
             rows.append(row)
-        Path(given.output).write_text(json.dumps(rows, indent=1))
+        write_text(Path(given.output), json.dumps(rows, indent=1))
     if all("error" in row for row in rows):
         sys.exit(1)

@@ -32,6 +32,7 @@ from physics_hybrid.configuration import check_overrides
 def main(arguments: list[str]) -> None:
     given = _parser().parse_args(arguments)
     from physics_hybrid.evidence.scaling import Job, measure_and_predict, tables, worker
+    from physics_hybrid.writing import write_text
 
     if given.worker:
         with readable_errors():
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> None:
         check_overrides(CONF, "config", given.overrides)
         result = measure_and_predict(given.ranks, given.overrides, given.repeats, given.gpus, job)
         print(tables(result))
-        Path(given.output).write_text(json.dumps(result, indent=1))
+        write_text(Path(given.output), json.dumps(result, indent=1))
 
 
 def _parser() -> argparse.ArgumentParser:

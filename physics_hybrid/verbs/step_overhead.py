@@ -27,9 +27,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("overrides", nargs="*", help="configuration overrides, as for train.py")
     given = parser.parse_args(arguments)
     from physics_hybrid.problems.potential.evidence.step_overhead import measure
+    from physics_hybrid.writing import write_text
 
     with readable_errors():
         at_least(1, "--repeats", given.repeats)
         text = json.dumps(measure(given.overrides, given.repeats), indent=1)
-        Path(given.output).write_text(text)
+        write_text(Path(given.output), text)
         print(text)

@@ -35,8 +35,8 @@ NORMALISATIONS = ("relative", "absolute")
 def select(
     batch: Batch, where: str | Sequence[str] = "conductive", exclude_radius: float | int = 3.0
 ) -> Bool[Tensor, "B D H W"]:
-    """The voxels that count: True in the chosen tissues, outside a sphere of `exclude_radius`
-    voxels round every electrode.
+    """The voxels that count: True in the chosen tissues and the region of the batch, outside a
+    sphere of `exclude_radius` voxels round every electrode.
 
     where : 'conductive' (all tissue), 'muscle', or a list of names in `bodies.tissues.TISSUES`.
 
@@ -46,6 +46,8 @@ def select(
         Unknown tissue, or tissues asked of samples that carry no labels.
     """
     chosen = batch.tissue if where == "conductive" else _labelled(batch, where)
+    if batch.region is not None:
+        chosen = chosen & batch.region
     return chosen & batch.away(exclude_radius)
 
 
@@ -178,7 +180,8 @@ class Physics:
         """See `PDELoss`."""
         A = self.operator
         conducts = batch.sigma[:, :3].mean(dim=1) > sigma_threshold
-        mask = conducts & (A.diagonal > 0) & batch.away(exclude_radius + A.REACH)
+        counts = conducts & batch.counted & (A.diagonal > 0)
+        mask = counts & batch.away(exclude_radius + A.REACH)
         residual = self.subtraction.residual(A, torch.where(batch.tissue, phi, 0.0))
         smallest = torch.finfo(phi.dtype).tiny
         volts = torch.where(mask, residual / A.diagonal.clamp_min(smallest), 0.0)

@@ -157,13 +157,15 @@ def _file_data(config: Config, place: Place, **common: Any) -> FileData:
             "data=files needs data.path=FILE_OR_FOLDER: .npz, .h5, or folders of .npy "
             "(see docs/your_data.md)"
         )
-    ends = build_ends(config)
     conventions = Conventions(
         source_units=data["source_units"],
         source_point=data["source_point"],
-        ends=ends,
-        spacing=data.get("spacing"),  # not in configurations of older runs, as what follows
+        ends=build_ends(config),
+        # runs of before these keys have none of them
+        spacing=data.get("spacing"),
         air_below=data.get("air_below"),
+        mask=data.get("mask", "tissue"),
+        nan_is_air=data.get("nan_is_air", False),
     )
     return FileData(
         path=place.stage(data["path"]),

@@ -127,9 +127,16 @@ class Batch(Scene):
     labels : tissues, indices into `bodies.tissues.TISSUES`; None where a sample has none.
     nodes : the truth at voxel corners where finite elements made it, V; else None.
     singularity : how the truth treats the source, 'subtraction' or 'nodal'.
+    region : where a user wants losses and metrics to count; None for all tissue.
     """
 
     u: Float[Tensor, "B D H W"]
     labels: UInt8[Tensor, "B D H W"] | None = None
     nodes: Float[Tensor, "B D+1 H+1 W+1"] | None = None
     singularity: str = "subtraction"
+    region: Bool[Tensor, "B D H W"] | None = None
+
+    @property
+    def counted(self) -> Bool[Tensor, "B D H W"]:
+        """The tissue that losses and metrics are taken over."""
+        return self.tissue if self.region is None else self.tissue & self.region

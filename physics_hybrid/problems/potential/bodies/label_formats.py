@@ -16,8 +16,7 @@ format: a function that gives `Raw`, and its suffix in `FORMATS`. Pickles are ne
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import h5py
 import numpy as np
 
 from physics_hybrid.problems.potential.data.sample import SampleError
+from physics_hybrid.reading import failures, open_h5, read_npy, read_npz, unpacked
 
 #: A file's axis is its long one where it is so nearly inferior-superior; where none is, the user
 #: says.
@@ -71,17 +71,9 @@ class Raw:
     notes: tuple[str, ...] = ()
 
 
-@contextlib.contextmanager
-def _opened_as(what: str, path: Path) -> Iterator[None]:
+def _opened_as(what: str, path: Path) -> failures:
     """Whatever a library says of a file becomes one SampleError that names it."""
-    try:
-        yield
-    except SampleError:
-        raise
-    except Exception as error:  # each library has its own ways to say 'damaged'
-        said = " ".join(str(error).split())
-        rule = f"cannot be read as {what} ({type(error).__name__}: {said})"
-        raise SampleError(str(path), None, rule) from error
+    return failures(str(path), what, raises=SampleError)
 
 
 def image(path: Path, trusted: bool) -> Raw:
@@ -92,6 +84,7 @@ def image(path: Path, trusted: bool) -> Raw:
     import nibabel
 
     where, what = str(path), "NIfTI" if ".nii" in path.name.lower() else "an image"
+    unpacked(path, SampleError)  # nibabel stops before it comes to the checksum
     with _opened_as(what, path):
         loaded: Any = nibabel.load(path)
         array = np.asanyarray(loaded.dataobj)
@@ -183,35 +176,27 @@ def _words(value: Any) -> list[str]:
 
 def npy(path: Path, trusted: bool) -> Raw:
     """The array of a .npy file."""
-    try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except Exception as error:  # ValueError, EOFError, zipfile's
-        rule = f"cannot be read ({error}): truncated, a pickle, or not a NumPy file"
-        raise SampleError(str(path), None, rule) from error
-    return Raw(array, None, 0)
+    return Raw(read_npy(path, SampleError), None, 0)
 
 
 def npz(path: Path, trusted: bool) -> Raw:
     """The volume in a .npz archive."""
-    with _opened_as(".npz", path), np.load(path, allow_pickle=False) as archive:
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise SampleError(str(path), None, "is not an .npz archive")
-        arrays = {key: archive[key] for key in archive.files}
-    return _by_name(arrays, str(path))
+    return _by_name(read_npz(path, None, SampleError), str(path))
 
 
 def mat(path: Path, trusted: bool) -> Raw:
     """The volume in a file of MATLAB: 7.3 (HDF5, axes in reverse), or older."""
     import scipy.io
 
+    if h5py.is_hdf5(path):
+        with open_h5(path, SampleError) as file:
+            datasets = [file.dataset(key) for key in file if not file.is_group(key)]
+            arrays = {d.key: d[()].T for d in datasets if d.dtype.kind in "fiub"}
+        return _by_name(arrays, str(path))
     with _opened_as("a .mat file", path):
-        if h5py.is_hdf5(path):
-            with h5py.File(path, "r") as file:
-                arrays = {key: value[()].T for key, value in file.items() if _is_array(value)}
-        else:
-            names = [name for name, _, kind in scipy.io.whosmat(path) if kind in NUMERIC]
-            held = scipy.io.loadmat(path, variable_names=names) if names else {}
-            arrays = {name: held[name] for name in names}
+        names = [name for name, _, kind in scipy.io.whosmat(path) if kind in NUMERIC]
+        held = scipy.io.loadmat(path, variable_names=names) if names else {}
+        arrays = {name: held[name] for name in names}
     return _by_name(arrays, str(path))
 
 
@@ -222,11 +207,6 @@ NUMERIC = (
     "logical",
     *(f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)),
 )
-
-
-def _is_array(value: Any) -> bool:
-    """Whether a member of an HDF5 file is an array of numbers."""
-    return isinstance(value, h5py.Dataset) and value.dtype.kind in "fiub"
 
 
 def _by_name(arrays: Mapping[str, np.ndarray], where: str) -> Raw:

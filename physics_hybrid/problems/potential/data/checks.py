@@ -26,8 +26,15 @@ from physics_hybrid.problems.potential.data.sample import (
     Sample,
     SampleError,
 )
+from physics_hybrid.problems.potential.data.understood import (
+    grid_of,
+    in_metres,
+    point_density,
+    understood,
+)
 from physics_hybrid.problems.potential.physics.conductor import ON_FACE
 from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.reading import text_of
 
 #: Share of its current that a pair may leave over, by rounding.
 UNBALANCED = 1e-3
@@ -35,6 +42,8 @@ UNBALANCED = 1e-3
 INDEFINITE = 1e-6
 #: Voxels between a given electrode and the centre of mass of its source, at most.
 OFF_CENTRE = 1.0
+#: Digits by which the spacings of one body agree, whatever precision a file has.
+DIGITS = 6
 #: Keys of the positions of the electrode, or of the two of a pair.
 POSITIONS = ("source_point", "return_point")
 
@@ -44,23 +53,33 @@ def check(
     where: str,
     conventions: Conventions = OURS,
     phantom: str | None = None,
+    notes: Sequence[str] = (),
 ) -> Sample:
     """Turn raw arrays into a `Sample`, or raise `SampleError` with the first rule that is broken.
 
     arrays : what a file holds, see `sample`.
     phantom : what must not be split; None: samples of the same sigma and spacing.
+    notes : what was understood already, when the file was read.
     """
-    values = _numbers(arrays, where)
-    source = _density(values["source"], where)
-    sigma = _cleared(_sigma(values["sigma"], source.shape, where), conventions, where)
+    values, further = understood(_numbers(arrays, where), conventions, where)
+    _required(values, arrays, where)
+    notes = [*notes, *further]
+    shape = _density(values["source"], where).shape if "source" in values else grid_of(values)
+    sigma = _sigma(values["sigma"], shape or values["u"].shape, where)
+    sigma = _cleared(sigma, conventions, where)
     tissue = sigma[..., 0] > 0
-    spacing = _spacing(values.get("spacing", conventions.spacing), source.shape, where)
-    _mask(values.get("mask"), tissue, where)
+    spacing = _spacing(values.get("spacing", conventions.spacing), tissue.shape, where)
+    region = _mask(values.get("mask"), tissue, conventions, where)
+    if "source" in values:
+        source = values["source"].astype(np.float64)
+        if conventions.source_units == "current":
+            source = source / np.prod(spacing)
+    else:
+        source = point_density(values, sigma, spacing, conventions, where)
+        notes.append("source is made of source_point and current: I / V in the voxel that holds it")
     _source(source, tissue, where)
     ends = _ends(arrays, conventions.ends, where)
     electrodes = _electrodes(source, ends, where)
-    if conventions.source_units == "current":
-        source = source / np.prod(spacing)
     u = _u(values["u"], tissue, where)
     points = []
     for key, electrode in zip(POSITIONS, electrodes, strict=False):  # the second of a pair only
@@ -72,6 +91,8 @@ def check(
     sigma = np.ascontiguousarray(np.moveaxis(sigma, -1, 0))
     singularity = _singularity(arrays.get("singularity", "subtraction"), where)
     nodes = _u_nodes(values.get("u_nodes"), electrodes, source.shape, where)
+    if region is not None:
+        notes.append("mask is a region: losses and metrics count in it alone (data.mask)")
     sample = Sample(
         sigma=sigma,
         source=source.astype(np.float32),
@@ -85,25 +106,15 @@ def check(
         return_point=points[1] if len(points) == 2 else None,
         nodes=nodes,
         singularity=singularity,
+        region=region,
+        notes=tuple(notes),
     )
     _nodes_and_centres(sample, ends, where)
     return sample
 
 
-def word(value: Any) -> str:
-    """A text that was stored as an array, as bytes or as text."""
-    value = np.asarray(value)
-    value = value.item() if value.size == 1 else value.tolist()
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def _numbers(arrays: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
-    """The arrays that are there, each of real numbers; none that is required may be missing."""
-    for key in REQUIRED:
-        if key not in arrays:
-            needed, held = ", ".join(REQUIRED), ", ".join(sorted(arrays)) or "nothing"
-            rule = f"is missing; a sample needs {needed}; this one has {held}"
-            raise SampleError(where, key, rule)
+    """The arrays that are there, each of real numbers."""
     values = {}
     for key in (*REQUIRED, *OPTIONAL):
         if arrays.get(key) is None:
@@ -113,6 +124,18 @@ def _numbers(arrays: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
             raise SampleError(where, key, f"must hold real numbers; its type is {value.dtype}")
         values[key] = value
     return values
+
+
+def _required(values: Mapping[str, np.ndarray], arrays: Mapping[str, Any], where: str) -> None:
+    """None that is required is missing; a point and its current are a source."""
+    point = "source_point" in values and "current" in values
+    for key in REQUIRED:
+        if key in values or (key == "source" and point):
+            continue
+        needed, held = ", ".join(REQUIRED), ", ".join(sorted(arrays)) or "nothing"
+        instead = ", or source_point and current" if key == "source" else ""
+        rule = f"is missing; a sample needs {needed}{instead}; this one has {held}"
+        raise SampleError(where, key, rule)
 
 
 def _density(source: np.ndarray, where: str) -> np.ndarray:
@@ -135,7 +158,10 @@ def _sigma(given: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
         raise SampleError(where, "sigma", rule)
     finite = np.isfinite(sigma)
     if not finite.all():
-        raise SampleError(where, "sigma", f"must be finite; voxel {_first(~finite)[:3]} is not")
+        rule = f"must be finite; voxel {_first(~finite)[:3]} is not"
+        if np.isnan(sigma).any():
+            rule += ". Where NaN means air: data.nan_is_air=true"
+        raise SampleError(where, "sigma", rule)
     diagonal = sigma[..., :3]
     negative = diagonal < 0
     if negative.any():
@@ -205,17 +231,29 @@ def _spacing(given: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
     return spacing
 
 
-def _mask(given: np.ndarray | None, tissue: np.ndarray, where: str) -> None:
+def _mask(
+    given: np.ndarray | None, tissue: np.ndarray, conventions: Conventions, where: str
+) -> np.ndarray | None:
+    """(D, H, W) bool, where losses and metrics count; None where that is all tissue."""
     if given is None:
-        return
-    mask = given.astype(bool)
+        return None
+    mask: np.ndarray = given.astype(bool)
     if mask.shape != tissue.shape:
         rule = f"must have shape {tissue.shape}, as source; got {mask.shape}"
         raise SampleError(where, "mask", rule)
+    if conventions.mask == "region":
+        if not (mask & tissue).any():
+            raise SampleError(where, "mask", "has no tissue in it (data.mask=region)")
+        region: np.ndarray = mask & tissue
+        return region
     differs = mask != tissue
     if differs.any():
-        rule = f"must be true exactly where sigma > 0; voxel {_first(differs)} differs"
+        rule = (
+            f"must be true exactly where sigma > 0; voxel {_first(differs)} differs. "
+            "Where it is a region of interest: data.mask=region"
+        )
         raise SampleError(where, "mask", rule)
+    return None
 
 
 def _source(source: np.ndarray, tissue: np.ndarray, where: str) -> None:
@@ -242,7 +280,7 @@ def _ends(arrays: Mapping[str, Any], expected: Ends, where: str) -> Ends:
     """
     if arrays.get("ends") is None:
         return expected
-    kind, beta = word(arrays["ends"]), arrays.get("beta")
+    kind, beta = text_of(arrays["ends"]), arrays.get("beta")
     try:
         ends = Ends(kind, None if beta is None else float(beta))
     except (ValueError, TypeError) as error:
@@ -338,11 +376,7 @@ def _position(
     """Of an electrode, (3,) m: what the file says, held to the centre of mass, or that centre."""
     if given is None:
         return centre
-    point = given.astype(np.float64)
-    if point.shape != (3,) or not np.isfinite(point).all():
-        raise SampleError(where, key, f"must be three finite numbers; got {point.tolist()}")
-    if conventions.source_point == "index":
-        point = (point + 0.5) * spacing
+    point = in_metres(given, key, spacing, conventions, where)
     away = np.abs(point - centre) / spacing
     if (away > OFF_CENTRE).any():
         raise SampleError(
@@ -421,7 +455,7 @@ def _names(tissues: Any, where: str) -> tuple[str, ...]:
     stored = np.asarray(tissues)
     try:
         if stored.ndim == 0:
-            names = json.loads(word(stored))
+            names = json.loads(text_of(stored))
         else:
             names = [n.decode() if isinstance(n, bytes) else n for n in stored.tolist()]
     except ValueError:  # no JSON, or no text at all
@@ -448,12 +482,13 @@ def _ours(labels: np.ndarray, names: Sequence[str], where: str) -> np.ndarray:
 
 
 def _phantom_of(sigma: np.ndarray, spacing: np.ndarray) -> str:
-    """The same for samples of the same sigma and spacing."""
-    return hashlib.sha256(sigma.tobytes() + spacing.tobytes()).hexdigest()[:16]
+    """The same for samples of the same sigma and spacing, in single or double precision."""
+    rounded = np.array([float(f"{edge:.{DIGITS}g}") for edge in spacing])
+    return hashlib.sha256(sigma.tobytes() + rounded.tobytes()).hexdigest()[:16]
 
 
 def _singularity(given: Any, where: str) -> str:
-    singularity = word(given)
+    singularity = text_of(given)
     if singularity not in ("subtraction", "nodal"):
         rule = f"must be subtraction or nodal; got {singularity!r}"
         raise SampleError(where, "singularity", rule)

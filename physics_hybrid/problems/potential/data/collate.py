@@ -35,7 +35,16 @@ def collate(samples: Sequence[Sample], sigma_components: int) -> Batch:
         return_point=_stack_if_all([s.return_point for s in samples], np.float32),
         nodes=_stack_if_all([s.nodes for s in samples], np.float32),
         singularity=samples[0].singularity,
+        region=_regions(samples),
     )
+
+
+def _regions(samples: Sequence[Sample]) -> Tensor | None:
+    """Where losses and metrics count; None where that is all tissue of all samples."""
+    if all(s.region is None for s in samples):
+        return None
+    masks = [s.mask if s.region is None else s.region for s in samples]
+    return torch.from_numpy(np.stack(masks))
 
 
 def _alike(samples: Sequence[Sample]) -> None:

@@ -11,13 +11,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import h5py
@@ -30,6 +28,8 @@ from physics_hybrid.problems.potential.bodies.tissues import TISSUES
 from physics_hybrid.problems.potential.data.sample import AXES, SCHEMA_VERSION, UNITS
 from physics_hybrid.problems.potential.data.stream import LimbStream
 from physics_hybrid.problems.potential.scene import Batch
+from physics_hybrid.reading import FileError, Group, open_h5
+from physics_hybrid.writing import STORED, create_h5
 
 #: Samples solved and written together. Part of the format: runs that go on from each other's parts
 #: must agree on it.
@@ -68,28 +68,36 @@ def generate(path: Path, stream: LimbStream, count: int, progress: bool = True) 
     parts = path.with_name(path.name + ".parts")
     try:
         parts.mkdir(parents=True, exist_ok=True)
-        numbers = {
-            parts / f"{start:06d}.h5": range(start, min(start + PART, count))
-            for start in range(0, count, PART)
-        }
-        have = sum(len(limbs) for part, limbs in numbers.items() if part.exists())
-        kept = f" ({have} kept from an earlier run)" if have else ""
-        print(f"{path} is not there: solving {count} limbs{kept}", flush=True)
-        with tqdm(total=count, unit="limb", desc=path.stem, disable=not progress) as bar:
-            for part, limbs in numbers.items():
-                if not part.exists():
-                    _write(part, limbs, stream)
-                bar.update(len(limbs))
-        _join(path, list(numbers))
     except OSError as error:
+        raise OSError(f"writing {path} failed ({error})") from error
+    try:
+        _join(path, _solved(path, parts, stream, count, progress))
+    except (OSError, FileError) as error:
         if path.exists():  # another program was faster, and has cleared the parts away
             return path
-        kept = ""
-        if parts.exists():
-            kept = f"; finished parts stay in {parts} and the next run goes on from them"
-        raise OSError(f"writing {path} failed ({error}){kept}") from error
+        if isinstance(error, FileError):
+            raise OSError(f"{error}. Remove it: the next run solves it again") from error
+        kept = f"finished parts stay in {parts} and the next run goes on from them"
+        raise OSError(f"{error}; {kept}") from error
     shutil.rmtree(parts, ignore_errors=True)
     return path
+
+
+def _solved(path: Path, parts: Path, stream: LimbStream, count: int, progress: bool) -> list[Path]:
+    """The part files of `path`, those solved that are not there."""
+    numbers = {
+        parts / f"{start:06d}.h5": range(start, min(start + PART, count))
+        for start in range(0, count, PART)
+    }
+    have = sum(len(limbs) for part, limbs in numbers.items() if part.exists())
+    kept = f" ({have} kept from an earlier run)" if have else ""
+    print(f"{path} is not there: solving {count} limbs{kept}", flush=True)
+    with tqdm(total=count, unit="limb", desc=path.stem, disable=not progress) as bar:
+        for part, limbs in numbers.items():
+            if not part.exists():
+                _write(part, limbs, stream)
+            bar.update(len(limbs))
+    return list(numbers)
 
 
 def _datasets(batch: Batch) -> dict[str, np.ndarray]:
@@ -120,86 +128,51 @@ def _write(path: Path, numbers: range, stream: LimbStream) -> None:
     batch = stream.batch(numbers)
     phantoms = [stream.phantom(n) for n in numbers]
     provenance = {"program": f"physics_hybrid {_version()}", **settings(stream)}
-    with _Atomic(path) as file:
+    with create_h5(path) as file:
         for key, values in _datasets(batch).items():
             data = _dataset(file, key, values.shape, values.dtype)
-            data.attrs["units"] = UNITS[key]
+            data.attrs["units"] = np.bytes_(UNITS[key])
             data[...] = values
-        file.create_dataset("phantom", data=np.array(phantoms, dtype="S"), track_times=False)
+        file.create_dataset("phantom", data=np.array(phantoms, dtype="S"), **STORED)
         file.attrs["schema_version"] = SCHEMA_VERSION
-        file.attrs["axes"] = AXES
-        file.attrs["ends"] = stream.solver.ends.kind
+        file.attrs["axes"] = np.bytes_(AXES)
+        file.attrs["ends"] = np.bytes_(stream.solver.ends.kind)
         if stream.solver.ends.beta is not None:
             file.attrs["beta"] = stream.solver.ends.beta
-        file.attrs["singularity"] = batch.singularity
-        file.attrs["tissues"] = json.dumps(TISSUES)
-        file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
+        file.attrs["singularity"] = np.bytes_(batch.singularity)
+        file.attrs["tissues"] = np.bytes_(json.dumps(TISSUES))
+        file.attrs["provenance"] = np.bytes_(json.dumps(provenance, sort_keys=True))
 
 
 def _dataset(
     file: h5py.File, key: str, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> h5py.Dataset:
     """An empty dataset for samples (N, ...), one a chunk."""
-    return file.create_dataset(
-        key,
-        shape=shape,
-        dtype=dtype,
-        chunks=(1, *shape[1:]),
-        compression="gzip",
-        compression_opts=1,
-        shuffle=True,
-        track_times=False,
-    )
+    return file.create_dataset(key, shape=shape, dtype=dtype, chunks=(1, *shape[1:]), **STORED)
 
 
 def _join(path: Path, parts: list[Path]) -> None:
     """Concatenate part files, one sample in memory at a time."""
-    with _Atomic(path) as out, ExitStack() as opened:
-        sources = [opened.enter_context(h5py.File(p, "r")) for p in parts]
-        for name, value in sources[0].attrs.items():
-            out.attrs[name] = value
-        phantoms = np.concatenate([source["phantom"][:] for source in sources])
-        out.create_dataset("phantom", data=phantoms, track_times=False)
+    with create_h5(path) as out, ExitStack() as opened:
+        sources = [opened.enter_context(open_h5(p)) for p in parts]
+        for name in sources[0].attributes:
+            out.attrs[name] = sources[0].attribute(name)
+        phantoms = np.concatenate([source.dataset("phantom")[:] for source in sources])
+        out.create_dataset("phantom", data=phantoms, **STORED)
         # A dataset is let go when the next one is there: that decides the layout, so the bytes.
         for key in [key for key in UNITS if key in sources[0]]:
-            first = sources[0][key]
+            first = sources[0].dataset(key)
             data = _dataset(out, key, (len(phantoms), *first.shape[1:]), first.dtype)
-            data.attrs["units"] = UNITS[key]
+            data.attrs["units"] = np.bytes_(UNITS[key])
             for row, values in enumerate(_rows(sources, key)):
                 data[row] = values
 
 
-def _rows(sources: list[h5py.File], key: str) -> Iterator[np.ndarray]:
+def _rows(sources: list[Group], key: str) -> Iterator[np.ndarray]:
     for source in sources:
-        for i in range(len(source[key])):
-            yield source[key][i]
-
-
-class _Atomic:
-    """An h5py file that gets its name only when it is complete and on disk."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}")
-
-    def __enter__(self) -> h5py.File:
-        self.file = h5py.File(self.temporary, "w")
-        return self.file
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.file.close()
-            if kind is None:
-                with open(self.temporary, "rb+") as handle:
-                    os.fsync(handle.fileno())
-                os.replace(self.temporary, self.path)
-        finally:
-            self.temporary.unlink(missing_ok=True)
+        stored = source.dataset(key)
+        for i in range(len(stored)):
+            yield stored[i]
 
 
 def _version() -> str:

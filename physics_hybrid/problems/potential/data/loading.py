@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -81,18 +81,40 @@ def scan(
     one_of(("raise", "skip"), "data.on_error", on_error)
     broken = _Broken(skip=on_error == "skip")
     addresses = _addresses(path, broken)
-    entries = []
+    entries, understood = [], _Understood()
     silent = len(addresses) < LONG
     for address in tqdm(addresses, desc="checking samples", unit="sample", disable=silent):
         try:
-            entries.append(_entry(address, conventions, sigma_components))
+            entries.append(_entry(address, conventions, sigma_components, understood))
         except SampleError as error:
             broken.refuse(error)
     if broken.skipped:
         _say(f"data: {broken.skipped} skipped, {len(entries)} samples left (data.on_error=skip)")
     if not entries:
         raise SampleError(path, None, "no sample is left after the checks")
+    understood.say(entries)
     return entries
+
+
+@dataclass
+class _Understood:
+    """What was taken though we would write it otherwise: each note once, with the first sample."""
+
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, sample: Sample) -> None:
+        for note in sample.notes:
+            self.notes.setdefault(note, []).append(sample.name)
+
+    def say(self, entries: list[Entry]) -> None:
+        subjects = {entry.address.subject for entry in entries} - {""}
+        if subjects:
+            _say(
+                f"data: folders are taken for {len(subjects)} subjects ({min(subjects)}, ...): "
+                "samples of one stay together in training, validation or test"
+            )
+        for note, names in self.notes.items():
+            _say(f"data: {note} ({len(names)} of {len(entries)} samples; the first is {names[0]})")
 
 
 @dataclass
@@ -123,7 +145,9 @@ def _addresses(path: str, broken: _Broken) -> list[Address]:
     return addresses
 
 
-def _entry(address: Address, conventions: Conventions, sigma_components: int) -> Entry:
+def _entry(
+    address: Address, conventions: Conventions, sigma_components: int, understood: _Understood
+) -> Entry:
     """Read and check one sample. Raises SampleError."""
     sample = address.read(conventions)
     try:
@@ -134,6 +158,7 @@ def _entry(address: Address, conventions: Conventions, sigma_components: int) ->
     wrong = wrong_scale(sample, conventions.source_units)
     if wrong:
         raise SampleError(str(address), "u", wrong)
+    understood.add(sample)
     return Entry(
         address=address,
         shape=sample.shape,
@@ -236,6 +261,6 @@ class Files:
         """The same samples, in a copy of their file."""
         entries = []
         for entry in self.entries:
-            address = Address(path, entry.address.row)
+            address = dataclasses.replace(entry.address, path=path)
             entries.append(dataclasses.replace(entry, address=address))
         return dataclasses.replace(self, entries=entries)

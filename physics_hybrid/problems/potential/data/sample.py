@@ -34,10 +34,27 @@ import numpy as np
 from physics_hybrid.checks import one_of, positive
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.reading import FileError
 
 SCHEMA_VERSION = 1
 REQUIRED = ("sigma", "source", "u")
-OPTIONAL = ("mask", "spacing", "source_point", "return_point", "labels", "u_nodes")
+OPTIONAL = (
+    "mask",
+    "spacing",
+    "source_point",
+    "return_point",
+    "current",
+    "labels",
+    "u_nodes",
+    "phi",
+)
+#: What an .h5 may hold once for all of its samples, and the shape that a sample's has then.
+SHARED: dict[str, tuple[int, ...]] = {
+    "spacing": (3,),
+    "source_point": (3,),
+    "return_point": (3,),
+    "current": (),
+}
 #: How the current leaves, how the truth treats the source, what labels mean: entries of an .npz or
 #: folder, attributes of an .h5.
 ATTRIBUTES = ("ends", "beta", "singularity", "tissues")
@@ -55,17 +72,8 @@ UNITS = {
 }
 
 
-class SampleError(ValueError):
+class SampleError(FileError):
     """A file or sample that breaks a rule. The message names file, key, index and rule."""
-
-    def __init__(self, where: str, key: str | None, rule: str):
-        named = f"key {key!r}: " if key else ""
-        super().__init__(f"{where}: {named}{rule}")
-        self.parts = (where, key, rule)
-
-    def __reduce__(self) -> tuple[type[SampleError], tuple[str, str | None, str]]:
-        """A reading process hands it to the training process."""
-        return SampleError, self.parts
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,8 @@ class Sample:
     nodes : (D+1, H+1, W+1) float32, V, the truth at voxel corners where trilinear finite elements
         made it, or None.
     singularity : how the truth treats the source, 'subtraction' or 'nodal'.
+    region : (D, H, W) bool, the tissue where losses and metrics count; None for all of it.
+    notes : what was understood that we would write otherwise.
     """
 
     sigma: np.ndarray
@@ -99,6 +109,8 @@ class Sample:
     return_point: np.ndarray | None = None
     nodes: np.ndarray | None = None
     singularity: str = "subtraction"
+    region: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Grid:
@@ -121,6 +133,8 @@ class Conventions:
     ends : how the current leaves, where the files do not say.
     spacing : edges of a voxel (D, H, W) in metres, where the files do not say.
     air_below : what conducts less is air, S/m; None: what does not conduct.
+    mask : 'tissue' (mask is where sigma > 0) or 'region' (losses and metrics count there).
+    nan_is_air : NaN in sigma is air.
 
     Raises
     ------
@@ -133,6 +147,8 @@ class Conventions:
     ends: Ends = Ends()
     spacing: Sequence[float] | None = None
     air_below: float | None = None
+    mask: str = "tissue"
+    nan_is_air: bool = False
 
     def __post_init__(self) -> None:
         units, point = ("density", "current"), ("metres", "index")
@@ -145,6 +161,8 @@ class Conventions:
         one_of(point, "data.source_point", self.source_point, quoted=True)
         if self.air_below is not None:
             positive("data.air_below", self.air_below)
+        one_of(("tissue", "region"), "data.mask", self.mask, quoted=True)
+        one_of((True, False), "data.nan_is_air", self.nan_is_air)
 
 
 #: How files are read where nobody says otherwise: as we write them.

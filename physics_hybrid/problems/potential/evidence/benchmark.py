@@ -54,6 +54,7 @@ from physics_hybrid.problems.potential.problem import PotentialRecipe
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.report.plots import spared
 from physics_hybrid.run.provenance import surroundings
+from physics_hybrid.writing import write_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,7 +306,7 @@ def rivals(solvers: Sequence[Contender], rows: Sequence[dict[str, Any]]) -> Sequ
 def write(result: dict[str, Any], folder: Path) -> None:
     """benchmark.json, benchmark.md and benchmark.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "benchmark.json").write_text(json.dumps(result, indent=1))
-    (folder / "benchmark.md").write_text(f"# Benchmark\n\n{tables(result)}\n")
+    write_text(folder / "benchmark.json", json.dumps(result, indent=1))
+    write_text(folder / "benchmark.md", f"# Benchmark\n\n{tables(result)}\n")
     with spared("benchmark.png"):
         figure(result, folder / "benchmark.png")

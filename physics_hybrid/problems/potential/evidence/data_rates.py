@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from physics_hybrid.cluster.machine import Machine
 from physics_hybrid.evidence.bench import bench, seconds
 from physics_hybrid.grid import Grid, name_of
@@ -28,6 +26,8 @@ from physics_hybrid.problems.potential.data.limb_data import LimbData
 from physics_hybrid.problems.potential.data.loading import Entry, Files
 from physics_hybrid.problems.potential.data.sample import Conventions
 from physics_hybrid.problems.potential.data.stream import LimbStream
+from physics_hybrid.reading import open_h5
+from physics_hybrid.writing import STORED, create_h5
 
 #: Seconds that each figure is measured for, at least.
 LONG_ENOUGH = 5.0
@@ -83,20 +83,14 @@ def _many(folder: Path, stream: LimbStream, samples: int, data: LimbData) -> Fil
     """A file of `samples` rows with a few solved limbs over and over, as training reads it."""
     few = min(samples, 8)
     path = generate(folder / "few.h5", stream, few, progress=False)
-    with h5py.File(path) as source, h5py.File(folder / "many.h5", "w") as out:
-        for name, value in source.attrs.items():
-            out.attrs[name] = value
-        for key, values in source.items():
-            first = values[0:1]
-            kept = out.create_dataset(
-                key,
-                (samples, *first.shape[1:]),
-                first.dtype,
-                chunks=values.chunks,
-                compression=values.compression,
-                shuffle=values.shuffle,
-            )
-            whole = values[:]
+    with open_h5(path) as source, create_h5(folder / "many.h5") as out:
+        for name in source.attributes:
+            out.attrs[name] = source.attribute(name)
+        for key in source:
+            whole = source.dataset(key)[:]
+            shape = (samples, *whole.shape[1:])
+            chunks = (1, *shape[1:])
+            kept = out.create_dataset(key, shape, whole.dtype, chunks=chunks, **STORED)
             for row in range(0, samples, few):
                 kept[row : row + few] = whole[: samples - row]
     addresses = find(folder / "many.h5")

@@ -25,6 +25,7 @@ from physics_hybrid.problems.potential.evidence import (
 from physics_hybrid.problems.potential.evidence.model_card import seeds_table
 from physics_hybrid.problems.potential.metrics import main_table
 from physics_hybrid.problems.potential.predictor import FOLDER, NAME
+from physics_hybrid.writing import write_text
 
 ROOT = Path(__file__).resolve().parents[4]
 #: The page of each table, from the top of the clone.
@@ -56,7 +57,7 @@ def fill(text: str, name: str, content: str) -> str:
 def put(name: str, content: str, root: Path = ROOT) -> None:
     """Write a table to its place. Raises ValueError where its page has none."""
     page = root / PAGES[name]
-    page.write_text(fill(page.read_text(), name, content))
+    write_text(page, fill(page.read_text(), name, content))
 
 
 def linked(picture: str, name: str) -> str:

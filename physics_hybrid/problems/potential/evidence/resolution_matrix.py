@@ -23,6 +23,7 @@ from physics_hybrid.problems.potential.evidence.resolution_tables import (
     report,
 )
 from physics_hybrid.report.plots import spared
+from physics_hybrid.writing import write_text
 
 __all__ = [
     "contenders",
@@ -40,7 +41,7 @@ __all__ = [
 def write(result: dict[str, Any], folder: Path) -> None:
     """resolution_matrix.json, .md and .png."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "resolution_matrix.json").write_text(json.dumps(result, indent=1))
-    (folder / "resolution_matrix.md").write_text(report(result))
+    write_text(folder / "resolution_matrix.json", json.dumps(result, indent=1))
+    write_text(folder / "resolution_matrix.md", report(result))
     with spared("resolution_matrix.png"):
         figure(result, folder / "resolution_matrix.png")

@@ -27,6 +27,7 @@ from physics_hybrid.problems.potential.predictor import FOLDER, NAME, Predictor
 from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.run.folder import leaves
 from physics_hybrid.run.load import load
+from physics_hybrid.writing import write_text
 
 #: The weights go with every copy of the source.
 LARGEST = 16e6
@@ -155,8 +156,8 @@ def ship(
         os.replace(weights, folder / f"{NAME}.mdlus")
     finally:
         weights.unlink(missing_ok=True)
-    (folder / f"{NAME}.json").write_text(json.dumps(about, indent=1) + "\n")
-    (folder / f"{NAME}.md").write_text(card(about, config))
+    write_text(folder / f"{NAME}.json", json.dumps(about, indent=1) + "\n")
+    write_text(folder / f"{NAME}.md", card(about, config))
     return Predictor.load(folder)
 
 

@@ -35,6 +35,7 @@ from physics_hybrid.problems.potential.exact.cases import (
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.report.plots import spared
 from physics_hybrid.run.provenance import surroundings
+from physics_hybrid.writing import write_text
 
 #: Metres.
 INTERFACE_SPACINGS = (0.002, 0.001)
@@ -263,7 +264,7 @@ def validate(
 def write(result: dict[str, Any], folder: Path) -> None:
     """validate.json, validate.md and convergence.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "validate.json").write_text(json.dumps(result, indent=1))
-    (folder / "validate.md").write_text(report(result))
+    write_text(folder / "validate.json", json.dumps(result, indent=1))
+    write_text(folder / "validate.md", report(result))
     with spared("convergence.png"):
         figure(result, folder / "convergence.png")

@@ -180,7 +180,7 @@ def test_files_that_hold_no_one_volume_are_refused_by_name(tmp_path, labels):
     np.savez(tmp_path / "bare.npz", labels=labels)
     refused("bare.npz", r"not in this .npz file: give data.spacing")
     np.savez(tmp_path / "objects.npz", labels=np.array([{}]))
-    refused("objects.npz", "cannot be read as .npz")
+    refused("objects.npz", r"'labels': holds Python objects \(a pickle\)")
     layers = np.stack([stored(labels)] * 2)
     header = {"kinds": ["list", *["domain"] * 3], "space": "LPS"}
     header["space directions"] = np.vstack([np.full(3, np.nan), np.diag(STORED_MM)])

@@ -144,7 +144,7 @@ def test_files_that_are_no_segmentation_are_refused_by_name(tmp_path):
     refused("objects.npy", "pickle", spacing=SPACING)
     save(tmp_path / "a.nii.gz", limb())
     (tmp_path / "cut.nii.gz").write_bytes((tmp_path / "a.nii.gz").read_bytes()[:-200])
-    refused("cut.nii.gz", "cannot be read as NIfTI")
+    refused("cut.nii.gz", "is truncated")
     refused("none.nii", "data.path")
     nibabel.save(nibabel.Nifti1Image(limb()[0], np.eye(4)), tmp_path / "flat.nii")
     refused("flat.nii", "three axes")

@@ -17,6 +17,7 @@ from physics_hybrid.problems.potential.data.generated import dataset_path, gener
 from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 from physics_hybrid.problems.potential.hybrid import source_moments
 from tests.conftest import LIMBS, ROOT, limb_distribution
+from tests.damage import fill_disk
 
 
 def test_all_tissues_in_order_from_outside_in(limbs):
@@ -192,6 +193,25 @@ def test_generation_is_bit_for_bit_and_resumes(tmp_path, stream):
     assert generate(tmp_path / "c.h5", again, 9, progress=False).read_bytes() == first.read_bytes()
     assert solved == [4, 5, 6, 7, 8]
     assert not parts.exists()
+
+
+def test_solving_goes_on_from_the_parts_that_a_full_disk_has(tmp_path, stream, monkeypatch):
+    """Parts of 4, 4 and 1 limbs: the last one is smaller than the disk, and the file is not."""
+    whole = generate(tmp_path / "whole.h5", stream, 9, progress=False)
+    with monkeypatch.context() as full:
+        fill_disk(full, whole.stat().st_size * 2 // 3)
+        with pytest.raises(OSError, match="a.h5 failed .No space left on device.; finished parts"):
+            generate(tmp_path / "a.h5", stream, 9, progress=False)
+    parts = tmp_path / "a.h5.parts"
+    assert sorted(p.name for p in parts.iterdir()) == ["000000.h5", "000004.h5", "000008.h5"]
+    flipped = bytearray((parts / "000004.h5").read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    good = (parts / "000004.h5").read_bytes()
+    (parts / "000004.h5").write_bytes(flipped)
+    with pytest.raises(OSError, match="000004.h5.*Remove it: the next run solves it again"):
+        generate(tmp_path / "a.h5", stream, 9, progress=False)
+    (parts / "000004.h5").write_bytes(good)
+    assert generate(tmp_path / "a.h5", stream, 9, progress=False).read_bytes() == whole.read_bytes()
 
 
 def test_generated_files_pass_the_checks_that_users_files_must(tmp_path, stream):

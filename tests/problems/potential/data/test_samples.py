@@ -133,7 +133,7 @@ BROKEN = {
     "dipole": (voxel("source", (4, 3, 4), -1.0), "source", "both signs"),
     "zero spacing": (change("spacing", np.array([0.004, 0.0, 0.004])), "spacing", "positive"),
     "negative spacing": (change("spacing", np.array([0.004, -1, 0.004])), "spacing", "positive"),
-    "scalar spacing": (change("spacing", np.array(0.004)), "spacing", r"shape \(3,\)"),
+    "two spacings": (change("spacing", np.array([0.004, 0.004])), "spacing", r"shape \(3,\)"),
     "nan in the truth": (voxel("u", (2, 2, 2), np.nan), "u", "finite in tissue"),
     "truth of another grid": (change("u", lambda u: u[:, :, 1:]), "u", "must have shape"),
     "empty truth": (change("u", lambda u: 0 * u), "u", "not a solution"),

@@ -40,7 +40,8 @@ class ElementTruth(Protocol):
     """What is read of a batch whose truth finite elements made.
 
     sigma (B, C, D, H, W) S/m; spacing, source_point, return_point (B, 3) m; current (B,) A;
-    u (B, D, H, W) V at voxel centres; nodes (B, D+1, H+1, W+1) V; shape: the grid (D, H, W).
+    u (B, D, H, W) V at voxel centres; nodes (B, D+1, H+1, W+1) V; counted (B, D, H, W): the tissue
+    that losses are taken over; shape: the grid (D, H, W).
     """
 
     @property
@@ -63,6 +64,9 @@ class ElementTruth(Protocol):
 
     @property
     def nodes(self) -> Tensor | None: ...
+
+    @property
+    def counted(self) -> Tensor: ...
 
     @property
     def shape(self) -> Grid: ...
@@ -129,7 +133,8 @@ class ElementPhysics:
         r_i / K_ii is what one Jacobi sweep would change, in volts, as in `losses.PDELoss`.
         """
         tissue = self.operator.tissue
-        poor = tissue & ~(batch.sigma[:, :3].mean(dim=1) > sigma_threshold)
+        conducts = batch.sigma[:, :3].mean(dim=1) > sigma_threshold
+        poor = tissue & ~(conducts & batch.counted)
         mask = self.operator.free & (voxels_round_nodes(poor.to(phi.dtype)) == 0)
         mask = mask & _far_from_electrodes(batch, exclude_radius + REACH)
         diagonal = torch.where(mask, self.operator.diagonal, 1.0)
