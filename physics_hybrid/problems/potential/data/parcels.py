@@ -8,6 +8,7 @@ PyTorch's way of raising it again knows only errors of one argument.
 
 from __future__ import annotations
 
+import functools
 import pickle
 import signal
 import sys
@@ -102,7 +103,6 @@ def received(batches: Dataset[Batch], count: int, workers: int, *, pin: bool) ->
             yield batch.pin_memory() if pin else batch
         return
     lost: ReaderLost | None = None
-    said = False
     try:
         parcels = _started(batches, count, workers, pin)
     except (RuntimeError, OSError) as error:
@@ -121,15 +121,20 @@ def received(batches: Dataset[Batch], count: int, workers: int, *, pin: bool) ->
             # be missed again and again
             del parcels
             raise lost
-        if parcel.pickled and not said:
-            said = True
-            print(
-                "WARNING: /dev/shm has no room for what data.workers read: it comes through pipes,"
-                " which is slower. data.workers=0, or a larger /dev/shm (docker run --shm-size=1g)",
-                file=sys.stderr,
-                flush=True,
-            )
+        if parcel.pickled:
+            warn_of_pipes()
         yield parcel.open()
+
+
+@functools.cache
+def warn_of_pipes() -> None:
+    """Once."""
+    print(
+        "WARNING: /dev/shm has no room for what data.workers read: it comes through pipes, which is"
+        " slower. data.workers=0, or a larger /dev/shm (docker run --shm-size=1g)",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def _started(batches: Dataset[Batch], count: int, workers: int, pin: bool) -> Iterator[Parcel]:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from physics_hybrid.cluster.signals import Requeue, Signals
-from physics_hybrid.problems.potential.data.parcels import ReaderLost, received
+from physics_hybrid.problems.potential.data.parcels import ReaderLost, received, warn_of_pipes
 from physics_hybrid.problems.potential.data.sample import SampleError
 
 
@@ -54,7 +54,8 @@ def refuse_oddly():
 def test_what_arrives_is_what_was_read(batch, room, monkeypatch, capsys):
     if not room:
         monkeypatch.setattr(torch.Tensor, "share_memory_", no_room)  # reading processes are forks
-    for workers in (0, 1):
+    warn_of_pipes.cache_clear()
+    for workers in (0, 1, 1):
         several = list(received(Repeated(batch), 3, workers, pin=False))
         assert len(several) == 3
         for got in several:
