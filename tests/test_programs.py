@@ -462,7 +462,7 @@ def test_evaluate_explains_a_bad_checkpoint(typed, tmp_path):
     )
     (tmp_path / "x.mdlus").write_bytes(b"no")
     assert (
-        "x.mdlus is damaged"
+        "x.mdlus cannot be read"
         in typed("evaluate", f"checkpoint={tmp_path / 'x.mdlus'}", expect=1).stderr
     )
     assert "checkpoint" in typed("evaluate", expect=1).stderr

@@ -199,10 +199,10 @@ def test_files_that_hold_no_one_volume_are_refused_by_name(tmp_path, labels):
         WRITERS[name](tmp_path / name, labels)
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[: len(whole) // 2])
-        refused(name, "cannot be read as")
+        refused(name, "cannot be read")
     nibabel.save(nibabel.Nifti1Pair(stored(labels), np.eye(4)), tmp_path / "lone.img")
     (tmp_path / "lone.hdr").unlink()
-    refused("lone.img", "cannot be read as")
+    refused("lone.img", "cannot be read")
 
 
 def test_a_missing_pynrrd_says_what_to_install(tmp_path, labels, monkeypatch):

@@ -113,8 +113,6 @@ def test_a_word_may_stand_for_splits_and_tissues_and_for_no_other_group():
     accepted("data=files", "data.splits=90/10")
     with pytest.raises(UsageError, match="a group of keys is expected"):
         accepted("training.clipping=word")
-    with pytest.raises(UsageError, match="a group of keys is expected"):
-        accepted("data=labels", "data.tissues=3")
 
 
 #: As somebody types it: numbers without a point, the heading of labels.yaml.
