@@ -17,6 +17,10 @@ from typing import Any, NoReturn
 #: launcher.
 ECHO = 1.0
 
+#: Seconds in which data that are waited for may still come after a signal. A wait that is cut short
+#: leaves readers in the middle of handing over, who complain.
+PATIENCE = 3.0
+
 #: Seconds that a process that reads data outlives SIGTERM.
 WORKER_GRACE = 20
 
@@ -50,6 +54,7 @@ class Signals:
         self.code, self.saved = code, False
         self.number: int | None = None
         self._waiting = False
+        self._heeded = False
         self._since = 0.0  # when the signal came
         self._old: dict[int, Any] = {}
 
@@ -75,6 +80,8 @@ class Signals:
             self._since = now
         if again or not self._waiting:
             self.leave()
+        if self._heeded:
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[Signals]:
@@ -87,12 +94,20 @@ class Signals:
 
     @contextlib.contextmanager
     def heeded(self) -> Iterator[Signals]:
-        """Inside `deferred()`: a wait that a signal ends with `Requeue`."""
-        waiting, self._waiting = self._waiting, False
+        """Inside `deferred()`: a wait that a signal ends with `Requeue`, unless what is waited for
+        comes within `PATIENCE` seconds.
+        """
+        if not self.active or not hasattr(signal, "setitimer"):
+            yield self
+            return
+        old = signal.signal(signal.SIGALRM, lambda *_: self.leave())
+        self._heeded = True
         try:
             yield self
         finally:
-            self._waiting = waiting
+            self._heeded = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
 
     @property
     def active(self) -> bool:

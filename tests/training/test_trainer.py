@@ -220,7 +220,8 @@ class Starved(Fit):
             yield batch
 
 
-def test_ctrl_c_does_not_wait_for_data_that_do_not_come(tmp_path):
+def test_ctrl_c_does_not_wait_for_data_that_do_not_come(tmp_path, monkeypatch):
+    monkeypatch.setattr("physics_hybrid.cluster.signals.PATIENCE", 0.2)
     with pytest.raises(Requeue) as left:
         trainer(tmp_path, Starved()).fit()
     assert left.value.code == 130

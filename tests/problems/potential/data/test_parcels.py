@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
+from physics_hybrid.cluster import signals as signals_module
 from physics_hybrid.cluster.signals import Requeue, Signals
 from physics_hybrid.problems.potential.data.parcels import ReaderLost, received, warn_of_pipes
 from physics_hybrid.problems.potential.data.sample import SampleError
@@ -90,12 +91,20 @@ def test_a_reader_killed_from_outside_is_not_waited_for(batch):
         next(slow)
 
 
-def test_a_wait_for_data_ends_at_a_signal_where_work_is_not_interrupted():
+def test_a_wait_for_data_ends_soon_after_a_signal(monkeypatch):
+    monkeypatch.setattr(signals_module, "PATIENCE", 0.2)
     with Signals(85) as signals, signals.deferred():
-        signal.raise_signal(signal.SIGINT)  # in a step: it goes on
+        with signals.heeded():
+            signal.raise_signal(signal.SIGTERM)  # the data come in time
+        time.sleep(0.3)  # in a step, which is not interrupted
         with pytest.raises(Requeue) as left, signals.heeded():
-            signal.raise_signal(signal.SIGINT)
-    assert left.value.code == 130
+            wait_in_vain(signal.SIGTERM)
+    assert left.value.code == 143
+
+
+def wait_in_vain(number):
+    signal.raise_signal(number)
+    time.sleep(60)
 
 
 def test_a_second_ctrl_c_does_not_wait_and_its_echo_is_none(monkeypatch):
