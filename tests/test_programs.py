@@ -312,6 +312,7 @@ def test_sigterm_to_the_whole_group_finds_the_readers_alive_until_the_state_is_s
     assert "Traceback" not in output
 
 
+@pytest.mark.program
 def test_a_users_own_files(typed, tmp_path, limbs, blank_pictures):
     """Training and evaluation on .npz files of two grids, without labels or masks; broken ones
     skipped when asked.
@@ -465,9 +466,10 @@ def test_evaluate_explains_a_bad_checkpoint(typed, tmp_path):
         "x.mdlus cannot be read"
         in typed("evaluate", f"checkpoint={tmp_path / 'x.mdlus'}", expect=1).stderr
     )
-    assert "checkpoint" in typed("evaluate", expect=1).stderr
+    assert "checkpoint" in typed("evaluate", expect=2).stderr
 
 
+@pytest.mark.program
 def test_other_settings_in_an_old_folder_are_refused(typed, blank_pictures):
     short = ["training.epochs=1", "evaluation.samples=1", "evaluation.after_training=false"]
     typed("train", "run=a", *short)

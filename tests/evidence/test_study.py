@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 NAMES = sorted(p.stem for p in (ROOT / "conf" / "study").glob("*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_composes_and_all_make_the_same_number_of_steps(name):
     from hydra import compose, initialize_config_dir
@@ -154,6 +155,7 @@ def command(*words):
     return [sys.executable, "-m", "physics_hybrid", "study", *map(str, words)]
 
 
+@pytest.mark.program
 def test_one_cell_by_its_number_as_a_user_types_it(tiny, tmp_path):
     """In a folder whose name Hydra would read as a list; then the report from what is there."""
     output = tmp_path / "out of [7]"

@@ -46,6 +46,7 @@ def rate(step: int, total: int, peak: float) -> float:
     return 1e-5 + (peak - 1e-5) * 0.5 * (1 + math.cos(math.pi * share))
 
 
+@pytest.mark.slow
 def test_more_epochs_lay_the_schedule_anew(tmp_path, capsys):
     go(tmp_path, "training.epochs=2")
     assert "going on" not in capsys.readouterr().out

@@ -268,6 +268,7 @@ def limbs():
     return limb_agreement.agreement(SOLVERS, quick=True)
 
 
+@pytest.mark.slow
 def test_solvers_that_differ_on_limbs_are_found_out(limbs):
     assert len(limbs) == 4
     assert all(len(row["rdm"]) == 2 and 0 < row["rdm"][1] < 0.1 for row in limbs)
@@ -307,6 +308,7 @@ def test_split_voxels_are_the_same_conductor():
         assert torch.equal(finer.sigma[:, :, offset::3, offset::3, offset::3], body.sigma)
 
 
+@pytest.mark.slow
 def test_the_mean_of_both_solvers_is_nearest_to_the_converged_solution(limbs):
     """The two err with opposite signs. Where voxels were split wrongly, or averaged back wrongly,
     no mean would be near.

@@ -348,6 +348,7 @@ def test_cylinder_conserves_current_at_its_interfaces_and_mantle():
     assert abs(phi[9] - phi[8]) / 1e-6 < 1e-3 * abs(phi[5] - phi[2]) / 0.02
 
 
+@pytest.mark.slow
 def test_finite_volumes_reach_the_cylinder_up_to_the_voxel_staircase():
     """A round skin on square voxels leaves a few per cent (EXACT.md: 1.6 to 2.9 % at 2 mm), about
     half of it at half the voxel.
