@@ -35,6 +35,7 @@ def conjugate_gradients(
     tolerance: float,
     max_iterations: int = 200,
     preconditioner: FluxOperator | None = None,
+    phi_end: Float[Tensor, "K 2 H W"] | None = None,
 ) -> Solution:
     """Solve A x = rhs to |rhs - A x| <= tolerance |rhs| in every sample; the true residual is
     checked, not the recursion.
@@ -45,6 +46,8 @@ def conjugate_gradients(
     solutions.
 
     preconditioner : whose multigrid cycle to use, where the operator itself has none.
+    phi_end : what rhs holds of the ends (`Subtraction.phi_end`): the iteration then starts from a
+        nested one (`Multigrid.start`) instead of 0.
 
     Raises
     ------
@@ -55,8 +58,11 @@ def conjugate_gradients(
     precondition = _cycle_of(operator, preconditioner)
     size = _norm(rhs)
     goal = tolerance * size
-    x = torch.zeros_like(rhs)
-    residual, done, restart = rhs, size == 0, True
+    x, residual = torch.zeros_like(rhs), rhs
+    if phi_end is not None:
+        x = torch.where(size > 0, precondition.start(rhs, phi_end), 0.0)
+        residual = rhs - A(x)
+    done, restart = size == 0, True
     direction, rz_before = x, size  # read only after the first iteration
     iterations = 0
     while iterations < max_iterations:

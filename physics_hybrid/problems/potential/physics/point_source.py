@@ -148,13 +148,19 @@ def _corners(
 
 
 def _of_rectangles(corner: list[Tensor]) -> list[Tensor]:
-    """Solid angles of the faces, which the stretch along the axes leaves rectangles."""
+    """Solid angles of the faces, which the stretch along the axes leaves rectangles.
+
+    A rectangle from the foot of the perpendicular to (u, v), at the distance w: atan(u v / (w r)).
+    """
     radius = torch.sqrt(corner[0] ** 2 + corner[1] ** 2 + corner[2] ** 2)
+    d, h, w = corner
+    seen_d = torch.atan(h * w / (d * radius))
+    seen_h = torch.atan(d * w / (h * radius))
+    # from one corner of a box the three far faces are an eighth of all there is to see
+    octant = (math.pi / 2) * d.sign() * (h.sign() * w.sign())
     angles = []
-    for axis in range(3):
+    for axis, angle in enumerate((seen_d, seen_h, octant - seen_d - seen_h)):
         first, second = others(axis)
-        u, v = corner[first - 1], corner[second - 1]
-        angle = torch.atan(u * v / (corner[axis] * radius))
         angles.append(torch.diff(torch.diff(angle, dim=first), dim=second))
     return angles
 

@@ -97,7 +97,16 @@ def solve(
         known = Subtraction.of(conductor, operator, source)
         if warn:
             _warn_beside_better(conductor, source)
-    rest = conjugate_gradients(operator, known.rhs, tolerance, max_iterations, preconditioner)
+    # the coarse grids of the cycle have ends that are grounded, or let nothing pass
+    nested = preconditioner is None and conductor.ends.kind != "robin"
+    rest = conjugate_gradients(
+        operator,
+        known.rhs,
+        tolerance,
+        max_iterations,
+        preconditioner,
+        phi_end=known.phi_end if nested else None,
+    )
     phi = rest.phi + known.phi_inf
     if conductor.ends.floating:
         phi = zero_mean(phi, conductor.tissue.expand_as(phi))

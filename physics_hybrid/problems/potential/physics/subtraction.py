@@ -50,20 +50,24 @@ class Subtraction:
         Closed-form part of the potential, volts; 0 in air.
     known : three face tensors
         S above, A/m^2.
-    total : three face tensors
-        S + Phi: the current density carried by phi_inf in the real conductor.
+    Phi : three face tensors
+        Current density of phi_inf in its own medium, A/m^2. S + Phi is what it carries in the real
+        conductor.
     injected : Tensor (K, D, H, W)
         div J of a solution, A/m^3: I / V in the voxel of an electrode, less what leaves evenly
         (ends: sink).
     rhs : Tensor (K, D, H, W)
         A phi_c = rhs, A/m^3; 0 in air.
+    phi_end : Tensor (K, 2, H, W)
+        phi_inf on the two cut faces, volts.
     """
 
     phi_inf: Float[Tensor, "K D H W"]
     known: Faces
-    total: Faces
+    Phi: Faces
     injected: Float[Tensor, "K D H W"]
     rhs: Float[Tensor, "K D H W"]
+    phi_end: Float[Tensor, "K 2 H W"]
 
     @classmethod
     def of(cls, conductor: Conductor, operator: Operator, source: PointSource) -> "Subtraction":
@@ -82,10 +86,10 @@ class Subtraction:
         phi_inf = _total([part.phi for part in parts]) * conductor.tissue
         known = _total_on_faces([part.known for part in parts])
         Phi = _total_on_faces([part.Phi for part in parts])
-        total = known[0] + Phi[0], known[1] + Phi[1], known[2] + Phi[2]
         evenly = _leaving_evenly(conductor, source.current)
         rhs = (-operator.divergence(known) - evenly) * conductor.tissue
-        return cls(phi_inf, known, total, injected - evenly, rhs)
+        phi_end = _total([part.phi_end for part in parts])
+        return cls(phi_inf, known, Phi, injected - evenly, rhs, phi_end)
 
     @classmethod
     def density(
@@ -127,7 +131,8 @@ class Subtraction:
             density.new_zeros(count, d, h + 1, w),
             density.new_zeros(count, d, h, w + 1),
         )
-        return cls(torch.zeros_like(density), nothing, nothing, injected, injected)
+        none = torch.zeros_like(density)
+        return cls(none, nothing, nothing, injected, injected, none[:, [0, -1]])
 
     def where(self, chosen: Bool[Tensor, " K"], other: "Subtraction") -> "Subtraction":
         """This one for the samples marked, the other one for the rest."""
@@ -143,9 +148,10 @@ class Subtraction:
         return Subtraction(
             phi_inf=pick(self.phi_inf, other.phi_inf),
             known=pick_faces(self.known, other.known),
-            total=pick_faces(self.total, other.total),
+            Phi=pick_faces(self.Phi, other.Phi),
             injected=pick(self.injected, other.injected),
             rhs=pick(self.rhs, other.rhs),
+            phi_end=pick(self.phi_end, other.phi_end),
         )
 
     def to(self, dtype: torch.dtype) -> "Subtraction":
@@ -159,15 +165,16 @@ class Subtraction:
         return Subtraction(
             phi_inf=self.phi_inf.to(dtype),
             known=faces(self.known),
-            total=faces(self.total),
+            Phi=faces(self.Phi),
             injected=self.injected.to(dtype),
             rhs=self.rhs.to(dtype),
+            phi_end=self.phi_end.to(dtype),
         )
 
     def current_density(self, operator: Operator, phi: Float[Tensor, "K D H W"]) -> Faces:
         """Total current density on the faces, A/m^2, of the potential phi in volts."""
         rest = operator.current_density(phi - self.phi_inf)
-        return self.total[0] + rest[0], self.total[1] + rest[1], self.total[2] + rest[2]
+        return _total_on_faces([self.known, self.Phi, rest])
 
     def residual(
         self, operator: Operator, phi: Float[Tensor, "K D H W"]
@@ -178,9 +185,11 @@ class Subtraction:
 
 @dataclass(frozen=True)
 class _ClosedForm:
-    """One electrode for each sample, its mirror image included: phi_inf (V), S and Phi (A/m^2)."""
+    """One electrode for each sample, its mirror image included: phi_inf and its values on the ends
+    (V), S and Phi (A/m^2)."""
 
     phi: Float[Tensor, "K D H W"]
+    phi_end: Float[Tensor, "K 2 H W"]
     known: Faces
     Phi: Faces
 
@@ -200,14 +209,15 @@ def _closed_form(conductor: Conductor, operator: Operator, source: PointSource) 
         phi.append(infinite_medium(shape, spacing, charge, sigma_inf))
         Phi.append(face_current_density(shape, spacing, charge, sigma_inf))
     passed = _total_on_faces(Phi)
-    known = operator.known_current(passed, _total(phi_end), sigma_inf)
-    return _ClosedForm(_total(phi), known, passed)
+    at_ends = _total(phi_end)
+    known = operator.known_current(passed, at_ends, sigma_inf)
+    return _ClosedForm(_total(phi), at_ends, known, passed)
 
 
 def _total(parts: list[Tensor]) -> Tensor:
     """The sum of one or more fields."""
-    total = parts[0].new_zeros(())
-    for part in parts:
+    total = parts[0]
+    for part in parts[1:]:
         total = total + part
     return total
 

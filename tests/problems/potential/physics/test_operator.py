@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from physics_hybrid.problems.potential.exact.box import layered_box
-from physics_hybrid.problems.potential.physics.conductor import Conductor, outside_sphere
+from physics_hybrid.problems.potential.physics.conductor import Conductor, outside_sphere, zero_mean
 from physics_hybrid.problems.potential.physics.electrodes import PointSource, nodal_source
+from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.physics.flux import FluxOperator
 from physics_hybrid.problems.potential.physics.krylov import SolverError, conjugate_gradients
 from physics_hybrid.problems.potential.physics.multigrid import Multigrid
@@ -159,6 +160,37 @@ def test_multigrid_cycle_is_symmetric():
     u, v = (torch.randn(2, 1, 14, 11, 9, dtype=torch.float64) * tissue).unbind(0)
     assert float((u * M(v)).sum()) == pytest.approx(float((v * M(u)).sum()), rel=1e-10)
     assert float((u * M(u)).sum()) > 0
+
+
+@pytest.mark.parametrize("shape", [(48, 24, 24), (47, 23, 25)])
+@pytest.mark.parametrize("kind", ["grounded", "sink"])
+def test_the_nested_start_is_near_the_solution(shape, kind):
+    """A cylinder of muscle in fat, air round it: the first guess is right to 10 %, where phi_inf
+    alone is wrong by more than 40 %; from it no more cycles are left, mostly fewer.
+    """
+    d, h, w = shape
+    y, x = torch.meshgrid(torch.arange(h) - h / 2, torch.arange(w) - w / 2, indexing="ij")
+    r = (y**2 + x**2).sqrt() / (h / 2)
+    layers = torch.tensor([MUSCLE, [0.05] * 3, [0.0] * 3], dtype=torch.float64)
+    section = layers[(r > 0.6).long() + (r > 0.9).long()].movedim(-1, 0)
+    sigma = section[None, :, None].expand(1, 3, d, h, w).clone()
+    spacing = torch.full((1, 3), 0.004, dtype=torch.float64)
+    body = Conductor(sigma, spacing, Ends(kind))
+    A, point = FluxOperator.of(body), source((0.09, 0.05, 0.046))
+    known = Subtraction.of(body, A, point)
+    near = conjugate_gradients(A, known.rhs, 1e-8, phi_end=known.phi_end)
+    far = conjugate_gradients(A, known.rhs, 1e-8)
+    guess = Multigrid(A).start(known.rhs, known.phi_end)
+    counts = body.tissue & outside_sphere(point.point, body.shape, spacing, 3.0)
+    phi = [x + known.phi_inf for x in (near.phi, far.phi, guess)]
+    if body.ends.floating:
+        phi = [zero_mean(x, body.tissue) for x in phi]
+    right, same, first = (x[counts] for x in phi)
+    assert float((same - right).norm() / right.norm()) < 1e-6
+    assert float((first - right).norm() / right.norm()) < 0.1
+    start = known.phi_inf - (known.phi_inf[body.tissue].mean() if body.ends.floating else 0)
+    assert float((start[counts] - right).norm() / right.norm()) > 0.4
+    assert near.iterations <= far.iterations - (kind == "grounded")
 
 
 def test_float32_solve_agrees_with_float64():
