@@ -14,8 +14,7 @@ potential of the ends,
 
     b = -k_end phi_end                                                          [A/m^3]
 
-is made anew from the coarse conductance of the ends, half as large, as half a coarse voxel is twice
-as long.
+is made anew from the coarse conductance of the ends: its mean would be twice as large.
 """
 
 import torch

@@ -166,7 +166,7 @@ def test_multigrid_cycle_is_symmetric():
 @pytest.mark.parametrize("kind", ["grounded", "sink"])
 def test_the_nested_start_is_near_the_solution(shape, kind):
     """A cylinder of muscle in fat, air round it: the first guess is right to 10 %, where phi_inf
-    alone is wrong by more than 40 %; from it no more cycles are left, mostly fewer.
+    alone is wrong by more than 30 %; from it no more cycles are left, mostly fewer.
     """
     d, h, w = shape
     y, x = torch.meshgrid(torch.arange(h) - h / 2, torch.arange(w) - w / 2, indexing="ij")
@@ -189,7 +189,7 @@ def test_the_nested_start_is_near_the_solution(shape, kind):
     assert float((same - right).norm() / right.norm()) < 1e-6
     assert float((first - right).norm() / right.norm()) < 0.1
     start = known.phi_inf - (known.phi_inf[body.tissue].mean() if body.ends.floating else 0)
-    assert float((start[counts] - right).norm() / right.norm()) > 0.4
+    assert float((start[counts] - right).norm() / right.norm()) > 0.3
     assert near.iterations <= far.iterations - (kind == "grounded")
 
 
