@@ -39,6 +39,7 @@ class Evaluation:
     columns, contenders, varies : as the problem has them.
     tables : test set -> metric -> statistic.
     rows : one dict a sample.
+    tested : the names of all samples, in full.
     remarks : what a reader must know of the samples, a sentence each.
     summary : what the problem adds to the report.
     figures : by name.
@@ -50,6 +51,7 @@ class Evaluation:
     varies: str
     tables: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    tested: set[str] = field(default_factory=set)
     remarks: list[str] = field(default_factory=list)
     summary: str = ""
     figures: dict[str, Path] = field(default_factory=dict)
@@ -81,7 +83,7 @@ def evaluate(
     model.eval()
     result = Evaluation(about, list(problem.columns), problem.contenders, problem.varies)
     for tests in problem.test_sets():
-        rows = _measured(problem, model, tests, reference, used or {})
+        rows = _measured(problem, model, tests, reference, used or {}, result.tested)
         parts = _by_part(rows)
         for part, members in parts.items():
             name = f"{tests.name}_{part}" if part else tests.name
@@ -116,10 +118,11 @@ def _measured(
     tests: TestSet[Any, Any],
     reference: nn.Module | None,
     used: Mapping[str, str],
+    tested: set[str],
 ) -> list[dict[str, Any]]:
     """A row for each sample: who it is, what it cost, metrics of the model and of its rivals.
 
-    Those of `used` have their split, too.
+    Those of `used` have their split, too. `tested` takes all names.
     """
     device, rows = next(model.parameters()).device, []
     title, quiet = f"evaluating {tests.name}", not sys.stderr.isatty()
@@ -129,6 +132,7 @@ def _measured(
             cost = {"seconds": seconds / len(batch), "peak_memory_MB": peak_memory(device)}
             predictions = {"": prediction, **tests.rivals(model, batch, reference)}
             measured = tests.measure(predictions, batch)
+            tested |= {*batch.names}
             for i, name in enumerate(batch.names):
                 row: dict[str, Any] = {"sample": Path(name).name, **cost}
                 if name in used:
@@ -223,17 +227,24 @@ def log_to(tracker: Tracker, result: Evaluation, step: int) -> None:
             tracker.figure(f"evaluation/{key}", path, step)
 
 
-def _used(known: Splits | None, now: Splits) -> tuple[dict[str, str], list[str]]:
-    """Of the samples that are there now those that the run has used, and what is said of them."""
+def _remarks(known: Splits | None, now: Splits, tested: set[str]) -> list[str]:
+    """What a reader must know of the samples that were tested.
+
+    known : the splits that the run was begun with. now : those of the data that were opened.
+    """
     if not now:
-        return {}, []
+        return []
     if known is None:
-        return {}, [
+        return [
             "It is not known which samples this model was trained on (an older run, or a model"
             " without its run): some of them may be among these."
         ]
-    used = run_splits.used(known, now)
-    return used, run_splits.remarks(used, sum(map(len, now.values())))
+    if tested & {name for part in now.values() for name, _ in part}:
+        used = run_splits.used(known, now)
+        apart = {name: split for name, split in used.items() if name in tested}
+        return run_splits.remarks(apart, len(tested))
+    # the samples are made, of bodies, say
+    return run_splits.remarks_of_sources(run_splits.used(known, {"test": now.get("test", [])}))
 
 
 def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Path:
@@ -272,17 +283,18 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
             reference = load(Path(options["reference"]))[0].to(machine.device)
         problem.check_model(model)
         about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
-        used, remarks = _used(run_splits.recall(home), problem.splits())
+        known, now = run_splits.recall(home), problem.splits()
+        used = run_splits.used(known or {}, now)
         result = evaluate(problem, model, folder, about, reference, used)
         if not result.tables:
             raise ValueError(
                 f"{options['checkpoint']}: its data leave nothing to test; test other data"
                 " (data=...)"
             )
-        result.remarks = remarks
+        result.remarks = _remarks(known, now, result.tested)
         paths = write(result, folder)
     tracker.start(folder, {"evaluation": options})
     log_to(tracker, result, 0)
     tracker.finish()
-    print("\n\n".join([result.table, *remarks, f"report: {paths['report']}"]), flush=True)
+    print("\n\n".join([result.table, *result.remarks, f"report: {paths['report']}"]), flush=True)
     return folder

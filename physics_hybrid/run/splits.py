@@ -127,6 +127,22 @@ def remarks(used: Mapping[str, str], tested: int) -> list[str]:
     return said
 
 
+def remarks_of_sources(used: Mapping[str, str]) -> list[str]:
+    """What a report says where samples are made of what the run has used: of a body, say.
+
+    used : `used` of what they are made of.
+    """
+    said = []
+    for part in USED:
+        names = [name for name, split in used.items() if split == part]
+        if names:
+            said.append(
+                f"Samples are drawn from what the {part} split of this run is drawn from, too"
+                f" ({named(names)}): their errors say nothing about others."
+            )
+    return said
+
+
 def named(samples: list[str]) -> str:
     """Names of samples, the first of many, without their folders."""
     names = [Path(sample).name for sample in samples]

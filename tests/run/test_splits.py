@@ -88,12 +88,38 @@ def test_used_samples_are_found_under_any_name_and_said():
 
 
 def test_a_run_that_does_not_know_says_so_of_samples_that_are_the_users():
-    from physics_hybrid.run.evaluate import _used
+    from physics_hybrid.run.evaluate import _remarks
 
-    (said,) = _used(None, BEFORE)[1]
+    (said,) = _remarks(None, BEFORE, {"a/4.npz"})
     assert "It is not known which samples this model was trained on" in said
-    assert _used(None, {}) == _used({}, {}) == _used(BEFORE, {}) == ({}, [])
-    assert _used({}, BEFORE) == ({}, [])  # trained on limbs that are drawn
+    assert _remarks(None, {}, set()) == _remarks({}, {}, set()) == _remarks(BEFORE, {}, set()) == []
+    assert _remarks({}, BEFORE, {"a/4.npz"}) == []  # trained on limbs that are drawn
+
+
+def test_only_what_was_tested_is_said_to_be_used():
+    """The other splits of the run's own data were opened, too, and not tested."""
+    from physics_hybrid.run.evaluate import _remarks
+
+    tested = {name for name, _ in BEFORE["test"]}
+    assert _remarks(BEFORE, BEFORE, tested) == []
+    everything = {"train": [], "test": [sample for part in BEFORE.values() for sample in part]}
+    assert _remarks(BEFORE, everything, tested) == []  # samples=1
+    (said,) = _remarks(BEFORE, BEFORE, {BEFORE["train"][0][0]})  # split=train
+    assert said.startswith("1 of 1 samples belong to the train split")
+
+
+def test_samples_that_are_drawn_from_a_body_of_the_run_are_said_to_be():
+    """They have names of their own, and no rows apart: one body may serve all splits."""
+    from physics_hybrid.run.evaluate import _remarks
+
+    body = [("thigh.nii.gz", "f")]
+    for now in ({"train": [], "test": body}, {"train": body, "test": body}):
+        (said,) = _remarks({"train": body}, now, {"limbs.h5[0]", "limbs.h5[1]"})
+        assert said.startswith("Samples are drawn from what the train split of this run")
+        assert "thigh.nii.gz" in said
+        assert "rows" not in said
+    other = {"train": body, "test": [("calf.nii.gz", "g")]}
+    assert _remarks(other, other, {"limbs.h5[0]"}) == []
 
 
 # --- with the flagship
