@@ -79,7 +79,7 @@ def test_minerbo_grows_as_linear_distributions_where_the_crossing_is_deep():
 
 def test_a_simulation_conserves_and_grows_as_the_dispersion_relation_says():
     state = beams(0.5, 0.5, [0, 0, 1 / 3], [0, 0, -1 / 3])
-    box = Box(cells=64, azimuth=2, noise=1e-5, shortest=200, longest=200)
+    box = Box(length=48, cells=48, azimuth=2, noise=1e-5, shortest=100, longest=100)
     out = simulate(state[None], box, [(1, 2)])
     assert (out.drift < 1e-6).all()
     assert out.increment.sum(dim=1).abs().max() < 1e-12
@@ -90,7 +90,7 @@ def test_a_simulation_conserves_and_grows_as_the_dispersion_relation_says():
     found = convert(state[None], box.rule)
     unit = float(found.plus + found.minus)
     expected = float(largest_growth(state, box.rule, np.linspace(-1, 1, 41))) / unit
-    rate = fitted_rate(out.times * 200, out.electron, 1e-7, 1e-4)
+    rate = fitted_rate(out.times * 100, out.electron, 1e-7, 1e-4)
     assert rate == pytest.approx(expected, rel=0.12)
 
 

@@ -74,7 +74,7 @@ def simulated(numbers: range, box: Box, seed: int, fused: bool) -> Part:
     # those of like duration run together
     order = torch.argsort(box.duration(found.plus / size, found.minus / size))
     increment, drift = torch.zeros_like(F), torch.zeros(len(F), 3, dtype=torch.float64)
-    for rows in order.split(TOGETHER):
+    for rows in torch.split(order, TOGETHER):
         outcome = simulate(F[rows], box, [(seed, numbers[int(i)]) for i in rows], fused)
         increment[rows], drift[rows] = outcome.increment, outcome.drift
     return {
@@ -94,4 +94,21 @@ def together(paths: list[Path]) -> Part:
 def described(box: Box, seed: int) -> dict[str, str]:
     """Where a set comes from, for the attributes of its file."""
     settings = " ".join(f"{k}={v}" for k, v in dataclasses.asdict(box).items())
-    return {"box": settings, "seed": str(seed), "torch": torch.__version__}
+    return {"box": settings, "seed": str(seed), "torch": str(torch.__version__)}
+
+
+def write_set(parts: list[Path], path: Path, box: Box, seed: int) -> None:
+    """The set as one HDF5 file, readable as a user's: dirname is the family."""
+    from physics_hybrid.problems.flavour.data.files import write
+
+    everything = together(parts)
+    numbers = [int(i) for i in everything.pop("sample")]
+    write(
+        path,
+        {
+            **{key: values.astype(np.float32) for key, values in everything.items()},
+            "dirname": [family_of(i) for i in numbers],
+            "sim_id": [str(i) for i in numbers],
+        },
+        described(box, seed),
+    )

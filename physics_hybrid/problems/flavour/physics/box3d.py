@@ -61,7 +61,7 @@ def convert(F: Tensor, rule: Quadrature) -> Conversion:
     """Box3D of states (B, 6, 4) divided by N_tot; float32 or float64."""
     directions, moments = rule.with_one().to(F).T.contiguous(), rule.moments().to(F)
     q, axes = turned(F)
-    parts = [_leaving(part, directions, moments) for part in q.to(F).split(TOGETHER)]
+    parts = [_leaving(part, directions, moments) for part in torch.split(q.to(F), TOGETHER)]
     change, plus, minus = (torch.cat(column) for column in zip(*parts, strict=True))
     increment = share_out(turned_back(change, axes))
     return Conversion(increment * physical_share(F, increment).to(F), plus, minus)

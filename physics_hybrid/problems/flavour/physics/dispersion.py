@@ -27,7 +27,8 @@ def growth(weighted: Tensor, directions: Tensor, k: Tensor) -> Tensor:
     matter = coupling.sum(dim=1)
     diagonal = k @ directions.T - matter
     matrices = coupling + torch.diag_embed(diagonal)
-    return torch.linalg.eigvals(matrices).imag.amax(dim=-1)
+    largest: Tensor = torch.linalg.eigvals(matrices).imag.amax(dim=-1)
+    return largest
 
 
 def largest_growth(F: Tensor, rule: Quadrature, wavenumbers: Sequence[float]) -> Tensor:

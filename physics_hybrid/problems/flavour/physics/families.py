@@ -59,7 +59,8 @@ def _state(family: str, random: np.random.Generator) -> Tensor:
 
 def _directions(random: np.random.Generator, count: int) -> np.ndarray:
     vectors = random.normal(size=(count, 3))
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 def _any(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -81,7 +81,8 @@ def excess(F: Tensor) -> Tensor:
 def is_physical(F: Tensor, tolerance: float = 0.0) -> Tensor:
     """Whether all species of a state have N >= 0 and |F| <= N, within a share of N_tot: (...)."""
     slack = tolerance * total(F)[..., 0]
-    return ((excess(F) <= slack) & (F[..., 3] >= -slack)).all(dim=-1)
+    fits = (excess(F) <= slack) & (F[..., 3] >= -slack)
+    return fits.all(dim=-1)
 
 
 def physical_share(F: Tensor, step: Tensor) -> Tensor:
