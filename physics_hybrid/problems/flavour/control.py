@@ -10,11 +10,15 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from physics_hybrid.problems.flavour.data.states import States
 from physics_hybrid.problems.flavour.losses import FlavourLoss
 from physics_hybrid.problems.flavour.networks import FlavourMLP
 from physics_hybrid.training.order import Stored
+
+#: Norm of the gradient, at most: as training.clipping has it.
+CLIPPED = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ def train_control(
                 batch = train.rows(rows)
                 value, _ = loss(network(batch.before, batch.u), batch.after, batch.before)
                 optimiser.zero_grad()
-                value.backward()
+                torch.autograd.backward(value)
+                nn.utils.clip_grad_norm_(network.parameters(), CLIPPED)
                 optimiser.step()
                 schedule.step()
-    return network.eval()
+    network.eval()
+    return network

@@ -174,17 +174,25 @@ class Flavour:
     # --- the life of the data
 
     def statistics(self) -> Statistics:
-        """Mean and standard deviation of the features, and the scale of the target."""
+        """Mean and standard deviation of the features, and the scale of the target.
+
+        A state counts as much as Box3D changes it and its crossing is deep: what has no crossing
+        says nothing of the correction.
+        """
         from physics_hybrid.problems.flavour.networks import features
 
         train = self.splits["train"]
-        values = features(train.before, convert(train.before, self.rule)).double()
+        found = convert(train.before, self.rule)
+        values = features(train.before, found).double()
+        weight = (found.size * found.crossing).double()[:, None] + 1e-12
+        weight = weight / weight.sum()
+        mean = (weight * values).sum(dim=0)
+        std = (weight * (values - mean) ** 2).sum(dim=0).sqrt()
         scale = self.target_scale
         if scale is None:
             scale = float(train.after.double().abs().flatten().quantile(0.99))
-        std = values.std(dim=0) if len(values) > 1 else torch.ones_like(values[0])
         return {
-            "mean": values.mean(dim=0).tolist(),
+            "mean": mean.tolist(),
             "std": std.clamp_min(1e-6).tolist(),
             "target_scale": scale,
         }

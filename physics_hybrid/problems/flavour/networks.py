@@ -11,9 +11,12 @@ FlavourEquivariant 27 invariants -> scalars; vectors are made of the fluxes them
         dN_a     = s d_a,                    the same d_a for nu and nubar, sum_a d_a = 0
         dF_a     = s sum_b C_ab F_b,         columns of C sum to zero within nu and within nubar
 
-with s the size of Box3D's own increment, a gate that vanishes with the crossing. Number and lepton
-number of each flavour are kept, and the map turns and moves with the axes, whatever the weights. b
-runs over the six fluxes and the two that Box3D moves.
+        s        = |D_Box3D|  r / (r + half_open)  trust,        r = I_small / I_large
+
+b runs over the six fluxes and the two that Box3D moves. s is a gate that vanishes with the
+crossing, and far from what was trained on: trust is 1 where no feature lies more than `trusted`
+standard deviations from its mean, and falls with the fourth power beyond. Number and lepton number
+of each flavour are kept, and the map turns and moves with the axes, whatever the weights.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ from physics_hybrid.problems.flavour.physics.sphere import Quadrature, quadratur
 INVARIANTS = 27
 #: What Box3D says of a state, besides: I+, I-, their ratio, the size and flux of its increment.
 OF_BOX3D = 6
+#: How fast trust is lost with the distance from the training states.
+STEEP = 4
 
 
 class ResidualMLP(nn.Module):
@@ -76,7 +81,7 @@ class ResidualMLP(nn.Module):
         return out
 
 
-class Closure(Module):
+class Closure(Module):  # type: ignore[misc]
     """What both networks share: the frame of the fluid, Box3D, the guard.
 
     quadrature : kind, polar, azimuth, order; see `physics.sphere`.
@@ -193,8 +198,11 @@ class FlavourEquivariant(Closure):
         depth: int = 3,
         dropout: float = 0.0,
         batch_norm: bool = False,
+        half_open: float = 0.2,
+        trusted: float = 3.0,
     ):
         super().__init__(quadrature, guard, mean, std, target_scale)
+        self.half_open, self.trusted = half_open, trusted
         inputs = INVARIANTS + OF_BOX3D
         self.network = ResidualMLP(inputs, 3 + 6 * 8, width, depth, dropout, batch_norm)
         swap = [*swapped_invariants(), *range(INVARIANTS, inputs)]
@@ -210,15 +218,23 @@ class FlavourEquivariant(Closure):
         C = C + other_C[:, SWAP][:, :, (*SWAP, 6, 7)]
         return 0.5 * d, 0.5 * C
 
+    def trust(self, inputs: Tensor) -> Tensor:
+        """1 among states like those of the training, to 0 far from them: (B, 33) -> (B,)"""
+        farthest = torch.maximum(inputs.abs(), inputs[:, self.swap].abs()).amax(dim=1)
+        return (self.trusted / farthest.clamp_min(self.trusted)) ** STEEP
+
     def increment(self, F: Tensor, found: Conversion) -> Tensor:
-        d, C = self.scalars(self.normalised(features(F, found)))
+        inputs = self.normalised(features(F, found))
+        d, C = self.scalars(inputs.clamp(-self.trusted, self.trusted))
         d = d - d.mean(dim=1, keepdim=True)
         C = C.reshape(-1, 2, 3, 8)
         C = (C - C.mean(dim=2, keepdim=True)).reshape(-1, 6, 8)
         moved = found.increment[:, (0, 3)]
-        size = moved.flatten(1).norm(dim=1)[:, None]
+        size = found.size[:, None]
         unit = moved[..., :3] / size[..., None].clamp_min(1e-12)
         vectors = torch.cat([F[..., :3], unit], dim=1)
-        number = (size * d).repeat(1, 2)[..., None]
-        flux = size[..., None] * (C @ vectors)
+        open_ = found.crossing / (found.crossing + self.half_open) * self.trust(inputs)
+        gate = size * open_[:, None]
+        number = (gate * d).repeat(1, 2)[..., None]
+        flux = gate[..., None] * (C @ vectors)
         return torch.cat([flux, number], dim=-1)

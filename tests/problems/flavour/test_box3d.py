@@ -116,7 +116,7 @@ def test_a_step_ends_before_it_is_unphysical():
     assert (share < 1).any()
     assert is_physical(F + share * step).all()
     cut = share[:, 0, 0] < 1
-    assert (~is_physical(F + share / 0.998 * step))[cut].all()
+    assert (~is_physical(F + share / 0.99 * step))[cut].all()
     empty = torch.zeros(1, 6, 4)
     empty[:, 1:, 3] = 0.2
     out_of_nothing = torch.zeros(1, 6, 4)

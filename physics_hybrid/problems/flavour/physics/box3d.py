@@ -51,6 +51,11 @@ class Conversion:
     minus: Tensor
 
     @property
+    def size(self) -> Tensor:
+        """Norm of what the electron flavours lose. (B,)"""
+        return self.increment[:, (0, 3)].flatten(1).norm(dim=1)
+
+    @property
     def crossing(self) -> Tensor:
         """I_small / I_large, 0 to 1: how deep the crossing is. (B,)"""
         large = torch.maximum(self.plus, self.minus)

@@ -26,6 +26,8 @@ PAIRS = tuple((i, j) for i in range(6) for j in range(i, 6))
 SWAP = (0, 2, 1, 3, 5, 4)
 #: A step towards the edge of what is physical ends before it, by this share.
 MARGIN = 0.999
+#: And before |F| = N by this share, so that rounding to float32 does not carry it over.
+ROUNDING = 1e-6
 
 
 def total(F: Tensor) -> Tensor:
@@ -75,7 +77,8 @@ def reversed_velocity(u: Tensor) -> Tensor:
 
 def excess(F: Tensor) -> Tensor:
     """How far |F| is above N: (..., 6, 4) -> (..., 6); positive is unphysical, as is N < 0."""
-    return F[..., :3].norm(dim=-1) - F[..., 3]
+    difference: Tensor = F[..., :3].norm(dim=-1) - F[..., 3]
+    return difference
 
 
 def is_physical(F: Tensor, tolerance: float = 0.0) -> Tensor:
@@ -94,7 +97,8 @@ def physical_share(F: Tensor, step: Tensor) -> Tensor:
 
     The quadratic is solved in float64: near its edge float32 has lost the difference.
     """
-    F, step = F.double(), step.double()
+    wider = F.new_tensor((1 + ROUNDING, 1 + ROUNDING, 1 + ROUNDING, 1.0), dtype=torch.float64)
+    F, step = F.double() * wider, step.double() * wider
     first = _first_root(-dot(step, step), -dot(F, step), (-dot(F, F)).clamp_min(0.0))
     at_apex = (F[..., 3] <= 0) & ((step[..., 3] < 0) | (dot(step, step) > 0))
     nearest = torch.where(at_apex, 0.0, first).amin(dim=-1)

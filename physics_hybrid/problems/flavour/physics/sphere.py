@@ -106,7 +106,8 @@ def frame(F: Tensor) -> Tensor:
 
 
 def _unit(vector: Tensor) -> Tensor:
-    return vector / vector.norm(dim=-1, keepdim=True)
+    unit: Tensor = vector / vector.norm(dim=-1, keepdim=True)
+    return unit
 
 
 def _longest(vectors: Tensor) -> Tensor:
