@@ -9,14 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from physics_hybrid import flavour
+from physics_hybrid import flavour as flavour
 
 if TYPE_CHECKING:
     import torch
 
     from physics_hybrid.problems.potential.predictor import Predictor
 
-__all__ = ["flavour", "load_pretrained"]
+__all__ = ["load_pretrained"]
 
 #: `python -m physics_hybrid.benchmark` and other names of before, for one release.
 __path__.append(str(Path(__file__).parent / "old_names"))
