@@ -53,7 +53,8 @@ class Conversion:
     @property
     def size(self) -> Tensor:
         """Norm of what the electron flavours lose. (B,)"""
-        return self.increment[:, (0, 3)].flatten(1).norm(dim=1)
+        size: Tensor = self.increment[:, (0, 3)].flatten(1).norm(dim=1)
+        return size
 
     @property
     def crossing(self) -> Tensor:
