@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from physics_hybrid import caches
+from physics_hybrid import flavour as flavour
 
 if TYPE_CHECKING:
     import torch

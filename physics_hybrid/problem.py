@@ -210,6 +210,17 @@ class Certifies(Protocol):
         """A bound that the error of a prediction does not exceed."""
 
 
+class Inspects(Protocol):
+    """A problem with more to say of a batch than its loss: `python -m physics_hybrid inspect`."""
+
+    @property
+    def splits(self) -> Mapping[str, Any]:
+        """Samples by split: each with a length and `rows(positions)`, a batch."""
+
+    def inspect(self, model: nn.Module, batch: Any) -> dict[str, float]:
+        """Statistics by name."""
+
+
 def refuse_foreign(config: Config, group: str, known: set[str], problem: str) -> None:
     """Raise ValueError where a group of the configuration has keys that a problem does not know.
 

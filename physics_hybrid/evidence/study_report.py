@@ -20,7 +20,9 @@ from physics_hybrid.evidence.study import Cell, Study, finished
 from physics_hybrid.report.plots import plain_ticks, pyplot, save, spared
 from physics_hybrid.writing import write_text
 
-METRICS = ("relative_l2", "rdm", "mag", "field_error", "charge_defect", "baseline_relative_l2")
+#: The metric that a table compares arms by, and its heading: the first that a run has.
+MAIN = {"relative_l2": "relative L2", "error": "error"}
+METRICS = (*MAIN, "rdm", "mag", "field_error", "charge_defect", *(f"baseline_{m}" for m in MAIN))
 
 
 def report(cells: list[Cell], study: Study, output: Path) -> str | None:
@@ -57,7 +59,7 @@ def _row(cell: Cell, folder: Path) -> dict[str, Any]:
     data, epochs = config["data"], config["training"]["epochs"]
     grids = {}
     for name, values in metrics.items():
-        if isinstance(values, dict) and "relative_l2" in values:
+        if isinstance(values, dict) and not MAIN.keys().isdisjoint(values):
             grids[name] = {m: values[m]["mean"] for m in METRICS if m in values}
     return {
         "arm": cell.arm,
@@ -66,7 +68,7 @@ def _row(cell: Cell, folder: Path) -> dict[str, Any]:
         "grids": grids,
         "steps": last["step"],
         "training_s": last["seconds"],
-        "distinct_samples": data.get("train_samples") or data.get("samples_per_epoch", 0) * epochs,
+        "distinct_samples": data.get("train_samples") or data.get("samples_per_epoch", 1) * epochs,
         "parameters": metrics["parameters"],
         "commit": metrics["commit"],
         "hardware": metrics["hardware"],
@@ -85,7 +87,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 def summarise(rows: list[dict[str, Any]], study: Study) -> list[dict[str, Any]]:
     """One entry for every amount of data and arm that has runs: metrics as `spread` by grid, and
-    `ratio`, relative L2 over that of the reference arm.
+    `ratio`, the main metric over that of the reference arm.
     """
     reference = {(r["samples"], r["seed"]): r["grids"] for r in rows if r["arm"] == study.reference}
     out = []
@@ -113,23 +115,31 @@ def _on_grid(
 ) -> dict[str, dict[str, float]]:
     """Metrics of the runs of an arm over seeds, and their ratio to the reference."""
     names = mine[0]["grids"][grid]
+    main = main_of(names)
     out = {name: spread([r["grids"][grid][name] for r in mine]) for name in names}
     ratios = []
     for run in mine:
         other = reference.get((run["samples"], run["seed"]))
-        if other is not None:
-            ratios.append(run["grids"][grid]["relative_l2"] / other[grid]["relative_l2"])
+        if other is not None and grid in other:
+            ratios.append(run["grids"][grid][main] / other[grid][main])
     if ratios:
         out["ratio"] = spread(ratios)
     return out
 
 
+def main_of(metrics: Iterable[str]) -> str:
+    """The metric that arms are compared by, of those that there are."""
+    there = set(metrics)
+    return next(name for name in MAIN if name in there)
+
+
 def markdown(summary: list[dict[str, Any]], rows: list[dict[str, Any]], study: Study) -> str:
     """Table and a line on where it comes from."""
     grids = list(summary[0]["grids"])
+    heading = MAIN[main_of(summary[0]["grids"][grids[0]])]
     heads = [
         *("samples", "arm"),
-        *(f"relative L2, {g}" for g in grids),
+        *(f"{heading}, {g}" for g in grids),
         *(f"over {study.reference}, {g}" for g in grids),
         *(f"baseline alone, {g}" for g in grids),
         *("parameters", "training, s", "seeds"),
@@ -142,11 +152,17 @@ def markdown(summary: list[dict[str, Any]], rows: list[dict[str, Any]], study: S
     lines += [
         "",
         (
-            f"Mean ± standard deviation over seeds; {_budget(summary)}; {tested} unseen limbs a"
-            f" grid and seed. {hardware}; commit {commits}."
+            f"Mean ± standard deviation over seeds; {_budget(summary)}; {tested} unseen"
+            f" {_things(rows)} and seed. {hardware}; commit {commits}."
         ),
     ]
     return "\n".join(lines)
+
+
+def _things(rows: list[dict[str, Any]]) -> str:
+    """What is counted: limbs a grid, or samples."""
+    named = any("relative_l2" in metrics for row in rows for metrics in row["grids"].values())
+    return "limbs a grid" if named else "samples a test set"
 
 
 def _line(words: Iterable[str]) -> str:
@@ -156,8 +172,9 @@ def _line(words: Iterable[str]) -> str:
 def _entry(entry: dict[str, Any], grids: list[str]) -> list[str]:
     """The words of a line of the table."""
     values = []
-    for metric in ("relative_l2", "ratio", "baseline_relative_l2"):
-        values += [_number(entry["grids"][grid].get(metric)) for grid in grids]
+    main = main_of(next(iter(entry["grids"].values())))
+    for metric in (main, "ratio", f"baseline_{main}"):
+        values += [_number(entry["grids"].get(grid, {}).get(metric)) for grid in grids]
     seconds = entry["training_s"]
     return [
         entry["samples"],
@@ -218,8 +235,8 @@ def _style(arm: str, number: int) -> dict[str, str]:
 
 
 def draw(summary: list[dict[str, Any]], study: Study, path: Path) -> Path:
-    """Relative L2 against the number of different training samples: a column for each grid, a row
-    for each panel; bars are one standard deviation.
+    """The main metric against the number of different training samples: a column for each grid, a
+    row for each panel; bars are one standard deviation.
     """
     grids = list(summary[0]["grids"])
     sizes = {e["samples"]: e["distinct_samples"] for e in summary}
@@ -236,7 +253,7 @@ def draw(summary: list[dict[str, Any]], study: Study, path: Path) -> Path:
         for axis, grid in zip(row, grids, strict=True):
             _draw_arms(axis, summary, arms, grid)
             _scales(axis, sizes)
-        row[0].set_ylabel("relative $L_2$ error")
+        row[0].set_ylabel(MAIN[main_of(summary[0]["grids"][grids[0]])])
         row[-1].legend(
             title=title.replace(" (", "\n("),
             fontsize=8,
@@ -258,7 +275,7 @@ def _draw_arms(axis: Any, summary: list[dict[str, Any]], arms: dict[str, str], g
         if not mine:
             continue
         shift = 1.035 ** (number - (len(arms) - 1) / 2)  # bars side by side
-        values = [e["grids"][grid]["relative_l2"] for e in mine]
+        values = [e["grids"][grid][main_of(e["grids"][grid])] for e in mine]
         axis.errorbar(
             [e["distinct_samples"] * shift for e in mine],
             [v["mean"] for v in values],

@@ -1,0 +1,1 @@
+"""The flavour closure: what neutrinos become after a fast flavour instability."""

@@ -1,0 +1,1 @@
+"""States before and after the instability: generated, or from a user's simulations."""

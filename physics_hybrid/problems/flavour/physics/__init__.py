@@ -1,0 +1,2 @@
+"""The physics of fast flavour conversion, usable alone: no configuration, no training, no
+network."""
