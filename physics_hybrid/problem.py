@@ -214,7 +214,7 @@ class Inspects(Protocol):
     """A problem with more to say of a batch than its loss: `python -m physics_hybrid inspect`."""
 
     @property
-    def splits(self) -> Mapping[str, Any]:
+    def samples(self) -> Mapping[str, Any]:
         """Samples by split: each with a length and `rows(positions)`, a batch."""
 
     def inspect(self, model: nn.Module, batch: Any) -> dict[str, float]:

@@ -246,7 +246,7 @@ def test_sigterm_saves_exits_with_its_code_and_a_damaged_latest_falls_back(
     latest = folder / checkpoint.LATEST
     latest.write_bytes(latest.read_bytes()[:-1000])
     done = typed("train", "run=r", *LONGER)
-    assert "is damaged" in done.stderr
+    assert "cannot be read" in done.stderr
     assert "instead" in done.stderr
     assert "going on from" in done.stdout
 

@@ -31,8 +31,8 @@ def inspect(checkpoint: Path, split: str, first: int, count: int) -> str:
     problem: Any = recipe_of(config).open(Place(machine.device))
     if not hasattr(problem, "inspect"):
         raise ValueError(f"the problem of {checkpoint} has nothing to inspect: python evaluate.py")
-    among(list(problem.splits), "--split", split)
-    samples = problem.splits[split]
+    among(list(problem.samples), "--split", split)
+    samples = problem.samples[split]
     rows = range(first, min(first + count, len(samples)))
     if not len(rows):
         raise ValueError(f"the split {split} has {len(samples)} samples: nothing from {first} on")

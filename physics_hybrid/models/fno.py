@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from physicsnemo.core.module import Module
-from physicsnemo.models.fno import FNO as PhysicsNeMoFNO
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -58,6 +57,9 @@ class PlainFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         decoder_layers: int = 1,
         decoder_width: int = 32,
     ):
+        # here: the import takes 8 s of a processor, and our own FNO does without
+        from physicsnemo.models.fno import FNO as PhysicsNeMoFNO
+
         super().__init__()
         self.modes, self.padding = checked_modes(modes), padding
         self.net = PhysicsNeMoFNO(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.problem import Place, Row, Statistics
+from physics_hybrid.problem import Place, Row, Splits, Statistics
 from physics_hybrid.problems.flavour.data.states import States
 from physics_hybrid.problems.flavour.losses import FlavourLoss
 from physics_hybrid.problems.flavour.metrics import COLUMNS, Metrics, equipartition
@@ -96,15 +96,16 @@ class Family:
 class Flavour:
     """Implements `physics_hybrid.problem.Problem`.
 
-    splits : states that train, choose and test.
+    samples : states that train, choose and test.
     order : in which they train.
     rule : directions of Box3D.
+    own : whether the samples are a user's, and not those inside the package.
     target_scale : of the increments, or None: from the states.
     train_control : makes the control from the training states, or None for no such row.
     model_name : who the model is, in the table.
     """
 
-    splits: dict[str, States]
+    samples: dict[str, States]
     order: Stored | None
     seed: int
     criterion: FlavourLoss
@@ -112,6 +113,7 @@ class Flavour:
     rule: Quadrature
     place: Place
     batch_size: int
+    own: bool = False
     target_scale: float | None = None
     train_control: Callable[[States], nn.Module] | None = None
     model_name: str = "closure"
@@ -137,7 +139,7 @@ class Flavour:
 
     def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[States]:
         for rows in self._order().batches((self.seed, epoch), done)[start:]:
-            yield self.splits["train"].rows(rows)
+            yield self.samples["train"].rows(rows)
 
     def _order(self) -> Stored:
         if self.order is None:
@@ -155,7 +157,7 @@ class Flavour:
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Means over the validation split; so few numbers that every rank makes all of them."""
-        batch = self.splits["validation"]
+        batch = self.samples["validation"]
         F = self.predict(model, batch)
         terms = self.criterion.terms(F.float(), batch.after, batch.before)
         mean = float(self.metrics.error(F, batch).mean())
@@ -166,7 +168,7 @@ class Flavour:
         from physics_hybrid.problems.flavour import figures
 
         model.eval()
-        batch = self.splits["validation"]
+        batch = self.samples["validation"]
         path = folder / f"{tag}_validation.png"
         F = self.predict(model, batch)
         return {"figures/validation": figures.against_truth(batch, F, path, "validation split")}
@@ -181,7 +183,7 @@ class Flavour:
         """
         from physics_hybrid.problems.flavour.networks import features
 
-        train = self.splits["train"]
+        train = self.samples["train"]
         found = convert(train.before, self.rule)
         values = features(train.before, found).double()
         weight = (found.size * found.crossing).double()[:, None] + 1e-12
@@ -205,6 +207,15 @@ class Flavour:
         if not hasattr(model, "box3d"):
             raise ValueError(f"{type(model).__name__} is no closure: choose model=flavour_...")
 
+    def splits(self) -> Splits:
+        if not self.own:
+            return {}
+        return {name: states.contents() for name, states in self.samples.items()}
+
+    def notes(self, model: nn.Module) -> list[str]:
+        """None: Box3D is of the size of the truth by its laws."""
+        return []
+
     # --- evaluation
 
     def control(self) -> nn.Module | None:
@@ -212,12 +223,12 @@ class Flavour:
         if self.train_control is None:
             return None
         if not self._control:
-            self._control.append(self.train_control(self.splits["train"]))
+            self._control.append(self.train_control(self.samples["train"]))
         return self._control[0]
 
     def test_sets(self) -> list[Family]:
         """All families together, then each. Raises ValueError where no sample is tested."""
-        tested = self.splits["test"]
+        tested = self.samples["test"]
         if not len(tested):
             raise ValueError("there is no state to test: data.splits.test is 0")
         names = sorted(set(tested.families))

@@ -81,7 +81,8 @@ class FlavourRecipe:
             )
         rule = quadrature(**config["problem"]["quadrature"])
         return Flavour(
-            splits=splits,
+            samples=splits,
+            own=data["path"] is not None,
             order=order,
             seed=config["seed"],
             criterion=self._loss(),
@@ -217,7 +218,7 @@ def _target_scale(value: Any) -> float | None:
 def _statistics(train: States, config: Config) -> Statistics:
     rule = quadrature(**config["problem"]["quadrature"])
     problem = Flavour(
-        splits={"train": train},
+        samples={"train": train},
         order=None,
         seed=config["seed"],
         criterion=FlavourLoss({}),

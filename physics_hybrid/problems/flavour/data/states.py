@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,12 @@ class States:
             families=tuple(self.families[i] for i in rows),
             box=None if self.box is None else self.box[index],
         )
+
+    def contents(self) -> list[tuple[str, str]]:
+        """Name and fingerprint of each sample."""
+        held = torch.cat([self.before, self.after], dim=1).cpu().numpy()
+        prints = (hashlib.sha256(sample.tobytes()).hexdigest()[:16] for sample in held)
+        return list(zip(self.names, prints, strict=True))
 
     def to(self, device: torch.device) -> States:
         return States(
