@@ -45,7 +45,10 @@ def check_overrides(folder: Path, name: str, arguments: list[str]) -> list[str]:
         known = {**kinds(folder, name, choices), **known}
     checked = {}
     for word, override in overrides.items():
-        if override in chosen or _is_free(override):
+        if override in chosen:
+            continue
+        if _is_free(override):
+            _check_free(override, known, groups)
             continue
         key = override.key_or_group
         if key not in known:
@@ -181,6 +184,24 @@ def _is_free(override: Any) -> bool:
     return bool(added or override.is_delete() or override.key_or_group.startswith("hydra"))
 
 
+def _check_free(override: Any, known: Mapping[str, Kind], groups: Collection[str]) -> None:
+    """Raise UsageError where a key is added that nothing reads, or one is taken away that is read.
+
+    What may grow: a table, and what goes to a constructor (_target_), which knows its own keys.
+    """
+    key = override.key_or_group
+    if key.startswith("hydra") or _in_table(key, known):
+        return
+    if override.is_delete():
+        if key != "experiment":
+            raise UsageError(
+                f"~{key}: this cannot be taken away, only a row of a table such as"
+                " ~data.tissues.bone, or ~experiment"
+            )
+    elif key not in {*known, *groups} and f"{key.rpartition('.')[0]}._target_" not in known:
+        raise UsageError(_unknown(key, [*known], groups))
+
+
 def _refuse_sweeps(overrides: Mapping[str, Any], groups: Collection[str]) -> None:
     for word, override in overrides.items():
         if override.is_sweep_override():
@@ -249,7 +270,8 @@ def _as_typed(word: str, override: Any, known: Mapping[str, Kind]) -> str:
     values = _values(override)
     pieces = text.split(",") if override.is_sweep_override() else [text]
     names_a_folder = [_check(key, value, known) for value in values]
-    if not any(names_a_folder) or len(pieces) != len(values):
+    by_function = "(" in text  # sort(1,2): what it gives is taken in `resolved`
+    if not any(names_a_folder) or by_function or len(pieces) != len(values):
         return word
     quoted = [
         f"'{piece}'" if number else piece
@@ -319,9 +341,19 @@ def _check_experiment(
 def _options_with(folder: Path, key: str) -> list[str]:
     """The options of a group whose files have a key, as they are typed: data=labels."""
     group = key.split(".")[0]
-    files = sorted((folder / group).glob("*.yaml"))
-    with_it = [p for p in files if key in flat(yaml.safe_load(p.read_text()), f"{group}.")]
-    return [f"{group}={path.stem}" for path in with_it]
+    files = sorted((folder / group).glob("[!_]*.yaml"))
+    return [f"{group}={path.stem}" for path in files if key in _keys_of(path)]
+
+
+def _keys_of(path: Path) -> set[str]:
+    """The keys of an option, `data.grid`, with those of the options that it is made of."""
+    content = yaml.safe_load(path.read_text())
+    keys = {*flat(content, f"{path.parent.name}.")}
+    for entry in content.get("defaults", ()):
+        other = path.with_name(f"{entry}.yaml")
+        if other.exists():
+            keys |= _keys_of(other)
+    return keys
 
 
 def _refuse_of_another_option(folder: Path, key: str, groups: Mapping[str, list[str]]) -> None:

@@ -68,3 +68,12 @@ def test_words(check, message):
     with pytest.raises(ValueError, match="must be") as caught:
         check("fp8")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**70])
+def test_a_seed_that_no_generator_takes_is_refused_by_name(seed):
+    from physics_hybrid.evidence.bench import configuration
+    from physics_hybrid.run.train import check_settings
+
+    with pytest.raises(ValueError, match=rf"seed must lie in \[0, 4294967295\]; got {seed}"):
+        check_settings(configuration([f"seed={seed}"]))

@@ -74,6 +74,7 @@ def test_numbers_that_name_something_stay_as_they_are_typed():
         "reference='true'",
     ]
     assert check_overrides(CONF, "config", ["-m", "run=1e3,x,2"])[1] == "run='1e3',x,'2'"
+    assert check_overrides(CONF, "config", ["-m", "run=sort(2,1)"])[1] == "run=sort(2,1)"
 
 
 def test_one_word_where_a_list_of_words_belongs_and_several_where_one_may_stand():
@@ -95,10 +96,22 @@ def test_one_word_where_a_list_of_words_belongs_and_several_where_one_may_stand(
         (["model=fnoo"], "model=fnoo; there are fno, fno_neuraloperator, fno_residual, unet"),
         (["model=_shared"], "there is no model=_shared"),
         (["data.splits={train: 1}"], "belongs to data=files, data=labels"),
+        (["data=files", "data.grid=[9,9,9]"], "data=generated, data=labels, data=stream"),
+        (["+training.epochz=3"], "training.epochs?"),
+        (["+unknown.key=1"], "no key 'unknown.key'"),
+        (["++data.tissues.nerve={label: [5]}"], "no key 'data.tissues.nerve'"),
+        (["~training.epochs"], "~training.epochs: this cannot be taken away"),
+        (["~loss"], "~loss: this cannot be taken away"),
     ],
 )
 def test_an_unknown_key_gets_the_nearest(words, near):
     assert near in said(*words)
+
+
+def test_tables_grow_and_shrink_and_constructors_take_what_they_know():
+    words = ["data=labels", "+data.tissues.nerve={label: [5], sigma: [0.3]}", "~data.tissues.bone"]
+    words += ["+model.backbone.padding=2", "++training.epochs=3", "~experiment"]
+    assert check_overrides(CONF, "config", words) == words
 
 
 def test_several_values_are_for_several_jobs():

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from physics_hybrid.checks import not_negative, positive
+from physics_hybrid.checks import positive, within
 from physics_hybrid.cluster.heartbeat import LOST_RANK_EXIT_CODE, Heartbeat
 from physics_hybrid.cluster.machine import Machine, agreed, finalize, initialize
 from physics_hybrid.cluster.signals import Signals
@@ -34,6 +34,9 @@ from physics_hybrid.training import log
 from physics_hybrid.training.settings import TrainingSettings
 from physics_hybrid.training.tracker import Tracker
 from physics_hybrid.training.trainer import Trainer
+
+#: That NumPy takes.
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass
@@ -97,7 +100,7 @@ def check_settings(config: dict[str, Any]) -> None:
             f"training.requeue_exit_code must be 3 to 125 and not {LOST_RANK_EXIT_CODE}: "
             f"the others mean something else; got {code}"
         )
-    not_negative("seed", config["seed"])
+    within(0, LARGEST_SEED, "seed", config["seed"])
     settings_of(training)  # refused before limbs are solved
     after = config["evaluation"]["after_training"]
     if after not in (None, True, False):

@@ -10,8 +10,9 @@
 | `.npz` | NumPy | `spacing`, m, if held | the first is D |
 | `.mat` (MATLAB) | SciPy; 7.3: h5py | `spacing`, m, if held | the first is D |
 
-`.npz` and `.mat` hold the volume as `labels`, or as their only array of three axes. To add a
-format: a function that gives `Raw`, and its suffix in `FORMATS`. Pickles are never loaded.
+`.npz` and `.mat` hold the volume as `labels`, or as their only array of three axes; one number as
+`spacing` is that of cubes. To add a format: a function that gives `Raw`, and its suffix in
+`FORMATS`. Pickles are never loaded.
 """
 
 from __future__ import annotations
@@ -218,12 +219,21 @@ def _by_name(arrays: Mapping[str, np.ndarray], where: str) -> Raw:
         held = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
         rule = f"is missing: the only array of three axes would do, and the file holds {held}"
         raise SampleError(where, "labels", rule)
-    spacing = arrays.get("spacing")
-    edges = "no spacing" if spacing is None else f"spacing {spacing.ravel().tolist()} m"
+    spacing = _edges(arrays.get("spacing"), where)
+    edges = "no spacing" if spacing is None else f"spacing {spacing.tolist()} m"
     note = f"labels are {volumes[0]!r}, its first axis is D; {edges}"
-    return Raw(
-        arrays[volumes[0]], None if spacing is None else spacing.astype(float).ravel(), 0, (note,)
-    )
+    return Raw(arrays[volumes[0]], spacing, 0, (note,))
+
+
+def _edges(given: np.ndarray | None, where: str) -> np.ndarray | None:
+    """`spacing` of a file, flat, m; one number stands for three. Raises SampleError for words."""
+    if given is None:
+        return None
+    if given.dtype.kind not in "fiu":
+        rule = f"must be numbers of metres; got {given.tolist()!r}"
+        raise SampleError(where, "spacing", rule)
+    edges = given.astype(float).ravel()
+    return np.full(3, edges[0]) if edges.size == 1 else edges
 
 
 def _axes(columns: np.ndarray, where: str) -> tuple[np.ndarray, int | None]:

@@ -96,17 +96,23 @@ def cleared(sigma: np.ndarray, air_below: float | None) -> np.ndarray:
 
 
 def wrong_scale(sample: Sample, source_units: str = "density") -> str | None:
-    """What is wrong with the scale of `u`: its current is far from that of `source`.
+    """What is wrong with the scale of `u`, or its sign: its current is far from that of `source`.
 
     Only a potential that is a solution up to a factor is told so: the boxes round the electrode
     agree. Boxes that touch an end of the limb, or hold another electrode, do not count.
 
     source_units : how the file is read, see `Conventions`.
     """
-    ratios = list(_ratios(sample))
-    if not ratios or min(ratios) <= 0 or max(ratios) > NEAR * min(ratios):
+    ratios = np.array(list(_ratios(sample)))
+    sizes = np.abs(ratios)
+    if not len(ratios) or len({*np.sign(ratios)}) > 1 or sizes.max() > NEAR * sizes.min():
         return None
-    factor = float(np.exp(np.mean(np.log(ratios))))
+    factor = float(np.exp(np.mean(np.log(sizes))))
+    if ratios[0] < 0:
+        return (
+            "has the other sign than source: round the electrode it carries "
+            f"{-factor:.2g} times the current of source. Turn the sign of one of them"
+        )
     if 1 / WRONG_UNIT < factor < WRONG_UNIT:
         return None
     likely = _likely(factor, float(np.prod(sample.spacing)), source_units)

@@ -205,6 +205,20 @@ def test_files_that_hold_no_one_volume_are_refused_by_name(tmp_path, labels):
     refused("lone.img", "cannot be read")
 
 
+@pytest.mark.parametrize("name", ["cubes.npz", "cubes.mat"])
+def test_one_number_is_the_spacing_of_cubes_and_words_are_none(tmp_path, labels, name):
+    path, write = tmp_path / name, {".npz": np.savez, ".mat": _savemat}[name[-4:]]
+    write(path, labels=labels, spacing=np.array(0.004))
+    assert read_labels(path).spacing.tolist() == [0.004] * 3
+    write(path, labels=labels, spacing=np.array("4 mm"))
+    with pytest.raises(SampleError, match=rf"{name}: key 'spacing': (must be numbers|is not in)"):
+        read_labels(path)
+
+
+def _savemat(path, **arrays):
+    scipy.io.savemat(path, arrays)
+
+
 def test_a_missing_pynrrd_says_what_to_install(tmp_path, labels, monkeypatch):
     write_nrrd(tmp_path / "a.nrrd", labels)
     monkeypatch.setitem(sys.modules, "nrrd", None)

@@ -71,6 +71,15 @@ def test_amperes_a_voxel_are_named_with_the_key_that_reads_them(tmp_path, solved
     assert len(scan_one(tmp_path, amperes, source_units="current")) == 1
 
 
+@pytest.mark.parametrize("size", [1.0, 1e3])
+@pytest.mark.parametrize("key", ["u", "source"])
+def test_the_other_sign_is_refused(tmp_path, solved, key, size):
+    """Of the potential, or of the current: and not where both have it, an electrode that sinks."""
+    with pytest.raises(SampleError, match="key 'u': has the other sign than source"):
+        scan_one(tmp_path, scaled(solved, **{key: -size}))
+    assert len(scan_one(tmp_path, scaled(solved, u=-1.0, source=-1.0))) == 1
+
+
 def test_millimetres_of_a_small_body_are_seen_by_their_current(tmp_path, solved):
     """Its box of 4 m could be one: the current cannot."""
     small = scaled(solved, spacing=0.01, source_point=0.01, source=1e6, u=1e2)
