@@ -80,7 +80,7 @@ def box3d(F: Tensor, rule: Quadrature) -> Tensor:
     """States before -> states after, (B, 6, 4), in any unit of density."""
     scale = total(F)
     unit = F / scale
-    return (unit + convert(unit, rule).increment) * scale
+    return F + convert(unit, rule).increment * scale
 
 
 def growth_rate(F: Tensor, rule: Quadrature) -> Tensor:
