@@ -121,7 +121,9 @@ class Closure(Module):  # type: ignore[misc]
 
     def _apply_to(self, F: Tensor, u: Tensor | None, corrected: bool) -> Tensor:
         scale = total(F)
-        unit = F / scale
+        # float64 but for the network: near |F| = N the guard loses digits
+        unit = (F / scale).double()
+        u = None if u is None else u.double()
         rest = unit @ boost(u).transpose(1, 2) if u is not None else unit
         own = total(rest)
         rest = rest / own
@@ -130,15 +132,15 @@ class Closure(Module):  # type: ignore[misc]
         if corrected:
             step = self.increment(rest, found)
             if self.guard:
-                step = step * physical_share((rest + change).detach(), step.detach()).to(step)
+                step = step * physical_share((rest + change).detach(), step.detach())
             change = change + step
         change = change * own
         if u is not None:
             change = change @ boost(reversed_velocity(u)).transpose(1, 2)
-        return (unit + change) * scale
+        return F + change.to(F) * scale
 
     def normalised(self, features: Tensor) -> Tensor:
-        return (features - self.mean) / self.std
+        return ((features - self.mean) / self.std).to(self.mean)
 
 
 def _rule(settings: dict[str, object]) -> Quadrature:
@@ -180,8 +182,8 @@ class FlavourMLP(Closure):
 
     def increment(self, F: Tensor, found: Conversion) -> Tensor:
         inputs = self.normalised(features(F, found))[:, :INVARIANTS]
-        out: Tensor = self.target_scale * self.network(inputs).reshape(-1, 6, 4)
-        return out
+        out: Tensor = self.network(inputs).reshape(-1, 6, 4)
+        return self.target_scale * out.to(F)
 
 
 class FlavourEquivariant(Closure):
@@ -226,6 +228,7 @@ class FlavourEquivariant(Closure):
     def increment(self, F: Tensor, found: Conversion) -> Tensor:
         inputs = self.normalised(features(F, found))
         d, C = self.scalars(inputs.clamp(-self.trusted, self.trusted))
+        d, C = d.to(F), C.to(F)
         d = d - d.mean(dim=1, keepdim=True)
         C = C.reshape(-1, 2, 3, 8)
         C = (C - C.mean(dim=2, keepdim=True)).reshape(-1, 6, 8)

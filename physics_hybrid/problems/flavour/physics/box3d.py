@@ -64,20 +64,23 @@ class Conversion:
 
 
 def convert(F: Tensor, rule: Quadrature) -> Conversion:
-    """Box3D of states (B, 6, 4) divided by N_tot; float32 or float64."""
-    directions, moments = rule.with_one().to(F).T.contiguous(), rule.moments().to(F)
+    """Box3D of states (B, 6, 4) divided by N_tot, in the precision of F; float64 in between, since
+    the exponents of beams and the edge of the crossing lose digits.
+    """
     q, axes = turned(F)
-    parts = [_leaving(part, directions, moments) for part in torch.split(q.to(F), TOGETHER)]
+    directions, moments = rule.with_one().to(q).T.contiguous(), rule.moments().to(q)
+    parts = [_leaving(part, directions, moments) for part in torch.split(q, TOGETHER)]
     change, plus, minus = (torch.cat(column) for column in zip(*parts, strict=True))
     increment = share_out(turned_back(change, axes))
-    return Conversion(increment * physical_share(F, increment).to(F), plus, minus)
+    increment = increment * physical_share(F, increment)
+    return Conversion(increment.to(F), plus.to(F), minus.to(F))
 
 
 def box3d(F: Tensor, rule: Quadrature) -> Tensor:
     """States before -> states after, (B, 6, 4), in any unit of density."""
     scale = total(F)
     unit = F / scale
-    return (unit + convert(unit, rule).increment) * scale
+    return F + convert(unit, rule).increment * scale
 
 
 def growth_rate(F: Tensor, rule: Quadrature) -> Tensor:
