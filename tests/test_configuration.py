@@ -93,9 +93,9 @@ def test_one_word_where_a_list_of_words_belongs_and_several_where_one_may_stand(
         (["data.phantom.sigma.musle=[1,1,1]"], "data.phantom.sigma.muscle?"),
         (["training.clipping={treshold: 1}"], "training.clipping.threshold?"),
         (["batch_size=2"], "data.batch_size or evaluation.batch_size?"),
-        (["model=fnoo"], "model=fnoo; there are fno, fno_neuraloperator, fno_residual, unet"),
+        (["model=fnoo"], "model=fnoo; there are flavour_equivariant, flavour_mlp, fno,"),
         (["model=_shared"], "there is no model=_shared"),
-        (["data.splits={train: 1}"], "belongs to data=files, data=labels"),
+        (["data.splits={train: 1}"], "belongs to data=emu, data=files, data=flavour, data=labels"),
         (["data=files", "data.grid=[9,9,9]"], "data=generated, data=labels, data=stream"),
         (["+training.epochz=3"], "training.epochs?"),
         (["+unknown.key=1"], "no key 'unknown.key'"),
@@ -166,8 +166,9 @@ def test_every_default_is_of_a_known_kind():
     from physics_hybrid.configuration import kinds as kinds_of
 
     exceptions, known = yaml.safe_load((CONF / "kinds.yaml").read_text()), {}
-    for option in options_of(CONF, "config")["data"]:
-        known |= kinds_of(CONF, "config", (f"data={option}",))
+    for group in ("data", "model", "problem", "loss", "evaluation", "tracker"):
+        for option in options_of(CONF, "config")[group]:
+            known |= kinds_of(CONF, "config", (f"{group}={option}",))
     known |= kinds_of(CONF, "evaluate", ())
     unsaid = [
         key
