@@ -52,7 +52,15 @@ def run(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("flavour")
     path = small(folder / "set.h5")
-    return train(configured(f"data.path={path}", f"runs_folder={folder}", "run=tiny"))
+    with pytest.MonkeyPatch.context() as quick:  # one picture of its kind is drawn elsewhere
+        quick.setattr("physics_hybrid.problems.flavour.figures.angles", blank)
+        return train(configured(f"data.path={path}", f"runs_folder={folder}", "run=tiny"))
+
+
+def blank(sample, F, path, title):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
 
 
 def test_the_shipped_set_is_whole_and_says_where_it_comes_from():
@@ -101,6 +109,14 @@ def test_a_run_is_inspected_and_loads_as_a_closure(run, capsys):
     assert "--split must be one of train, validation, test" in capsys.readouterr().err
     after = Predictor.load(run / "best")(random_states(3).numpy())
     assert np.isfinite(after).all()
+
+
+def test_angular_distributions_are_drawn(tmp_path):
+    from physics_hybrid.problems.flavour import figures
+
+    states = read(SHIPPED, Layout(families="dirname")).rows([0])
+    path = figures.angles(states, states.after, tmp_path / "angles.png", "a state")
+    assert path.stat().st_size > 10_000
 
 
 def test_metrics_of_known_errors():
