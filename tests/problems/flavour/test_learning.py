@@ -111,6 +111,19 @@ def test_a_run_is_inspected_and_loads_as_a_closure(run, capsys):
     assert np.isfinite(after).all()
 
 
+def test_states_without_a_crossing_are_tested_without_a_figure_of_depth(tmp_path):
+    from physics_hybrid.problem import Place
+    from physics_hybrid.run.evaluate import evaluate
+    from physics_hybrid.run.load import recipe_of
+
+    options = ["run=x", "data.hold_out=stable", "evaluation.control.epochs=0"]
+    recipe = recipe_of(configured(*options, f"data.path={small(tmp_path / 'set.h5')}"))
+    problem = recipe.open(Place(torch.device("cpu")))
+    result = evaluate(problem, recipe.build_model(problem.statistics()), tmp_path, {})
+    assert list(result.figures) == ["slices_all"]
+    assert result.tables["all"]["error"] == result.tables["all"]["baseline_error"]
+
+
 def test_angular_distributions_are_drawn(tmp_path):
     from physics_hybrid.problems.flavour import figures
 
