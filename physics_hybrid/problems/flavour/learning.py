@@ -258,6 +258,8 @@ class Flavour:
         from physics_hybrid.problems.flavour import figures
 
         crossing = torch.cat([depth for depth, _ in self.depths])
+        if not (crossing > 0).any():
+            return {}
         errors = {}
         for prefix in ("baseline_", "control_", ""):
             if all(prefix in errors_of for _, errors_of in self.depths):

@@ -15,7 +15,7 @@ FlavourEquivariant 27 invariants -> scalars; vectors are made of the fluxes them
 
 b runs over the six fluxes and the two that Box3D moves. s is a gate that vanishes with the
 crossing, and far from what was trained on: trust is 1 where no feature lies more than `trusted`
-standard deviations from its mean, and falls with the fourth power beyond. Number and lepton number
+standard deviations from its mean, and falls with the eighth power beyond. Number and lepton number
 of each flavour are kept, and the map turns and moves with the axes, whatever the weights.
 """
 
@@ -44,7 +44,7 @@ INVARIANTS = 27
 #: What Box3D says of a state, besides: I+, I-, their ratio, the size and flux of its increment.
 OF_BOX3D = 6
 #: How fast trust is lost with the distance from the training states.
-STEEP = 4
+STEEP = 8
 
 
 class ResidualMLP(nn.Module):

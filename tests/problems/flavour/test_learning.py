@@ -52,7 +52,15 @@ def run(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("flavour")
     path = small(folder / "set.h5")
-    return train(configured(f"data.path={path}", f"runs_folder={folder}", "run=tiny"))
+    with pytest.MonkeyPatch.context() as quick:  # one picture of its kind is drawn elsewhere
+        quick.setattr("physics_hybrid.problems.flavour.figures.angles", blank)
+        return train(configured(f"data.path={path}", f"runs_folder={folder}", "run=tiny"))
+
+
+def blank(sample, F, path, title):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
 
 
 def test_the_shipped_set_is_whole_and_says_where_it_comes_from():
@@ -101,6 +109,27 @@ def test_a_run_is_inspected_and_loads_as_a_closure(run, capsys):
     assert "--split must be one of train, validation, test" in capsys.readouterr().err
     after = Predictor.load(run / "best")(random_states(3).numpy())
     assert np.isfinite(after).all()
+
+
+def test_states_without_a_crossing_are_tested_without_a_figure_of_depth(tmp_path):
+    from physics_hybrid.problem import Place
+    from physics_hybrid.run.evaluate import evaluate
+    from physics_hybrid.run.load import recipe_of
+
+    options = ["run=x", "data.hold_out=stable", "evaluation.control.epochs=0"]
+    recipe = recipe_of(configured(*options, f"data.path={small(tmp_path / 'set.h5')}"))
+    problem = recipe.open(Place(torch.device("cpu")))
+    result = evaluate(problem, recipe.build_model(problem.statistics()), tmp_path, {})
+    assert list(result.figures) == ["slices_all"]
+    assert result.tables["all"]["error"] == result.tables["all"]["baseline_error"]
+
+
+def test_angular_distributions_are_drawn(tmp_path):
+    from physics_hybrid.problems.flavour import figures
+
+    states = read(SHIPPED, Layout(families="dirname")).rows([0])
+    path = figures.angles(states, states.after, tmp_path / "angles.png", "a state")
+    assert path.stat().st_size > 10_000
 
 
 def test_metrics_of_known_errors():
