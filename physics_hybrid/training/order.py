@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,8 @@ class Stored:
         if self.kinds is None:
             return list(range(self.count))
         kinds = self.kinds
-        return sorted(range(self.count), key=lambda i: kinds[i])  # type: ignore[arg-type,return-value]
+        by_kind: Any = kinds.__getitem__
+        return sorted(range(self.count), key=by_kind)
 
     def _share(self, batch: list[int]) -> list[int]:
         begin, end = (r * len(batch) // self.world_size for r in (self.rank, self.rank + 1))

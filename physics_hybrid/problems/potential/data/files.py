@@ -54,7 +54,7 @@ class Address:
 
     def read(self, conventions: Conventions = OURS) -> Sample:
         """Read and check. Raises SampleError."""
-        if self.path.suffix in H5:
+        if _format(self.path) in H5:
             held = _load_h5(self)
         elif self.path.is_dir():
             held = _Held(_load_folder(self.path))
@@ -224,7 +224,7 @@ def find(path: str | Path) -> list[Address]:
 
 def expand(place: Address) -> list[Address]:
     """The samples of one file or folder: one a row or group of an .h5. Raises SampleError."""
-    if place.path.suffix in H5:
+    if _format(place.path) in H5:
         return _samples(place.path, place.subject)
     return [place]
 
@@ -245,7 +245,7 @@ def places(path: str | Path) -> list[Address]:
         if not path.exists():
             raise SampleError(str(path), None, "does not exist (data.path)")
         if path.is_file() or (path / "sigma.npy").exists() or (path / "u.npy").exists():
-            if not (path.is_dir() or path.suffix in (*H5, ".npz")):
+            if not (path.is_dir() or _format(path) in (*H5, ".npz")):
                 known = ".npz, .h5, or a folder with sigma.npy, source.npy, u.npy"
                 raise SampleError(str(path), None, f"is not a format we read: {known}")
             return [Address(path)]
@@ -272,8 +272,13 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _below(other, depth - 1)
 
 
+def _format(path: Path) -> str:
+    """The suffix of a file, whatever its case."""
+    return path.suffix.lower()
+
+
 def _looks_like_samples(path: Path) -> bool:
-    if path.suffix in (".npz", *H5):
+    if _format(path) in (".npz", *H5):
         return True
     return path.is_dir() and any(not p.name.startswith(".") for p in path.glob("*.npy"))
 

@@ -58,8 +58,10 @@ def grid_of(arrays: Arrays) -> tuple[int, ...] | None:
 
 def _phi(arrays: Arrays) -> list[str]:
     phi = arrays.pop("phi", None)
-    if phi is None or "u" in arrays:
+    if phi is None:
         return []
+    if "u" in arrays:
+        return ["phi is not read, as there is u"]
     arrays["u"] = phi
     return ["phi is taken for u"]
 

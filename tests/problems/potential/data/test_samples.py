@@ -59,6 +59,15 @@ def test_all_formats_give_the_same_sample(tmp_path, sample_arrays):
         assert (s.u[~s.mask] == 0).all()
 
 
+@pytest.mark.parametrize("suffix", [".NPZ", ".H5", ".Hdf5"])
+def test_the_case_of_a_suffix_does_not_matter(tmp_path, sample_arrays, suffix):
+    write = write_npz if suffix == ".NPZ" else write_h5
+    file = write(tmp_path, sample_arrays)
+    file.rename(file.with_suffix(suffix))
+    assert find(tmp_path)[0].read().current == pytest.approx(1e-3)
+    assert find(file.with_suffix(suffix))[0].read().shape == (8, 6, 6)
+
+
 def test_what_may_be_missing_is_derived(sample_arrays):
     for key in ("mask", "source_point"):
         del sample_arrays[key]

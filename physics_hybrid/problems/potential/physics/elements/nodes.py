@@ -18,7 +18,9 @@ def corners(nodes: Float[Tensor, "B *nodes"]) -> Float[Tensor, "B corners *voxel
     return torch.stack([nodes[(slice(None), *_window(c, voxels))] for c in each], dim=1)
 
 
-def gather_at_nodes(values: Float[Tensor, "B corners *voxels"]) -> Float[Tensor, "B *nodes"]:  # noqa: F821
+def gather_at_nodes(
+    values: Float[Tensor, "B corners *voxels"],
+) -> Float[Tensor, "B *nodes"]:  # noqa: F821
     """The transpose of `corners`: what the voxels round a node bring to it, added up.
 
     (B, 8, D, H, W) -> (B, D+1, H+1, W+1), or (B, 4, H, W) -> (B, H+1, W+1).
