@@ -70,7 +70,7 @@ def test_the_shipped_set_is_whole_and_says_where_it_comes_from():
     counts = {family: states.families.count(family) for family in set(states.families)}
     assert set(counts) == {"random", "merger", "isotropic", "shallow", "stable"}
     assert len(set(counts.values())) == 1
-    assert len(states) >= 1000
+    assert len(states) == 2000
     change = (states.after - states.before).double()
     assert change[..., 3].sum(dim=1).abs().max() < 1e-6
     assert (change[:, :3, 3] - change[:, 3:, 3]).abs().max() < 1e-6
