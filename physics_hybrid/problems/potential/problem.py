@@ -101,8 +101,13 @@ class PotentialRecipe:
         Raises
         ------
         ValueError
-            split is none that there is.
+            split is none that there is, or the model is of another problem.
         """
+        if not hasattr(model, "sigma_components"):
+            raise ValueError(
+                f"{type(model).__name__} is no model of the potential: a model of another problem"
+                " is evaluated by its run (checkpoint=runs/NAME), which knows its problem"
+            )
         asked = options["split"]
         one_of(("all", *SPLITS), "split", asked)
         other = options.get("data")  # Hydra leaves the key out where no data=... was chosen

@@ -191,3 +191,15 @@ def test_a_generation_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     axes = ("samples", "species", "components")
     states = read(tmp_path / "set.h5", Layout(axes=axes, families="dirname"))
     assert states.families == ("random", "merger", "isotropic", "shallow")
+
+
+def test_a_model_without_its_run_is_no_potential():
+    from physics_hybrid.models.model_files import load_model
+    from physics_hybrid.problems.potential.problem import PotentialRecipe
+
+    class Bare(PotentialRecipe):
+        def __post_init__(self) -> None: ...
+
+    model = load_model(SHIPPED.parent.parent / "pretrained" / "flavour.mdlus")
+    with pytest.raises(ValueError, match="FlavourEquivariant is no model of the potential"):
+        Bare({}).for_evaluation({"split": "test"}, model)
