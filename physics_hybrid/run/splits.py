@@ -9,13 +9,13 @@ named otherwise. The run does not know what a sample is.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Splits
+from physics_hybrid.writing import write_text
 
 FILE = "splits.json"
 #: What weights are fitted to, and what chooses the best of them: nothing there is unseen.
@@ -26,9 +26,7 @@ NAMED = 6
 
 def remember(folder: Path, splits: Splits) -> None:
     """Write the splits of a run: {} where the configuration alone makes its samples."""
-    temporary = folder / f".{FILE}"
-    temporary.write_text(json.dumps(splits, indent=0))
-    os.replace(temporary, folder / FILE)
+    write_text(folder / FILE, json.dumps(splits, indent=0))
 
 
 def recall(folder: Path) -> Splits | None:

@@ -176,28 +176,7 @@ class Flavour:
     # --- the life of the data
 
     def statistics(self) -> Statistics:
-        """Mean and standard deviation of the features, and the scale of the target.
-
-        A state counts as much as Box3D changes it and its crossing is deep: what has no crossing
-        says nothing of the correction.
-        """
-        from physics_hybrid.problems.flavour.networks import features
-
-        train = self.samples["train"]
-        found = convert(train.before, self.rule)
-        values = features(train.before, found).double()
-        weight = (found.size * found.crossing).double()[:, None] + 1e-12
-        weight = weight / weight.sum()
-        mean = (weight * values).sum(dim=0)
-        std = (weight * (values - mean) ** 2).sum(dim=0).sqrt()
-        scale = self.target_scale
-        if scale is None:
-            scale = float(train.after.double().abs().flatten().quantile(0.99))
-        return {
-            "mean": mean.tolist(),
-            "std": std.clamp_min(1e-6).tolist(),
-            "target_scale": scale,
-        }
+        return feature_statistics(self.samples["train"], self.rule, self.target_scale)
 
     def prepare(self) -> None: ...
 
@@ -282,6 +261,29 @@ class Flavour:
             out[f"flux factor, {name}, p99"] = float(factor.flatten().quantile(0.99))
             out[f"flux factor, {name}, max"] = float(factor.max())
         return out
+
+
+def feature_statistics(train: States, rule: Quadrature, target_scale: float | None) -> Statistics:
+    """Mean and standard deviation of the features, and the scale of the target.
+
+    A state counts as much as Box3D changes it and its crossing is deep: what has no crossing says
+    nothing of the correction.
+    """
+    from physics_hybrid.problems.flavour.networks import features
+
+    found = convert(train.before, rule)
+    values = features(train.before, found).double()
+    weight = (found.size * found.crossing).double()[:, None] + 1e-12
+    weight = weight / weight.sum()
+    mean = (weight * values).sum(dim=0)
+    std = (weight * (values - mean) ** 2).sum(dim=0).sqrt()
+    if target_scale is None:
+        target_scale = float(train.after.double().abs().flatten().quantile(0.99))
+    return {
+        "mean": mean.tolist(),
+        "std": std.clamp_min(1e-6).tolist(),
+        "target_scale": target_scale,
+    }
 
 
 def _ratio(metrics: Mapping[str, Any], prefix: str, alone: float) -> str:

@@ -17,7 +17,7 @@ from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign
 from physics_hybrid.problems.flavour.control import ControlSettings, train_control
 from physics_hybrid.problems.flavour.data.files import Layout, read
 from physics_hybrid.problems.flavour.data.states import SPLITS, States, split
-from physics_hybrid.problems.flavour.learning import Flavour
+from physics_hybrid.problems.flavour.learning import Flavour, feature_statistics
 from physics_hybrid.problems.flavour.losses import TERMS, FlavourLoss
 from physics_hybrid.problems.flavour.metrics import Metrics
 from physics_hybrid.problems.flavour.physics.sphere import quadrature
@@ -137,6 +137,8 @@ class FlavourRecipe:
             learning_rate=control["learning_rate"],
             seed=self.config["seed"],
         )
+        rule = quadrature(**self.config["problem"]["quadrature"])
+        scale = _target_scale(self.config["model"]["target_scale"])
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             network = FlavourMLP(
@@ -144,7 +146,7 @@ class FlavourRecipe:
                 guard=control["guard"],
                 width=control["width"],
                 depth=control["depth"],
-                **_statistics(train, self.config),
+                **feature_statistics(train, rule, scale),
             )
             return train_control(network, train, self._loss(), settings)
 
@@ -213,19 +215,3 @@ def _target_scale(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValueError(f"model.target_scale must be p99 or a number > 0; got {value!r}")
     return float(value)
-
-
-def _statistics(train: States, config: Config) -> Statistics:
-    rule = quadrature(**config["problem"]["quadrature"])
-    problem = Flavour(
-        samples={"train": train},
-        order=None,
-        seed=config["seed"],
-        criterion=FlavourLoss({}),
-        metrics=Metrics(1.0, rule),
-        rule=rule,
-        place=Place(train.before.device),
-        batch_size=1,
-        target_scale=_target_scale(config["model"]["target_scale"]),
-    )
-    return problem.statistics()

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from physics_hybrid.problems.potential.physics.flux import FluxOperator
-from physics_hybrid.problems.potential.physics.multigrid import Multigrid
+from physics_hybrid.problems.potential.physics.multigrid import Multigrid, dot
 from physics_hybrid.problems.potential.physics.multipoint import MultipointOperator, Operator
 from physics_hybrid.problems.potential.physics.stencil import Stencil
 
@@ -68,13 +68,13 @@ def conjugate_gradients(
     while iterations < max_iterations:
         iterations += 1
         z = precondition(residual)
-        rz = _dot(residual, z)
+        rz = dot(residual, z)
         if restart:
             direction = z
         else:
             direction = torch.addcmul(z, torch.where(done, 0.0, rz / rz_before), direction)
         image = A(direction)
-        alpha = torch.where(done, 0.0, rz / _dot(direction, image))
+        alpha = torch.where(done, 0.0, rz / dot(direction, image))
         x = torch.addcmul(x, alpha, direction)
         residual = torch.addcmul(residual, alpha, image, value=-1)
         rz_before, restart = rz, False
@@ -104,14 +104,9 @@ def _cycle_of(operator: Operator, preconditioner: FluxOperator | None) -> Multig
     return Multigrid(operator)
 
 
-def _dot(u: Float[Tensor, "K D H W"], v: Float[Tensor, "K D H W"]) -> Float[Tensor, "K 1 1 1"]:
-    """Scalar product in every sample."""
-    return (u * v).sum(dim=(1, 2, 3), keepdim=True)
-
-
 def _norm(u: Float[Tensor, "K D H W"]) -> Float[Tensor, "K 1 1 1"]:
     """Euclidean norm in every sample."""
-    return _dot(u, u).sqrt()
+    return dot(u, u).sqrt()
 
 
 def _unreached(

@@ -91,7 +91,7 @@ class Multigrid:
         A = self.levels[depth]
         residual = rhs - A(x)
         correction = self._cycle(residual, depth)
-        along, energy = _dot(residual, correction), _dot(correction, A(correction))
+        along, energy = dot(residual, correction), dot(correction, A(correction))
         return x + torch.where(energy > 0, along / energy, 0.0) * correction
 
     def _linear(self, coarse: Float[Tensor, "K _ _ _"], depth: int) -> Float[Tensor, "K D H W"]:
@@ -114,7 +114,7 @@ class Multigrid:
         return x + _smooth(A, rhs - A(x))
 
 
-def _dot(u: Float[Tensor, "K D H W"], v: Float[Tensor, "K D H W"]) -> Float[Tensor, "K 1 1 1"]:
+def dot(u: Float[Tensor, "K D H W"], v: Float[Tensor, "K D H W"]) -> Float[Tensor, "K 1 1 1"]:
     """Scalar product in every sample."""
     return (u * v).sum(dim=(1, 2, 3), keepdim=True)
 
