@@ -43,30 +43,32 @@ class Pointwise(nn.Conv3d):
         return F.linear(x, self.weight.flatten(1))
 
 
-class _Local(nn.Module):
-    """A convolution of `kernel_size` voxels along each axis, for fields whose channels lie last."""
+class Local2d(nn.Conv2d):
+    """A convolution of several pixels, for fields whose channels lie last.
 
-    weight: Tensor
-    bias: Tensor
-
-    def product(self, x: Float[Tensor, "B *grid I"]) -> Float[Tensor, "B *grid O"]:
-        """Without the bias."""
-        y: Tensor = self._conv_forward(x.movedim(-1, 1), self.weight, None)  # type: ignore[operator]
-        return y.movedim(1, -1)
-
-
-class Local2d(_Local, nn.Conv2d):
-    """Two axes. Forward and `product`: x (B, H, W, in) -> (B, H, W, out)."""
+    Forward: x (B, H, W, in) -> (B, H, W, out).
+    """
 
     def forward(self, x: Float[Tensor, "B H W I"]) -> Float[Tensor, "B H W O"]:
-        return self.product(x) + self.bias
+        return super().forward(x.movedim(-1, 1)).movedim(1, -1)
+
+    def product(self, x: Float[Tensor, "B H W I"]) -> Float[Tensor, "B H W O"]:
+        """Without the bias."""
+        return F.conv2d(x.movedim(-1, 1), self.weight, padding=self.padding).movedim(1, -1)
 
 
-class Local3d(_Local, nn.Conv3d):
-    """Three axes. Forward and `product`: x (B, D, H, W, in) -> (B, D, H, W, out)."""
+class Local3d(nn.Conv3d):
+    """A convolution of several voxels, for fields whose channels lie last.
+
+    Forward: x (B, D, H, W, in) -> (B, D, H, W, out).
+    """
 
     def forward(self, x: Float[Tensor, "B D H W I"]) -> Float[Tensor, "B D H W O"]:
-        return self.product(x) + self.bias
+        return super().forward(x.movedim(-1, 1)).movedim(1, -1)
+
+    def product(self, x: Float[Tensor, "B D H W I"]) -> Float[Tensor, "B D H W O"]:
+        """Without the bias."""
+        return F.conv3d(x.movedim(-1, 1), self.weight, padding=self.padding).movedim(1, -1)
 
 
 # --- residual blocks
