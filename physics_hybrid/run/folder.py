@@ -40,6 +40,7 @@ FREE = (
     "runs_folder",
     "run",
     "training.log_every",
+    "training.monitor_every",
     "training.figures_every",
     "training.checkpoint_every",
     "training.device",
@@ -59,6 +60,10 @@ TAKEN = (
     "model.learning_rate",
     "data.batch_size",
 )
+
+
+#: Settings that older runs had without a key for them.
+UNSAID = {"model.backbone.block": "zero_linear"}
 
 
 @contextlib.contextmanager
@@ -145,6 +150,7 @@ def changed(old: Config, new: Config, free: Sequence[str] = ()) -> dict[str, tup
     key.
     """
     a, b = leaves(old), leaves(new)
+    a = {key: value for key, value in UNSAID.items() if key in b} | a
     differ = [key for key in sorted({*a, *b} - {*free}) if a.get(key) != b.get(key)]
     return {key: (a.get(key), b.get(key)) for key in differ if not is_free(key)}
 

@@ -1,1 +1,1 @@
-"""Ptychography: an object from the far fields of overlapping illuminations, without a true object."""
+"""Ptychography: an object from far fields of overlapping illuminations."""

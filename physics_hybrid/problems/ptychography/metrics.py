@@ -75,7 +75,7 @@ def _compared(found: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[st
     difference = found.astype(np.float64) - truth
     extent = float(truth.max() - truth.min())
     error = max(float((difference**2).mean()), 1e-30)
-    ssim = structural_similarity(truth, found, data_range=extent)
+    ssim = structural_similarity(truth, found, data_range=extent)  # type: ignore[no-untyped-call]
     return {
         "mae": float(np.abs(difference).mean()),
         "ssim": float(ssim),

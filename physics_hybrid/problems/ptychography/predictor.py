@@ -9,7 +9,7 @@ from jaxtyping import Complex
 from torch import Tensor, nn
 
 from physics_hybrid.problems.ptychography.data.scan import Scan
-from physics_hybrid.problems.ptychography.physics.assemble import assemble
+from physics_hybrid.problems.ptychography.physics.assemble import assemble, in_phase
 
 
 class Predictor:
@@ -34,6 +34,7 @@ class Predictor:
 
 
 def reconstruct(model: Any, scan: Scan, batch_size: int) -> Complex[Tensor, "H W"]:
-    """Patches frame by frame, assembled."""
-    parts = [model(frames) for frames in scan.amplitude.split(batch_size)]
-    return assemble(torch.cat(parts), scan.probe, scan.positions, scan.shape)
+    """Patches frame by frame, brought into phase and assembled."""
+    parts = [model(frames) for frames in torch.split(scan.amplitude, batch_size)]
+    patch = in_phase(torch.cat(parts), scan.probe, scan.positions, scan.shape)
+    return assemble(patch, scan.probe, scan.positions, scan.shape)

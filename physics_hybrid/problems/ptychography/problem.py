@@ -38,6 +38,7 @@ KEYS = {
         "lines",
         "radius",
         "edge",
+        "curvature",
         "step",
         "jitter",
         "photons",

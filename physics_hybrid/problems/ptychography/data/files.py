@@ -5,8 +5,8 @@
     positions     (frames, 2)      row and column of each frame in pixels
     object        (H, W)           complex, optional: the truth; positions are places on it
 
-Positions are rounded to whole pixels; without an object they may begin anywhere. A broken scan is a `ScanError` with file, key, index and
-rule.
+Positions are rounded to whole pixels; without an object they may begin anywhere. A broken scan is a
+`ScanError` with file, key, index and rule.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ def _probe(
     if not energy > 0:
         raise ScanError(str(path), "probe", "is zero everywhere")
     mean = float((amplitudes**2).sum(axis=(1, 2)).mean())
-    return np.asarray(values, dtype=np.complex128) * np.sqrt(mean / energy)
+    out: NDArray[np.complex128] = values.astype(np.complex128) * np.sqrt(mean / energy)
+    return out
 
 
 def _positions(path: Path, values: NDArray[Any], count: int, on_object: bool) -> NDArray[np.int64]:
@@ -132,11 +133,12 @@ def _positions(path: Path, values: NDArray[Any], count: int, on_object: bool) ->
         )
         raise ScanError(str(path), "positions", rule)
     if not on_object:
-        return np.rint(values - values.min(axis=0)).astype(np.int64)
-    if values.min() < 0:
+        values = values - values.min(axis=0)
+    elif values.min() < 0:
         rule = f"must be places on the object of the file, >= 0; got {values.min():g}"
         raise ScanError(str(path), "positions", rule)
-    return np.rint(values).astype(np.int64)
+    out: NDArray[np.int64] = np.rint(values).astype(np.int64)
+    return out
 
 
 def _truth(

@@ -20,7 +20,7 @@ class Setting:
     """How scans are made. Lengths in pixels.
 
     frame : N. size : of the object. lines : on its canvas. set_phase : whether it has a phase.
-    radius, edge : of the probe. step, jitter : of the grid of positions, and the most that a
+    radius, edge, curvature : of the probe, see `disk_probe`. step, jitter : of the grid of positions, and the most that a
     position is off it. photons : of the brightest frame; None for no noise.
 
     Raises
@@ -35,6 +35,7 @@ class Setting:
     set_phase: bool
     radius: float
     edge: float
+    curvature: float
     step: int
     jitter: int
     photons: float | None
@@ -57,13 +58,15 @@ def simulate(setting: Setting, name: str, key: tuple[int, ...]) -> Scan:
 
     Examples
     --------
-    >>> setting = Setting(16, 32, 20, True, 4, 1, 4, 1, None)
+    >>> setting = Setting(16, 32, 20, True, 4, 1, 0, 4, 1, None)
     >>> simulate(setting, "one", (0, 0, 0)).amplitude.shape
     torch.Size([25, 16, 16])
     """
     rng = np.random.default_rng(list(key))
     whole = line_object(setting.size, setting.lines, rng, phase=setting.set_phase)
-    probe = torch.from_numpy(disk_probe(setting.frame, setting.radius, setting.edge))
+    probe = torch.from_numpy(
+        disk_probe(setting.frame, setting.radius, setting.edge, setting.curvature)
+    )
     positions = torch.from_numpy(scan_positions(setting, rng))
     patch = forward.patches(torch.from_numpy(whole), positions, setting.frame)
     amplitudes = forward.amplitude(probe, patch).numpy()
@@ -87,4 +90,5 @@ def scan_positions(setting: Setting, rng: np.random.Generator) -> NDArray[np.int
     line = np.arange(0, last + 1, setting.step)
     grid = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
     moved = grid + rng.integers(-setting.jitter, setting.jitter + 1, size=grid.shape)
-    return np.clip(moved, 0, last)
+    out: NDArray[np.int64] = np.clip(moved, 0, last)
+    return out

@@ -33,6 +33,28 @@ def assemble(
     return torch.where(seen, mean, torch.ones_like(mean)).reshape(shape)
 
 
+def in_phase(
+    patch: Complex[Tensor, "frames N N"],
+    probe: Complex[Tensor, "N N"],
+    positions: Int[Tensor, "frames 2"],
+    shape: tuple[int, int],
+    sweeps: int = 50,
+) -> Complex[Tensor, "frames N N"]:
+    """Patches turned by one phase each, so that they agree where they overlap.
+
+    o_j <- o_j exp(i arg sum |P|^2 o_j* O),  O assembled,  again and again: no single far field tells
+    the phase of its patch. (Singer, Appl. Comput. Harmon. Anal. 30 (2011) 20, section 2, by power
+    iteration.)
+    """
+    light = probe.abs() ** 2
+    rows, columns = windows(positions, len(probe))
+    for _ in range(sweeps):
+        whole = assemble(patch, probe, positions, shape)
+        overlap = (light * patch.conj() * whole[rows, columns]).sum(dim=(1, 2))
+        patch = patch * torch.sgn(overlap)[:, None, None]
+    return patch
+
+
 def illumination(
     probe: Complex[Tensor, "N N"], positions: Int[Tensor, "frames 2"], shape: tuple[int, int]
 ) -> Float[Tensor, "H W"]:

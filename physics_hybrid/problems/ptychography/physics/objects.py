@@ -56,8 +56,9 @@ def line_object(
     kept = blurred[first : first + size, first : first + size]
     amplitude = kept / kept.mean()
     if not phase:
-        return amplitude.astype(np.complex128)
-    angle = np.pi * np.tanh((amplitude - amplitude.max() / 2) / 3)
+        angle = np.zeros_like(amplitude)
+    else:
+        angle = np.pi * np.tanh((amplitude - amplitude.max() / 2) / 3)
     out: NDArray[np.complex128] = amplitude * np.exp(1j * angle)
     return out
 

@@ -1,4 +1,8 @@
-"""Probes: what illuminates the object."""
+"""Probes: what illuminates the object.
+
+A symmetric probe without a phase cannot tell an object o(r) from its twin o*(-r): both have one
+far field. A curved wave front can.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 
-def disk_probe(size: int, radius: float, edge: float = 1.0) -> NDArray[np.complex128]:
-    """A disk with a smooth edge in the middle of a frame.
+def disk_probe(
+    size: int, radius: float, edge: float = 1.0, curvature: float = 0.0
+) -> NDArray[np.complex128]:
+    """P(r) = disk(r) exp(i c r^2 / R^2): a disk with a smooth edge in the middle of a frame.
 
     Parameters
     ----------
@@ -19,11 +25,13 @@ def disk_probe(size: int, radius: float, edge: float = 1.0) -> NDArray[np.comple
         autocorrelation.
     edge : float
         Sigma in pixels of the Gaussian that smooths the edge.
+    curvature : float
+        c, the phase at the edge, in rad: the wave front of a probe out of focus.
 
     Returns
     -------
     array
-        (N, N), complex, real values between 0 and 1.
+        (N, N), complex, at most 1 in size.
 
     Examples
     --------
@@ -34,4 +42,6 @@ def disk_probe(size: int, radius: float, edge: float = 1.0) -> NDArray[np.comple
     offset = np.arange(size) - (size - 1) / 2
     distance = np.hypot(offset[:, None], offset)
     disk = (distance <= radius).astype(float)
-    return gaussian_filter(disk, edge).astype(np.complex128)
+    smooth = gaussian_filter(disk, edge)
+    out: NDArray[np.complex128] = smooth * np.exp(1j * curvature * (distance / radius) ** 2)
+    return out
