@@ -7,6 +7,8 @@ reported and the others run. `study_report` says what came out.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -46,7 +48,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """What conf/study/*.yaml says. panels: title of a picture -> arm -> its label there."""
+    """What conf/study/*.yaml says. panels: title of a picture -> arm -> its label there.
+
+    verdict : of a study of failures (`stability.Rule`): who is compared with whom. A training that
+        stops because it is not finite is an outcome there, not a failure to run.
+    """
 
     name: str
     common: list[str]
@@ -55,6 +61,7 @@ class Study:
     arms: dict[str, list[str]]
     reference: str
     panels: dict[str, dict[str, str]]
+    verdict: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, what: str) -> Study:
@@ -67,8 +74,10 @@ class Study:
             raise ValueError(f"there is no study {what!r}: give a .yaml file, or one of {known}")
         keys = set(cls.__dataclass_fields__) - {"name"}
         content: Any = yaml.safe_load(path.read_text())
-        if not isinstance(content, dict) or set(content) != keys:
-            raise ValueError(f"{path}: a study has the keys {', '.join(sorted(keys))}")
+        optional = {"verdict"}
+        if not isinstance(content, dict) or set(content) | optional != keys:
+            needed = ", ".join(sorted(keys - optional))
+            raise ValueError(f"{path}: a study has the keys {needed}")
         study = cls(path.stem, **content)
         strange = study._named_arms() - set(study.arms)
         if strange:
@@ -148,12 +157,52 @@ def train(cell: Cell, output: Path) -> int:
             raise
 
 
+def train_here(cell: Cell, output: Path) -> int:
+    """The same in this process: small cells would spend most of their time on starting a program.
+
+    The exit status that train.py would have.
+    """
+    from physics_hybrid.evidence.bench import configuration
+    from physics_hybrid.run.train import train as train_run
+
+    with (
+        open(log_of(cell, output), "a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        try:
+            train_run(configuration([f"run={cell.name}", *cell.overrides]))
+        except SystemExit as left:
+            return left.code if isinstance(left.code, int) else 1
+        except (ValueError, OSError, RuntimeError) as error:
+            print(f"error: {error}", flush=True)
+            return 1
+    return 0
+
+
 def finished(cell: Cell, output: Path) -> bool:
     return (output / cell.name / "evaluation" / "metrics.json").exists()
 
 
-def run(cells: list[Cell], output: Path, launch: Callable[[Cell, Path], int] = train) -> list[str]:
+def stopped(cell: Cell, output: Path) -> bool:
+    """Whether its training stopped because it was not finite."""
+    path = output / cell.name / "log.jsonl"
+    if not path.exists():
+        return False
+    lines = path.read_text().splitlines()
+    return bool(lines) and "stopped" in json.loads(lines[-1])
+
+
+def run(
+    cells: list[Cell],
+    output: Path,
+    launch: Callable[[Cell, Path], int] = train,
+    *,
+    stops_count: bool = False,
+) -> list[str]:
     """Train what is not finished; one line for each cell that failed.
+
+    stops_count : a training that stopped because it was not finite is finished.
 
     Raises
     ------
@@ -165,7 +214,7 @@ def run(cells: list[Cell], output: Path, launch: Callable[[Cell, Path], int] = t
     failures = []
     for number, cell in enumerate(cells, start=1):
         print(f"[{number}/{len(cells)}] {cell.name}: ", end="", flush=True)
-        if finished(cell, output):
+        if finished(cell, output) or (stops_count and stopped(cell, output)):
             print("finished before")
             continue
         status = launch(cell, output)
@@ -174,6 +223,8 @@ def run(cells: list[Cell], output: Path, launch: Callable[[Cell, Path], int] = t
             raise SystemExit(status)
         if status == 0 and finished(cell, output):
             print("done")
+        elif stops_count and stopped(cell, output):
+            print("stopped: not finite")
         else:
             failures.append(_failure(cell, output, status))
             print("FAILED")

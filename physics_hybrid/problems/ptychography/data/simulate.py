@@ -20,8 +20,9 @@ class Setting:
     """How scans are made. Lengths in pixels.
 
     frame : N. size : of the object. lines : on its canvas. set_phase : whether it has a phase.
-    radius, edge, curvature : of the probe, see `disk_probe`. step, jitter : of the grid of positions, and the most that a
-    position is off it. photons : of the brightest frame; None for no noise.
+    radius, edge, curvature : of the probe, see `disk_probe`. step, jitter : of the grid of
+    positions, and the most that a position is off it. photons : of the brightest frame; None for no
+    noise.
 
     Raises
     ------

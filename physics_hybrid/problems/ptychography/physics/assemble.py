@@ -42,9 +42,8 @@ def in_phase(
 ) -> Complex[Tensor, "frames N N"]:
     """Patches turned by one phase each, so that they agree where they overlap.
 
-    o_j <- o_j exp(i arg sum |P|^2 o_j* O),  O assembled,  again and again: no single far field tells
-    the phase of its patch. (Singer, Appl. Comput. Harmon. Anal. 30 (2011) 20, section 2, by power
-    iteration.)
+    o_j <- o_j exp(i arg sum |P|^2 o_j* O),  O assembled,  again and again: no far field tells the
+    phase of its patch. (Singer, Appl. Comput. Harmon. Anal. 30 (2011) 20, by power iteration.)
     """
     light = probe.abs() ** 2
     rows, columns = windows(positions, len(probe))
