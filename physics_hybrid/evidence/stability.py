@@ -426,16 +426,15 @@ def draw(
 
 
 def _medians(axis: Any, places: list[float], entries: Sequence[Summary], style: Any) -> None:
-    there = [(x, s) for x, s in zip(places, entries, strict=True) if s.median is not None]
-    bars: list[list[float]] = [[], []]
-    for _, s in there:
-        low, high = s.quartiles or (s.median, s.median)
-        bars[0].append(max(0.0, (s.median or 0.0) - low))
-        bars[1].append(max(0.0, high - (s.median or 0.0)))
-    medians = [s.median for _, s in there]
-    axis.errorbar(
-        [x for x, _ in there], medians, yerr=bars, **{**style, "linestyle": ""}, capsize=2
-    )
+    there, medians, bars = [], [], [[], []]  # type: ignore[var-annotated]
+    for place, s in zip(places, entries, strict=True):
+        if s.median is not None:
+            low, high = s.quartiles or (s.median, s.median)
+            there.append(place)
+            medians.append(s.median)
+            bars[0].append(max(0.0, s.median - low))
+            bars[1].append(max(0.0, high - s.median))
+    axis.errorbar(there, medians, yerr=bars, **{**style, "linestyle": ""}, capsize=2)
 
 
 def _gradients(axis: Any, outcomes: Sequence[Outcome], setting: str, style: Any) -> None:

@@ -73,10 +73,11 @@ def unit_axes(model: nn.Module) -> dict[nn.Parameter, int | None]:
     """
     axes = {p: 0 if p.ndim > 1 else None for p in model.parameters()}
     for layer in model.modules():
-        if isinstance(layer, SpectralConv):
-            axes[layer.weight] = 3
-        elif isinstance(layer, TRANSPOSED):
-            axes[layer.weight] = 1
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, nn.Parameter) and isinstance(layer, SpectralConv):
+            axes[weight] = 3
+        elif isinstance(weight, nn.Parameter) and isinstance(layer, TRANSPOSED):
+            axes[weight] = 1
     return axes
 
 

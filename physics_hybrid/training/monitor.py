@@ -79,7 +79,9 @@ class Monitor:
             taken["rms_in"] = _rms(inputs[0].detach().float())
             self._seen[name] = taken
             if y.requires_grad:
-                y.register_hook(lambda g: taken.update(gradient_rms=_rms(g.float())))
+                y.register_hook(  # type: ignore[no-untyped-call]
+                    lambda g: taken.update(gradient_rms=_rms(g.float()))
+                )
 
         return layer.register_forward_hook(seen)
 
@@ -108,4 +110,5 @@ def record(step: int, blocks: Blocks) -> dict[str, Any]:
 
 def _rms(x: Tensor) -> Tensor:
     """The norm over the square root of the number: the same on every grid."""
-    return torch.linalg.vector_norm(x) / x.numel() ** 0.5
+    rms: Tensor = torch.linalg.vector_norm(x) / x.numel() ** 0.5
+    return rms
