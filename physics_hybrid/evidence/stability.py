@@ -182,7 +182,9 @@ def wilson(failures: int, runs: int) -> tuple[float, float]:
     middle = p + Z**2 / (2 * runs)
     half = Z * math.sqrt(p * (1 - p) / runs + Z**2 / (4 * runs**2))
     whole = 1 + Z**2 / runs
-    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
+    low = (middle - half) / whole if failures else 0.0
+    high = (middle + half) / whole if failures < runs else 1.0
+    return low, high
 
 
 def summarise(outcomes: Sequence[Outcome], study: Study) -> list[Summary]:

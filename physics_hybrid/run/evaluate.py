@@ -69,8 +69,12 @@ def evaluate(
     about: dict[str, Any],
     reference: nn.Module | None = None,
     used: Mapping[str, str] | None = None,
+    *,
+    pictures: bool = True,
 ) -> Evaluation:
     """Run every test set; figures go to `folder`, and one that fails is left out.
+
+    pictures : whether a sample of each test set is drawn.
 
     used : of the samples that are tested, by name, those that the model has been trained or
         validated on; they make tables of their own.
@@ -90,6 +94,8 @@ def evaluate(
             result.rows += [{problem.varies: name, **rows[i]} for i in members]
             result.tables[name] = aggregate([rows[i] for i in members])
             result.about.setdefault("samples", {})[name] = len(members)
+        if not pictures:
+            continue
         first = next(iter(parts.values()))
         middle = sorted(first, key=lambda i: rows[i][problem.monitor])[len(first) // 2]
         with spared(f"picture of {tests.name}"):

@@ -368,7 +368,7 @@ class Trainer:
             self._keep_models()
             self._report(record, bar)
         self.save()
-        due = progress.epoch % s.figures_every == 0 or progress.finished
+        due = s.figures_every and (progress.epoch % s.figures_every == 0 or progress.finished)
         if self.machine.writes and due:
             self._draw()
 
