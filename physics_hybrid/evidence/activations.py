@@ -110,7 +110,7 @@ def report(
         [
             "Growth of the rms over all blocks, weights of step 0:",
             table(heads, lines),
-            f"The monitor takes {100 * share:.2g} % of a step at its interval.",
+            f"The monitor takes {100 * max(share, 0.0):.2g} % of a step at its interval.",
         ]
     )
     content = {"growth": growths, "blocks": found, "runs": traces, "share": share}

@@ -9,7 +9,12 @@ import torch
 from physics_hybrid.problems.ptychography.data.simulate import Setting, simulate
 from physics_hybrid.problems.ptychography.losses import FarFieldLoss, misfit, poisson_deviance
 from physics_hybrid.problems.ptychography.metrics import compare, phase_errors
-from physics_hybrid.problems.ptychography.physics.assemble import aligned, assemble, interior
+from physics_hybrid.problems.ptychography.physics.assemble import (
+    aligned,
+    assemble,
+    in_phase,
+    interior,
+)
 from physics_hybrid.problems.ptychography.physics.epie import apart, epie
 from physics_hybrid.problems.ptychography.physics.forward import (
     amplitude,
@@ -206,3 +211,21 @@ def test_settings_that_cannot_be_meant_are_named(change, message):
     values = {name: getattr(SMALL, name) for name in SMALL.__dataclass_fields__}
     with pytest.raises(ValueError, match=message):
         Setting(**{**values, **change})
+
+
+@pytest.mark.exact
+def test_patches_that_are_each_off_by_a_phase_come_back_into_phase():
+    scan = simulate(SMALL, "one", (0, 0, 0))
+    inside = interior(scan.positions, 16)
+    patch = patches(scan.truth, scan.positions, 16)
+    angle = 0.8 * torch.randn(len(patch), generator=torch.Generator().manual_seed(0))
+    turned = torch.polar(torch.ones_like(angle), angle)[:, None, None] * patch
+    off = assemble(turned, scan.probe, scan.positions, scan.shape)
+    back = in_phase(turned, scan.probe, scan.positions, scan.shape, sweeps=200)
+    whole = assemble(back, scan.probe, scan.positions, scan.shape)
+    errors = [
+        float((aligned(found[inside], scan.truth[inside]) - scan.truth[inside]).abs().mean())
+        for found in (off, whole)
+    ]
+    assert errors[0] > 0.1
+    assert errors[1] < 1e-3
