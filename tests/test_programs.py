@@ -533,6 +533,7 @@ def test_help_does_not_wait_for_torch(tmp_path):
     assert "fno_residual" in done.stdout
 
 
+@pytest.mark.slow
 def test_every_key_is_commented_and_used():
     """A key without a comment above it (or above its group) or without a reader in the package is a
     mistake.

@@ -297,6 +297,7 @@ def test_settings_refuse(change, message):
         settings(**change)
 
 
+@pytest.mark.slow
 def test_wandb_offline_writes_and_without_a_key_never_asks(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
