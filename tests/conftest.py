@@ -111,6 +111,8 @@ TINY = {
         "training.epochs=2",
         "training.threads=1",
         "training.device=cpu",
+        "training.figures_every=0",
+        "evaluation.pictures=false",
         "data.workers=0",
         "evaluation.samples=2",
         "model.statistics_samples=2",
@@ -150,13 +152,9 @@ def trained(tmp_path_factory):
             from physics_hybrid.run.train import train
 
             quiet.setattr(
-                "physics_hybrid.problems.potential.learning.Potential.draw", lambda *_: {}
+                "physics_hybrid.problems.potential.figures.errors_by_distance",
+                lambda *_: Path("none.png"),
             )
-            for name in ("slices", "errors_by_distance"):
-                quiet.setattr(
-                    f"physics_hybrid.problems.potential.figures.{name}", lambda *_: Path("none.png")
-                )
-            quiet.setattr("physics_hybrid.run.train.training_curve", lambda *_: None)
             runs[overrides] = train(
                 configuration(
                     [f"run={len(runs)}", *tiny_overrides(home, ("limbs", "fno"), overrides)]

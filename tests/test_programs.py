@@ -40,7 +40,8 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(
     program, typed, tmp_path, blank_pictures
 ):
     # no key, no terminal: nothing is asked
-    done = program("train", "tracker=wandb", "tracker.mode=offline")
+    drawn = ("training.figures_every=10", "evaluation.pictures=true")
+    done = program("train", "tracker=wandb", "tracker.mode=offline", *drawn)
     folder = folder_of(done)
     for name in (
         "config.yaml",
