@@ -11,6 +11,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from physics_hybrid.problems.potential.door.box import Box
 from physics_hybrid.problems.potential.door.progress import Progress
 from physics_hybrid.problems.potential.door.sources import Sources
 from physics_hybrid.problems.potential.physics.conductor import Conductor
@@ -57,16 +58,24 @@ class Equations:
         """Call `take` with the rows of sources that are solved together and their phi, group by
         group; the most iterations and the largest residual.
         """
+        box = Box.of(self.conductor)
+        inner = Equations(
+            conductor=box.conductor(self.conductor),
+            sources=box.sources(self.sources, self.conductor.spacing[0]),
+            tolerance=self.tolerance,
+            singularity=self.singularity,
+            guess=None if self.guess is None else box.within(self.guess),
+        )
         iterations, residual = 0, 0.0
         with Progress(len(self.sources), self.tolerance, "solving", progress) as bar:
-            for rows in self._groups():
+            for rows in inner._groups():
                 count = rows.stop - rows.start
 
                 def seen(relative: Tensor, count: int = count) -> None:
                     bar.within(relative, count)
 
-                solution = self._solution(rows, seen)
-                take(rows, solution.phi.double())
+                solution = inner._solution(rows, seen)
+                take(rows, box.whole(solution.phi.double()))
                 iterations = max(iterations, solution.iterations)
                 residual = max(residual, float(solution.residual.max()))
                 bar.finished(count)

@@ -157,7 +157,7 @@ class LeadField:
             axes = self.body.affine[:3, :3] / np.linalg.norm(self.body.affine[:3, :3], axis=0)
             along = along @ axes
         along = np.broadcast_to(along, (len(metres), 3))
-        volts = np.einsum("pa,pae->pe", along, self.gradient(metres))
+        volts = np.asarray(np.einsum("pa,pae->pe", along, self.gradient(metres)))
         return volts if many else volts[0]
 
     def gradient(self, metres: Tensor) -> np.ndarray:
