@@ -304,7 +304,7 @@ def evaluate_run(session: Session) -> None:
         model.load_state_dict(trainer.best["model"])
         epoch = trainer.best["epoch"]
     about = provenance(str(session.folder), session.config["seed"], session.machine.device, model)
-    drawn = trainer.settings.figures_every > 0
+    drawn = session.config["evaluation"].get("pictures", True)
     result = evaluate(session.problem, model, folder, about, pictures=drawn)
     if not result.tables:
         print(f"best epoch {epoch}; there is no test split: nothing is tested", flush=True)
