@@ -39,6 +39,10 @@ TYPED: list[str] = [
             "resample",
         )
     ),
+    *(
+        f"physics_hybrid.problems.ptychography.{name}"
+        for name in ("physics", "losses", "metrics", "networks", "predictor")
+    ),
 ]
 
 
