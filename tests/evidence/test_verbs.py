@@ -30,6 +30,7 @@ for verb in sys.argv[1:]:
 
 #: Their help needs neither a configuration nor a solver. (torchrun's own is torch's.)
 WORDS_ALONE = (
+    "activations",
     "data-rates",
     "pages",
     "peak-memory",
