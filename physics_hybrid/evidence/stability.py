@@ -124,13 +124,9 @@ def failed_at(lines: Sequence[Mapping[str, Any]]) -> int | None:
 
 def _error(metrics: Mapping[str, Any]) -> float | None:
     """The main metric, mean over the test sets; None where it is not finite."""
-    sets = [
-        values for values in metrics.values() if isinstance(values, dict) and "seconds" in values
-    ]
-    means = [
-        values[main_of(values)]["mean"] for values in sets if isinstance(values["seconds"], dict)
-    ]
-    return None if not means or None in means else statistics.fmean(means)
+    sets = [metrics[name] for name in metrics["samples"]]
+    means = [values[main_of(values)]["mean"] for values in sets]
+    return None if None in means else statistics.fmean(means)
 
 
 def _growth(folder: Path) -> tuple[float, float]:
