@@ -38,7 +38,7 @@ from typing import Any
 from physics_hybrid.evidence.study import Cell, Study, finished, stopped
 from physics_hybrid.evidence.study_report import main_of
 from physics_hybrid.report.markdown import table
-from physics_hybrid.report.plots import pyplot, save, spared
+from physics_hybrid.report.plots import plain_ticks, pyplot, save, spared
 from physics_hybrid.training.log import records
 from physics_hybrid.training.monitor import FILE, growth
 from physics_hybrid.writing import write_text
@@ -317,7 +317,7 @@ def report(cells: list[Cell], study: Study, output: Path) -> str | None:
         return None
     outcomes = [outcome(cell, output) for cell in done]
     summaries = summarise(outcomes, study)
-    found = verdict(summaries, Rule(**study.verdict))
+    found = verdict(summaries, Rule(**study.verdict)) if study.verdict else None
     text = markdown(summaries, outcomes, found, len(cells) - len(done))
     content = {
         "study": study.name,
@@ -417,6 +417,7 @@ def draw(
     axes[1, 1].set_xlabel("epoch")
     for axis in (axes[0, 0], axes[1, 0], axes[1, 1]):
         axis.set_yscale("log")
+        plain_ticks(axis)
     for axis in axes.flat:
         axis.grid(True, axis="y", alpha=0.3, linewidth=0.6)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
