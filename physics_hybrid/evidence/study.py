@@ -50,7 +50,7 @@ class Cell:
 class Study:
     """What conf/study/*.yaml says. panels: title of a picture -> arm -> its label there.
 
-    verdict : of a study of failures (`stability.Rule`): who is compared with whom; {} where failures
+    verdict : of a study of failures (`stability.Rule`), who is compared with whom; {} where they
         are counted and nobody is judged. A training that stops because it is not finite is an
         outcome there, not a failure to run.
     """
