@@ -83,8 +83,8 @@ def options(verb: str, about: str, shapes: Mapping[str, Shape], words: list[str]
     )
     typed = vars(parser.parse_args(words))
     read = typed.pop("config", None)
-    written = {} if read is None else _of_file(parser, read, defaults)
-    return {**_as_typed(parser, defaults), **written, **typed}
+    written = {} if read is None else _of_file(parser, shapes, read, defaults)
+    return {**_as_typed(parser, shapes, defaults), **written, **typed}
 
 
 def _comments(text: str) -> dict[str, str]:
@@ -113,7 +113,9 @@ def _flag(key: str) -> str:
     return f"--{key.replace('_', '-')}"
 
 
-def _of_file(parser: _Parser, path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+def _of_file(
+    parser: _Parser, shapes: Mapping[str, Shape], path: Path, known: Mapping[str, Any]
+) -> dict[str, Any]:
     """The keys of a YAML file as if they were typed."""
     try:
         values = yaml.safe_load(path.expanduser().read_text())
@@ -128,22 +130,25 @@ def _of_file(parser: _Parser, path: Path, known: Mapping[str, Any]) -> dict[str,
             hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
             raise UsageError(f"--config {path} has the key {key!r}, which there is not{hint}")
     try:
-        return _as_typed(parser, values)
+        return _as_typed(parser, shapes, values)
     except UsageError as error:
         raise UsageError(f"--config {path}: {error}") from error
 
 
-def _as_typed(parser: _Parser, values: Mapping[str, Any]) -> dict[str, Any]:
+def _as_typed(
+    parser: _Parser, shapes: Mapping[str, Shape], values: Mapping[str, Any]
+) -> dict[str, Any]:
     """Values as words, parsed; null stays None."""
     words: list[str] = []
     for key, value in values.items():
-        if value is None:
+        if value is None or key == "file":
             continue
         flag = _flag(key)
+        if (shapes[key] is SWITCH) != isinstance(value, bool):
+            expected = "true or false" if shapes[key] is SWITCH else "no true or false"
+            raise UsageError(f"{key}: {expected} is expected; got {value!r}")
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
-        elif key == "file":
-            words.insert(0, _word(value))
         elif isinstance(value, list) and value and all(isinstance(v, list) for v in value):
             for row in value:
                 words += [flag, *map(_word, row)]
@@ -152,6 +157,10 @@ def _as_typed(parser: _Parser, values: Mapping[str, Any]) -> dict[str, Any]:
         else:
             words += [flag, _word(value)]
     parsed = vars(parser.parse_args(words))
+    if "file" in parsed:  # a value too many
+        parser.error(f"unrecognized arguments: {parsed['file']}")
+    if values.get("file") is not None:
+        parsed["file"] = _word(values["file"])
     return {key: parsed.get(key) for key in values}
 
 
