@@ -111,8 +111,9 @@ class LeadField:
 
     def __repr__(self) -> str:
         where = " in a file" if isinstance(self.volts, np.memmap) else ""
+        many = "s" if len(self) > 1 else ""
         return (
-            f"LeadField({len(self)} electrodes in {self.body!r}, {self.volts.nbytes / 1e6:.3g}"
+            f"LeadField({len(self)} electrode{many} in {self.body!r}, {self.volts.nbytes / 1e6:.3g}"
             f" MB{where})"
         )
 

@@ -138,8 +138,8 @@ def _warn_beside_better(conductor: Conductor, source: PointSource) -> None:
     shows."""
     for electrode in source.electrodes:
         point = conductor.in_tissue(electrode.point)
-        own = conductor.sigma_at(point)[:, :3].mean(dim=1)
-        best = conductor.best_near(point, BESIDE_VOXELS)[:, :3].mean(dim=1)
+        own = conductor.sigma_at(point).detach()[:, :3].mean(dim=1)
+        best = conductor.best_near(point, BESIDE_VOXELS).detach()[:, :3].mean(dim=1)
         beside = best > BETTER * own
         if bool(beside.any()):
             k = int(beside.nonzero()[0])
