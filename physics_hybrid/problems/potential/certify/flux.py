@@ -1,0 +1,382 @@
+r"""q + s sigma grad v on voxels, and its integrals.
+
+q is a lowest-order Raviart-Thomas field (a normal component on each face, linear in between) and v
+trilinear, so that in a voxel, with P_0 = 1 and P_1(x) = 2 x - 1 along each axis,
+
+    component a = q_a + s sum_b sigma_ab d_b v  =  sum over m of c_a[m] P_m1 P_m2 P_m3
+
+over seven m in {0, 1}^3. Products integrate to V sum_m 3^-|m| c[m] . sigma^-1 c'[m]: exactly, and
+for squares as a sum of squares. Where the closed form is at work, in a few hundred voxels, points
+of a quadrature take over.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from physics_hybrid.problems.potential.certify import rules
+from physics_hybrid.problems.potential.certify.body import AXES, Body
+from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
+from physics_hybrid.problems.potential.certify.rules import Orders
+from physics_hybrid.problems.potential.physics.conductor import matrix
+
+Mode = tuple[int, int, int]
+CORNERS: tuple[Mode, ...] = tuple(product((0, 1), repeat=3))  # type: ignore[arg-type]
+MODES = tuple(m for m in CORNERS if sum(m) < 3)
+
+Vector = list[Tensor | None]
+
+
+@dataclass(frozen=True)
+class Flux:
+    """q + sign sigma grad v, A/m^2, and on robin ends q . n - sign gamma v, gamma = beta sigma_DD.
+
+    nodes : w, V, with v = w + sum over electrodes of theta phi_s.
+    low, high : normal component of the Raviart-Thomas part on the faces of every voxel below and
+        above, along each axis, A/m^2; q is that + J_s in the box of each electrode.
+    closed : the electrodes.
+    """
+
+    body: Body
+    nodes: Float[Tensor, "nD nH nW"]
+    low: list[Float[Tensor, "D H W"]]
+    high: list[Float[Tensor, "D H W"]]
+    closed: list[ClosedForm] = field(default_factory=list)
+    sign: float = 1.0
+
+    def modes(self) -> Iterator[tuple[Mode, float, Vector]]:
+        """m, 3^-|m| and the three components c[m] without the closed form; None is 0."""
+        waves = haar(self.nodes)
+        for m in MODES:
+            slopes: Vector = []
+            for axis in range(3):
+                slopes.append(None if m[axis] else self._slope(waves, m, axis))
+            components = self._conducted(slopes)
+            for axis in range(3):
+                own = self._own(m, axis)
+                if own is not None:
+                    there = components[axis]
+                    components[axis] = own if there is None else there + own
+            yield m, 3.0 ** -sum(m), components
+
+    def _slope(self, waves: dict[Mode, Tensor], m: Mode, axis: int) -> Tensor:
+        """d_axis w in mode m, V/m."""
+        up = list(m)
+        up[axis] = 1
+        return waves[(up[0], up[1], up[2])] * (2 / self.body.spacing[axis])
+
+    def _own(self, m: Mode, axis: int) -> Tensor | None:
+        """Component of the Raviart-Thomas part in mode m."""
+        if sum(m) == 0:
+            return (self.low[axis] + self.high[axis]) / 2
+        if sum(m) == 1 and m[axis]:
+            return (self.high[axis] - self.low[axis]) / 2
+        return None
+
+    def _conducted(self, slopes: Vector) -> Vector:
+        """sign sigma g."""
+        if len(self.body.sigma) < 6:
+            out: Vector = []
+            for axis, slope in enumerate(slopes):
+                sigma = self.body.diagonal[axis]
+                out.append(None if slope is None else self.sign * sigma * slope)
+            return out
+        out = [None, None, None]
+        for c, (a, b) in enumerate(AXES):
+            for i, j in {(a, b), (b, a)}:
+                slope = slopes[j]
+                if slope is None:
+                    continue
+                part = self.sign * self.body.sigma[c] * slope
+                before = out[i]
+                out[i] = part if before is None else before + part
+        return out
+
+    def at(
+        self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
+    ) -> Float[Tensor, "n P 3"]:
+        """The whole of it at places xi in [0, 1]^3 of voxels."""
+        d, h, w = voxels.unbind(dim=1)
+        q = torch.empty_like(xi)
+        for axis in range(3):
+            low, high = (side[axis][d, h, w][:, None] for side in (self.low, self.high))
+            q[..., axis] = low + (high - low) * xi[..., axis]
+        sigma = matrix(self.body.at(voxels))
+        slope = gradient(self.nodes, voxels, xi, self.body.spacing)
+        q = q + self.sign * torch.einsum("nab,npb->npa", sigma, slope)
+        points = (voxels[:, None] + xi) * self.body.spacing
+        for form in self.closed:
+            inside = form.inside(voxels)
+            if bool(inside.any()):
+                q[inside] += self._of(form, voxels[inside], xi[inside], points[inside])
+        return q
+
+    def _of(self, form: ClosedForm, voxels: Tensor, xi: Tensor, points: Tensor) -> Tensor:
+        """J_s + sign sigma grad(theta phi_s)
+        = (1 - sign theta sigma sigma_inf^-1) J_s + sign sigma phi_s grad theta."""
+        sigma = matrix(self.body.at(voxels))
+        theta, slope = form.theta(voxels, xi)
+        ratio = sigma @ form.inverse
+        same = self.same(form, voxels)
+        ratio[same] = torch.eye(3, dtype=ratio.dtype)
+        J = form.current_at(points)
+        rest = J - self.sign * theta[..., None] * torch.einsum("nab,npb->npa", ratio, J)
+        rest = torch.where((same[:, None] & (theta == 1) & (self.sign == 1))[..., None], 0.0, rest)
+        phi = form.potential_at(points)
+        return rest + self.sign * torch.einsum("nab,npb->npa", sigma, slope * phi[..., None])
+
+    def same(self, form: ClosedForm, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """Whether voxels are of the medium of the closed form."""
+        here = matrix(self.body.at(voxels))
+        return (here == matrix(form.sigma_inf)).all(dim=-1).all(dim=-1)
+
+    def mixed(self) -> Int[Tensor, "n 3"]:
+        """Voxels in which the closed form does not cancel: those of quadrature."""
+        marked = torch.zeros(self.body.shape, dtype=torch.bool)
+        for form in self.closed:
+            box = torch.zeros_like(marked)
+            box[form.box] = True
+            voxels = (box & self.body.tissue).nonzero()
+            plain = form.whole(voxels) & self.same(form, voxels)
+            d, h, w = voxels[~plain].unbind(dim=1)
+            marked[d, h, w] = True
+        return marked.nonzero()
+
+    def on_ends(self, end: int) -> Iterator[tuple[float, Float[Tensor, "H W"]]]:
+        """Weights and modes of q . n - sign gamma v on a robin end, without the closed form."""
+        outward, side = (-1.0, self.low[0]) if end == 0 else (1.0, self.high[0])
+        gamma = self.body.exchange * self.body.diagonal[0][end]
+        plane = self.nodes[end]
+        for (i, j), wave in _flat_haar(plane).items():
+            value = -self.sign * gamma * wave
+            yield 3.0 ** -(i + j), value + outward * side[end] if i + j == 0 else value
+
+    def at_ends(
+        self, end: int, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
+    ) -> Float[Tensor, "n P"]:
+        """q . n - sign gamma v, the closed form with it, at places on the end."""
+        d, h, w = voxels.unbind(dim=1)
+        outward, side = (-1.0, self.low[0]) if end == 0 else (1.0, self.high[0])
+        gamma = self.body.exchange * self.body.diagonal[0][d, h, w][:, None]
+        v = trilinear(self.nodes, voxels, xi)
+        value = outward * side[d, h, w][:, None].expand_as(v)
+        points = (voxels[:, None] + xi) * self.body.spacing
+        for form in self.closed:
+            inside = form.inside(voxels)[:, None]
+            J = form.current_at(points)[..., 0]
+            value = value + torch.where(inside, outward * J, 0.0)
+            v = v + form.theta(voxels, xi)[0] * form.potential_at(points)
+        return value - self.sign * gamma * v
+
+
+def inner(body: Body, one: Flux, other: Flux) -> tuple[Float[Tensor, "D H W"], float]:
+    """int one . sigma^-1 other in every voxel, W, those of robin ends in the voxels beside them;
+    and by how much a coarser quadrature changes their sum, W."""
+    out = torch.zeros(body.shape, dtype=torch.float64)
+    for (_, weight, p), (_, _, r) in zip(one.modes(), other.modes(), strict=True):
+        out += (weight * body.volume) * _resisted(body, p, r)
+    doubt = _replace(out, body, one, other)
+    if body.robin:
+        doubt += _add_ends(out, body, one, other)
+    return out * body.tissue, doubt
+
+
+def _replace(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
+    """Put what quadrature says in the place of voxels in which a closed form is at work."""
+    sums = []
+    for orders in (rules.CHECK, rules.FINE):
+        total = 0.0
+        for voxels, xi, weights in _points(body, one, other, orders):
+            p = one.at(voxels, xi)
+            r = p if other is one else other.at(voxels, xi)
+            inverse = torch.linalg.inv(matrix(body.at(voxels)))
+            value = body.volume * ((p @ inverse * r).sum(dim=-1) * weights).sum(dim=1)
+            d, h, w = voxels.unbind(dim=1)
+            out[d, h, w] = value
+            total += float(value.sum())
+        sums.append(total)
+    return abs(sums[1] - sums[0])
+
+
+def _resisted(body: Body, p: Vector, r: Vector) -> Tensor:
+    """p . sigma^-1 r in every voxel."""
+    total = body.spacing.new_zeros(())
+    for c, (a, b) in enumerate(AXES if len(body.sigma) == 6 else AXES[:3]):
+        rho = body.resistivity[min(c, len(body.sigma) - 1)]
+        for i, j in {(a, b), (b, a)}:
+            left, right = p[i], r[j]
+            if left is not None and right is not None:
+                total = total + rho * left * right
+    return total
+
+
+def _points(
+    body: Body, one: Flux, other: Flux, orders: Orders
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Voxels, places and weights of quadrature: plain, and graded beside an electrode."""
+    closed = [*one.closed, *other.closed]
+    if not closed:
+        return []
+    voxels = torch.unique(torch.cat([one.mixed(), other.mixed()]), dim=0)
+    near, at = nearest(closed, voxels, body.spacing)
+    out = []
+    far = voxels[~near]
+    if len(far):
+        x = rules.plain(len(far), orders.plain)
+        out.append((far, *rules.product([x, x, x])))
+    close = voxels[near]
+    if len(close):
+        axes = [rules.graded(at[near][:, axis], orders.graded) for axis in range(3)]
+        out.append((close, *rules.product(axes)))
+    return out
+
+
+def nearest(
+    closed: list[ClosedForm], voxels: Int[Tensor, "n 3"], spacing: Float[Tensor, " 3"]
+) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """Which voxels lie beside an electrode, and where the nearest one is, in voxels from their
+    lower corner."""
+    near = torch.zeros(len(voxels), dtype=torch.bool)
+    at = torch.zeros(len(voxels), 3, dtype=torch.float64)
+    least = torch.full((len(voxels),), torch.inf, dtype=torch.float64)
+    for form in closed:
+        local = form.charges[0].point[0] / spacing - voxels
+        distance = (local - 0.5).norm(dim=1)
+        at = torch.where((distance < least)[:, None], local, at)
+        least = torch.minimum(distance, least)
+        near |= form.beside(voxels)
+    return near, at
+
+
+def _add_ends(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
+    """The part of robin ends: int (1 / gamma) (q . n - gamma v) (...) dS; and its doubt."""
+    area = body.volume / float(body.spacing[0])
+    doubt = 0.0
+    for end in (0, -1):
+        tissue = body.tissue[end]
+        gamma = torch.where(tissue, body.exchange * body.diagonal[0][end], 1.0)
+        total = torch.zeros_like(gamma)
+        for (weight, p), (_, r) in zip(one.on_ends(end), other.on_ends(end), strict=True):
+            total += weight * area * p * r / gamma
+        sums = []
+        for orders in (rules.CHECK, rules.FINE):
+            at_points = 0.0
+            points = _points_on_end(body, [*one.closed, *other.closed], end, orders)
+            for voxels, xi, weights in points:
+                p, r = one.at_ends(end, voxels, xi), other.at_ends(end, voxels, xi)
+                _, h, w = voxels.unbind(dim=1)
+                value = area * (p * r * weights).sum(dim=1) / gamma[h, w]
+                total[h, w] = value
+                at_points += float(value.sum())
+            sums.append(at_points)
+        doubt += abs(sums[1] - sums[0])
+        out[end] += total * tissue
+    return doubt
+
+
+def _points_on_end(
+    body: Body, closed: list[ClosedForm], end: int, orders: Orders
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Voxels, places and weights on an end where a closed form is at work."""
+    plane = 0 if end == 0 else body.shape[0] - 1
+    marked = torch.zeros(body.shape, dtype=torch.bool)
+    for form in closed:
+        marked[form.box] = True
+    marked = marked & body.tissue
+    marked[torch.arange(body.shape[0]) != plane] = False
+    voxels = marked.nonzero()
+    if not len(voxels):
+        return []
+    return face_points(closed, voxels, 0, 0.0 if end == 0 else 1.0, body.spacing, orders)
+
+
+def face_points(
+    closed: list[ClosedForm],
+    voxels: Int[Tensor, "n 3"],
+    axis: int,
+    side: float,
+    spacing: Float[Tensor, " 3"],
+    orders: Orders,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Voxels, places and weights on their faces normal to `axis`, below (side 0) or above (1)."""
+    near, at = nearest(closed, voxels, spacing)
+    u, v = (a for a in range(3) if a != axis)
+    out = []
+    for chosen in (near, ~near):
+        some = voxels[chosen]
+        if not len(some):
+            continue
+        if chosen is near:
+            pair = [rules.graded(at[near][:, a], orders.graded) for a in (u, v)]
+        else:
+            pair = [rules.plain(len(some), orders.plain + 1)] * 2
+        flat, weights = rules.product(pair)
+        xi = torch.full((*flat.shape[:2], 3), side, dtype=torch.float64)
+        xi[..., u], xi[..., v] = flat[..., 0], flat[..., 1]
+        out.append((some, xi, weights))
+    return out
+
+
+def haar(nodes: Float[Tensor, "nD nH nW"]) -> dict[Mode, Float[Tensor, "D H W"]]:
+    """Coefficients of a trilinear function in P_m1 P_m2 P_m3 of every voxel."""
+    fields: dict[tuple[int, ...], Tensor] = {(): nodes}
+    for axis in range(3):
+        split: dict[tuple[int, ...], Tensor] = {}
+        for m, values in fields.items():
+            n = values.shape[axis] - 1
+            low, high = values.narrow(axis, 0, n), values.narrow(axis, 1, n)
+            split[(*m, 0)] = (low + high) / 2
+            split[(*m, 1)] = (high - low) / 2
+        fields = split
+    return {(m[0], m[1], m[2]): values for m, values in fields.items()}
+
+
+def _flat_haar(plane: Float[Tensor, "nH nW"]) -> dict[tuple[int, int], Float[Tensor, "H W"]]:
+    """The same for a bilinear function on a plane."""
+    mean_h, step_h = (plane[1:] + plane[:-1]) / 2, (plane[1:] - plane[:-1]) / 2
+    out = {}
+    for i, values in enumerate((mean_h, step_h)):
+        out[(i, 0)] = (values[:, 1:] + values[:, :-1]) / 2
+        out[(i, 1)] = (values[:, 1:] - values[:, :-1]) / 2
+    return out
+
+
+def trilinear(
+    nodes: Float[Tensor, "nD nH nW"], voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
+) -> Float[Tensor, "n P"]:
+    """Values of a trilinear function at places of voxels."""
+    d, h, w = voxels.unbind(dim=1)
+    total = torch.zeros_like(xi[..., 0])
+    for i, j, k in CORNERS:
+        shape = _hat(xi[..., 0], i) * _hat(xi[..., 1], j) * _hat(xi[..., 2], k)
+        total = total + nodes[d + i, h + j, w + k][:, None] * shape
+    return total
+
+
+def gradient(
+    nodes: Float[Tensor, "nD nH nW"],
+    voxels: Int[Tensor, "n 3"],
+    xi: Float[Tensor, "n P 3"],
+    spacing: Float[Tensor, " 3"],
+) -> Float[Tensor, "n P 3"]:
+    """Its gradient, V/m."""
+    d, h, w = voxels.unbind(dim=1)
+    total = torch.zeros_like(xi)
+    for corner in CORNERS:
+        i, j, k = corner
+        value = nodes[d + i, h + j, w + k][:, None]
+        hats = [_hat(xi[..., axis], corner[axis]) for axis in range(3)]
+        for axis in range(3):
+            u, v = (a for a in range(3) if a != axis)
+            slope = (2 * corner[axis] - 1) / spacing[axis]
+            total[..., axis] += value * slope * hats[u] * hats[v]
+    return total
+
+
+def _hat(xi: Tensor, corner: int) -> Tensor:
+    """1 at a corner and 0 at the other one."""
+    return xi if corner else 1 - xi
