@@ -81,9 +81,8 @@ class Mismatch:
             Phi = form.through_faces(body.shape)
             for axis in range(3):
                 below, above = sides(Phi[axis][0], axis)
-                low[axis], high[axis] = low[axis].clone(), high[axis].clone()
-                low[axis][form.box] -= below[form.box]
-                high[axis][form.box] -= above[form.box]
+                low[axis] = low[axis] - below * form.medium
+                high[axis] = high[axis] - above * form.medium
         flux = Flux(body, w, low, high, closed)
         density, doubt = inner(body, flux, flux)
         oscillation = Oscillation.of(body, closed)

@@ -4,8 +4,10 @@ r"""The singular part of the potential, kept near its electrode.
     J_s      = -sigma_inf grad phi_s = I d / (4 pi sqrt(det sigma_inf) (d^T sigma_inf^-1 d)^(3/2))
 
 and the mirror image of both behind a grounded end that is near (`image`). phi_s is multiplied by a
-cut-off theta, trilinear in every voxel, 1 round the electrode and 0 from `reach` voxels on; J_s is
-used in the box G of voxels where theta > 0. On a grounded end theta is 0, or phi_s is.
+cut-off theta, trilinear in every voxel, 1 round the electrode and 0 from `reach` voxels on, or
+before tissue that conducts far better, where phi_s is no part of phi. J_s is used in the voxels G
+where theta > 0 and sigma is close to sigma_inf: in other tissue its tangential part is wrong. On a
+grounded end theta is 0, or phi_s is.
 """
 
 from dataclasses import dataclass
@@ -26,6 +28,14 @@ from physics_hybrid.problems.potential.physics.point_source import (
 #: Voxels on each side of that of the electrode in which the closed form is used.
 REACH = 4
 
+#: Tissue that conducts so many times better than that of the electrode stays outside of the cut-off,
+#: where this leaves one voxel round it.
+BETTER = 2.0
+
+#: The medium is close to that of the electrode where neither sigma sigma_inf^-1 nor its inverse is
+#: farther from 1 than this, by the norm of Frobenius.
+CLOSE = 3.0
+
 #: A cut-off of so many voxels at least takes two of them to fall from 1 to 0.
 WIDE = 3
 
@@ -36,7 +46,8 @@ class ClosedForm:
 
     charges : the electrode and, where it has one, its image; each of one sample.
     sigma_inf : (1, C), S/m. inverse : sigma_inf^-1, ohm m.
-    voxel : of the electrode. low, high : the box G holds voxels low <= i < high.
+    voxel : of the electrode. low, high : theta > 0 in voxels low <= i < high.
+    medium : the voxels of G.
     cutoff : theta at the nodes along each axis; theta is the product of the three.
     spacing : metres.
     """
@@ -47,6 +58,7 @@ class ClosedForm:
     voxel: tuple[int, int, int]
     low: tuple[int, int, int]
     high: tuple[int, int, int]
+    medium: Bool[Tensor, "D H W"]
     cutoff: list[Float[Tensor, " nodes"]]
     spacing: Float[Tensor, " 3"]
 
@@ -64,6 +76,7 @@ class ClosedForm:
         d, h, w = (int(i) for i in conductor.voxel_of(charges[0].point)[0])
         voxel = (d, h, w)
         mirrored = len(charges) > 1
+        reach = _clear(conductor, voxel, sigma_inf, reach)
         low, high, cutoff = [], [], []
         for axis, n in enumerate(conductor.shape):
             i = voxel[axis]
@@ -83,6 +96,7 @@ class ClosedForm:
             high.append(min(n, i + above + 1))
             cutoff.append(_cutoff(n, i, below, above))
         inverse = torch.linalg.inv(matrix(sigma_inf))[0]
+        medium = _close(conductor, inverse, low, high)
         return cls(
             charges=charges,
             sigma_inf=sigma_inf,
@@ -90,20 +104,27 @@ class ClosedForm:
             voxel=voxel,
             low=(low[0], low[1], low[2]),
             high=(high[0], high[1], high[2]),
+            medium=medium,
             cutoff=cutoff,
             spacing=conductor.spacing[0],
         )
 
-    @property
-    def box(self) -> tuple[slice, slice, slice]:
-        """The voxels of G, to index a field (D, H, W) with."""
-        d, h, w = (slice(a, b) for a, b in zip(self.low, self.high, strict=True))
-        return d, h, w
-
     def inside(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """Which voxels belong to G."""
+        """In which theta > 0 somewhere."""
         low, high = torch.tensor(self.low), torch.tensor(self.high)
         return ((voxels >= low) & (voxels < high)).all(dim=1)
+
+    def carries(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """Which belong to G."""
+        d, h, w = voxels.unbind(dim=1)
+        return self.medium[d, h, w]
+
+    @property
+    def voxels(self) -> Int[Tensor, "n 3"]:
+        """All in which theta > 0 somewhere."""
+        box = torch.zeros_like(self.medium)
+        box[tuple(slice(a, b) for a, b in zip(self.low, self.high, strict=True))] = True
+        return box.nonzero()
 
     def beside(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """Which are the voxel of the electrode or one of its 26 neighbours."""
@@ -204,3 +225,34 @@ def _cutoff(n: int, voxel: int, below: int, above: int) -> Float[Tensor, " nodes
         return ((reach - distance) / width).clamp(0, 1)
 
     return torch.minimum(side(voxel - node, below), side(node - voxel - 1, above))
+
+
+def _clear(
+    conductor: Conductor, voxel: tuple[int, int, int], sigma_inf: Tensor, reach: int
+) -> int:
+    """The largest reach up to `reach`, at least 1, that keeps better conductors out."""
+    better = conductor.sigma[0, :3].mean(dim=0) > BETTER * sigma_inf[0, :3].mean()
+    for r in range(reach, 1, -1):
+        box = tuple(slice(max(0, i - r), i + r + 1) for i in voxel)
+        if not bool(better[box].any()):
+            return r
+    return 1
+
+
+def _close(
+    conductor: Conductor, inverse: Tensor, low: list[int], high: list[int]
+) -> Bool[Tensor, "D H W"]:
+    """The voxels of a box in which sigma is close to sigma_inf."""
+    out = torch.zeros(conductor.shape, dtype=torch.bool)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    sigma = matrix(conductor.sigma[0][(slice(None), *box)].movedim(0, -1))
+    one = torch.eye(3, dtype=sigma.dtype)
+    ratio = torch.where(conductor.tissue[0][box][..., None, None], sigma @ inverse, one)
+    away = torch.maximum(_size(ratio - one), _size(torch.linalg.inv(ratio) - one))
+    out[box] = away <= CLOSE
+    return out & conductor.tissue[0]
+
+
+def _size(matrices: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n"]:
+    """Norm of Frobenius."""
+    return matrices.square().sum(dim=(-1, -2)).sqrt()

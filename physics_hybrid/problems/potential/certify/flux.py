@@ -116,15 +116,16 @@ class Flux:
         return q
 
     def _of(self, form: ClosedForm, voxels: Tensor, xi: Tensor, points: Tensor) -> Tensor:
-        """J_s + sign sigma grad(theta phi_s)
-        = (1 - sign theta sigma sigma_inf^-1) J_s + sign sigma phi_s grad theta."""
+        """chi J_s + sign sigma grad(theta phi_s)
+        = (chi - sign theta sigma sigma_inf^-1) J_s + sign sigma phi_s grad theta, chi 1 in G."""
         sigma = matrix(self.body.at(voxels))
         theta, slope = form.theta(voxels, xi)
         ratio = sigma @ form.inverse
         same = self.same(form, voxels)
         ratio[same] = torch.eye(3, dtype=ratio.dtype)
         J = form.current_at(points)
-        rest = J - self.sign * theta[..., None] * torch.einsum("nab,npb->npa", ratio, J)
+        carried = form.carries(voxels)[:, None, None] * J
+        rest = carried - self.sign * theta[..., None] * torch.einsum("nab,npb->npa", ratio, J)
         rest = torch.where((same[:, None] & (theta == 1) & (self.sign == 1))[..., None], 0.0, rest)
         phi = form.potential_at(points)
         return rest + self.sign * torch.einsum("nab,npb->npa", sigma, slope * phi[..., None])
@@ -138,9 +139,7 @@ class Flux:
         """Voxels in which the closed form does not cancel: those of quadrature."""
         marked = torch.zeros(self.body.shape, dtype=torch.bool)
         for form in self.closed:
-            box = torch.zeros_like(marked)
-            box[form.box] = True
-            voxels = (box & self.body.tissue).nonzero()
+            voxels = _in_tissue(self.body, form.voxels)
             plain = form.whole(voxels) & self.same(form, voxels)
             d, h, w = voxels[~plain].unbind(dim=1)
             marked[d, h, w] = True
@@ -166,9 +165,9 @@ class Flux:
         value = outward * side[d, h, w][:, None].expand_as(v)
         points = (voxels[:, None] + xi) * self.body.spacing
         for form in self.closed:
-            inside = form.inside(voxels)[:, None]
+            carries = form.carries(voxels)[:, None]
             J = form.current_at(points)[..., 0]
-            value = value + torch.where(inside, outward * J, 0.0)
+            value = value + torch.where(carries, outward * J, 0.0)
             v = v + form.theta(voxels, xi)[0] * form.potential_at(points)
         return value - self.sign * gamma * v
 
@@ -235,6 +234,12 @@ def _points(
     return out
 
 
+def _in_tissue(body: Body, voxels: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
+    """Those of the voxels that are tissue."""
+    d, h, w = voxels.unbind(dim=1)
+    return voxels[body.tissue[d, h, w]]
+
+
 def nearest(
     closed: list[ClosedForm], voxels: Int[Tensor, "n 3"], spacing: Float[Tensor, " 3"]
 ) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
@@ -283,12 +288,9 @@ def _points_on_end(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Voxels, places and weights on an end where a closed form is at work."""
     plane = 0 if end == 0 else body.shape[0] - 1
-    marked = torch.zeros(body.shape, dtype=torch.bool)
-    for form in closed:
-        marked[form.box] = True
-    marked = marked & body.tissue
-    marked[torch.arange(body.shape[0]) != plane] = False
-    voxels = marked.nonzero()
+    each = [_in_tissue(body, form.voxels) for form in closed]
+    voxels = torch.unique(torch.cat(each), dim=0) if each else torch.zeros(0, 3).long()
+    voxels = voxels[voxels[:, 0] == plane]
     if not len(voxels):
         return []
     return face_points(closed, voxels, 0, 0.0 if end == 0 else 1.0, body.spacing, orders)

@@ -1,6 +1,6 @@
 r"""What the closed form does on faces that a Raviart-Thomas field cannot follow.
 
-On a face F of the box G that is skin, or behind which G ends, q . n differs from what it should be
+On a face F of G that is skin, or behind which G ends, q . n differs from what it should be
 by g = J_s . n - (its mean over F). For a function w on the voxel K on one side of F, of sides h_1
 along the normal and h_2, h_3 across it,
 
@@ -85,15 +85,13 @@ def _loose_faces(
     body: Body, form: ClosedForm, axis: int, side: int
 ) -> Int[Tensor, "n 3"]:
     """Voxels of G whose face below (side 0) or above (1) along an axis is skin or the end of G."""
-    box = torch.zeros(body.shape, dtype=torch.bool)
-    box[form.box] = True
-    voxels = (box & body.tissue).nonzero()
+    voxels = form.medium.nonzero()
     beside = voxels.clone()
     beside[:, axis] += 2 * side - 1
     n = body.shape[axis]
     outside = (beside[:, axis] < 0) | (beside[:, axis] >= n)
     d, h, w = beside.clamp_min(0).minimum(torch.tensor(body.shape) - 1).unbind(dim=1)
-    joined = ~outside & body.tissue[d, h, w] & box[d, h, w]
+    joined = ~outside & form.medium[d, h, w]
     if axis == 0 and not body.ends.floating:
         joined = joined | outside  # an end that conducts: no condition, or one that `Flux` has
     return voxels[~joined]
