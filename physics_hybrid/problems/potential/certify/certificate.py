@@ -83,9 +83,9 @@ class Mismatch:
                 below, above = sides(Phi[axis][0], axis)
                 low[axis] = low[axis] - below * form.medium
                 high[axis] = high[axis] - above * form.medium
-        flux = Flux(body, w, low, high, closed)
-        density, doubt = inner(body, flux, flux)
         oscillation = Oscillation.of(body, closed)
+        flux = Flux(body, w, low, high, closed, oscillation.corrections)
+        density, doubt = inner(body, flux, flux)
         return cls(body, flux, density, oscillation, algebraic, doubt, energy, scale)
 
     @property

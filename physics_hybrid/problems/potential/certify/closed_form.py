@@ -109,6 +109,11 @@ class ClosedForm:
             spacing=conductor.spacing[0],
         )
 
+    @property
+    def place(self) -> Float[Tensor, " 3"]:
+        """Of the electrode, metres."""
+        return self.charges[0].point[0]
+
     def inside(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """In which theta > 0 somewhere."""
         low, high = torch.tensor(self.low), torch.tensor(self.high)
@@ -125,10 +130,6 @@ class ClosedForm:
         box = torch.zeros_like(self.medium)
         box[tuple(slice(a, b) for a, b in zip(self.low, self.high, strict=True))] = True
         return box.nonzero()
-
-    def beside(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """Which are the voxel of the electrode or one of its 26 neighbours."""
-        return ((voxels - torch.tensor(self.voxel)).abs() <= 1).all(dim=1)
 
     def whole(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """In which theta is 1 at all corners."""

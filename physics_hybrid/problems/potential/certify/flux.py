@@ -12,7 +12,6 @@ of a quadrature take over.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import product
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,11 +20,19 @@ from torch import Tensor
 from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import AXES, Body
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
-from physics_hybrid.problems.potential.certify.rules import Orders
+from physics_hybrid.problems.potential.certify.oscillation import Correction
+from physics_hybrid.problems.potential.certify.rules import Orders, face_points, nearest
+from physics_hybrid.problems.potential.certify.shapes import (
+    CORNERS,
+    Mode,
+    flat_haar,
+    gradient,
+    haar,
+    trilinear,
+)
 from physics_hybrid.problems.potential.physics.conductor import matrix
 
-Mode = tuple[int, int, int]
-CORNERS: tuple[Mode, ...] = tuple(product((0, 1), repeat=3))  # type: ignore[arg-type]
+#: m of all components.
 MODES = tuple(m for m in CORNERS if sum(m) < 3)
 
 Vector = list[Tensor | None]
@@ -38,7 +45,7 @@ class Flux:
     nodes : w, V, with v = w + sum over electrodes of theta phi_s.
     low, high : normal component of the Raviart-Thomas part on the faces of every voxel below and
         above, along each axis, A/m^2; q is that + J_s in the box of each electrode.
-    closed : the electrodes.
+    closed : the electrodes. corrections : what else belongs to q (`oscillation`).
     """
 
     body: Body
@@ -46,6 +53,7 @@ class Flux:
     low: list[Float[Tensor, "D H W"]]
     high: list[Float[Tensor, "D H W"]]
     closed: list[ClosedForm] = field(default_factory=list)
+    corrections: list[Correction] = field(default_factory=list)
     sign: float = 1.0
 
     def modes(self) -> Iterator[tuple[Mode, float, Vector]]:
@@ -113,6 +121,8 @@ class Flux:
             inside = form.inside(voxels)
             if bool(inside.any()):
                 q[inside] += self._of(form, voxels[inside], xi[inside], points[inside])
+        for correction in self.corrections:
+            q += correction.at(voxels, xi)
         return q
 
     def _of(self, form: ClosedForm, voxels: Tensor, xi: Tensor, points: Tensor) -> Tensor:
@@ -143,6 +153,8 @@ class Flux:
             plain = form.whole(voxels) & self.same(form, voxels)
             d, h, w = voxels[~plain].unbind(dim=1)
             marked[d, h, w] = True
+        for correction in self.corrections:
+            marked |= correction.number >= 0
         return marked.nonzero()
 
     def on_ends(self, end: int) -> Iterator[tuple[float, Float[Tensor, "H W"]]]:
@@ -150,7 +162,7 @@ class Flux:
         outward, side = (-1.0, self.low[0]) if end == 0 else (1.0, self.high[0])
         gamma = self.body.exchange * self.body.diagonal[0][end]
         plane = self.nodes[end]
-        for (i, j), wave in _flat_haar(plane).items():
+        for (i, j), wave in flat_haar(plane).items():
             value = -self.sign * gamma * wave
             yield 3.0 ** -(i + j), value + outward * side[end] if i + j == 0 else value
 
@@ -221,7 +233,7 @@ def _points(
     if not closed:
         return []
     voxels = torch.unique(torch.cat([one.mixed(), other.mixed()]), dim=0)
-    near, at = nearest(closed, voxels, body.spacing)
+    near, at = nearest([form.place for form in closed], voxels, body.spacing)
     out = []
     far = voxels[~near]
     if len(far):
@@ -238,23 +250,6 @@ def _in_tissue(body: Body, voxels: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
     """Those of the voxels that are tissue."""
     d, h, w = voxels.unbind(dim=1)
     return voxels[body.tissue[d, h, w]]
-
-
-def nearest(
-    closed: list[ClosedForm], voxels: Int[Tensor, "n 3"], spacing: Float[Tensor, " 3"]
-) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
-    """Which voxels lie beside an electrode, and where the nearest one is, in voxels from their
-    lower corner."""
-    near = torch.zeros(len(voxels), dtype=torch.bool)
-    at = torch.zeros(len(voxels), 3, dtype=torch.float64)
-    least = torch.full((len(voxels),), torch.inf, dtype=torch.float64)
-    for form in closed:
-        local = form.charges[0].point[0] / spacing - voxels
-        distance = (local - 0.5).norm(dim=1)
-        at = torch.where((distance < least)[:, None], local, at)
-        least = torch.minimum(distance, least)
-        near |= form.beside(voxels)
-    return near, at
 
 
 def _add_ends(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
@@ -293,92 +288,4 @@ def _points_on_end(
     voxels = voxels[voxels[:, 0] == plane]
     if not len(voxels):
         return []
-    return face_points(closed, voxels, 0, 0.0 if end == 0 else 1.0, body.spacing, orders)
-
-
-def face_points(
-    closed: list[ClosedForm],
-    voxels: Int[Tensor, "n 3"],
-    axis: int,
-    side: float,
-    spacing: Float[Tensor, " 3"],
-    orders: Orders,
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Voxels, places and weights on their faces normal to `axis`, below (side 0) or above (1)."""
-    near, at = nearest(closed, voxels, spacing)
-    u, v = (a for a in range(3) if a != axis)
-    out = []
-    for chosen in (near, ~near):
-        some = voxels[chosen]
-        if not len(some):
-            continue
-        if chosen is near:
-            pair = [rules.graded(at[near][:, a], orders.graded) for a in (u, v)]
-        else:
-            pair = [rules.plain(len(some), orders.plain + 1)] * 2
-        flat, weights = rules.product(pair)
-        xi = torch.full((*flat.shape[:2], 3), side, dtype=torch.float64)
-        xi[..., u], xi[..., v] = flat[..., 0], flat[..., 1]
-        out.append((some, xi, weights))
-    return out
-
-
-def haar(nodes: Float[Tensor, "nD nH nW"]) -> dict[Mode, Float[Tensor, "D H W"]]:
-    """Coefficients of a trilinear function in P_m1 P_m2 P_m3 of every voxel."""
-    fields: dict[tuple[int, ...], Tensor] = {(): nodes}
-    for axis in range(3):
-        split: dict[tuple[int, ...], Tensor] = {}
-        for m, values in fields.items():
-            n = values.shape[axis] - 1
-            low, high = values.narrow(axis, 0, n), values.narrow(axis, 1, n)
-            split[(*m, 0)] = (low + high) / 2
-            split[(*m, 1)] = (high - low) / 2
-        fields = split
-    return {(m[0], m[1], m[2]): values for m, values in fields.items()}
-
-
-def _flat_haar(plane: Float[Tensor, "nH nW"]) -> dict[tuple[int, int], Float[Tensor, "H W"]]:
-    """The same for a bilinear function on a plane."""
-    mean_h, step_h = (plane[1:] + plane[:-1]) / 2, (plane[1:] - plane[:-1]) / 2
-    out = {}
-    for i, values in enumerate((mean_h, step_h)):
-        out[(i, 0)] = (values[:, 1:] + values[:, :-1]) / 2
-        out[(i, 1)] = (values[:, 1:] - values[:, :-1]) / 2
-    return out
-
-
-def trilinear(
-    nodes: Float[Tensor, "nD nH nW"], voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
-) -> Float[Tensor, "n P"]:
-    """Values of a trilinear function at places of voxels."""
-    d, h, w = voxels.unbind(dim=1)
-    total = torch.zeros_like(xi[..., 0])
-    for i, j, k in CORNERS:
-        shape = _hat(xi[..., 0], i) * _hat(xi[..., 1], j) * _hat(xi[..., 2], k)
-        total = total + nodes[d + i, h + j, w + k][:, None] * shape
-    return total
-
-
-def gradient(
-    nodes: Float[Tensor, "nD nH nW"],
-    voxels: Int[Tensor, "n 3"],
-    xi: Float[Tensor, "n P 3"],
-    spacing: Float[Tensor, " 3"],
-) -> Float[Tensor, "n P 3"]:
-    """Its gradient, V/m."""
-    d, h, w = voxels.unbind(dim=1)
-    total = torch.zeros_like(xi)
-    for corner in CORNERS:
-        i, j, k = corner
-        value = nodes[d + i, h + j, w + k][:, None]
-        hats = [_hat(xi[..., axis], corner[axis]) for axis in range(3)]
-        for axis in range(3):
-            u, v = (a for a in range(3) if a != axis)
-            slope = (2 * corner[axis] - 1) / spacing[axis]
-            total[..., axis] += value * slope * hats[u] * hats[v]
-    return total
-
-
-def _hat(xi: Tensor, corner: int) -> Tensor:
-    """1 at a corner and 0 at the other one."""
-    return xi if corner else 1 - xi
+    return face_points([form.place for form in closed], voxels, 0, 0.0 if end == 0 else 1.0, body.spacing, orders)

@@ -15,7 +15,7 @@ Ladeveze and Pelle, Mastering Calculations in Linear and Nonlinear Mechanics, 20
 oscillates is not in p: o of the eta = |p| + o adds (o |p*| + o* |p| + o o*) / 2 more.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,7 +26,8 @@ from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
 from physics_hybrid.problems.potential.certify.closed_form import REACH
 from physics_hybrid.problems.potential.certify.current import Currents
-from physics_hybrid.problems.potential.certify.flux import CORNERS, Flux, inner, nearest
+from physics_hybrid.problems.potential.certify.flux import Flux, inner
+from physics_hybrid.problems.potential.certify.shapes import CORNERS
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.solve import solve
@@ -180,7 +181,7 @@ def functional(flux: Flux, rho: Float[Tensor, "D H W"]) -> tuple[float, float]:
             voxels = form.voxels
             a, b, c = voxels.unbind(dim=1)
             voxels = voxels[rho[a, b, c] != 0]
-            near, at = nearest([form], voxels, flux.body.spacing)
+            near, at = rules.nearest([form.place], voxels, flux.body.spacing)
             for chosen in (near, ~near):
                 some = voxels[chosen]
                 if not len(some):
@@ -204,7 +205,7 @@ def _correction(primal: Mismatch, dual: Mismatch) -> tuple[float, float]:
     The two integrals are 1/2 int p . sigma^-1 (q* - sigma grad z_h).
     """
     flux = dual.flux
-    other = Flux(flux.body, flux.nodes, flux.low, flux.high, flux.closed, sign=-1.0)
+    other = replace(flux, sign=-1.0)
     product, doubt = inner(primal.body, primal.flux, other)
     oscillation, more = primal.oscillation.moment(flux.nodes)
     return float(product.sum()) / 2 + oscillation, doubt / 2 + more

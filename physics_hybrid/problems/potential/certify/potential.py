@@ -18,7 +18,7 @@ from torch import Tensor
 from physics_hybrid.problems.potential.certify.body import AXES, Body
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.current import sides
-from physics_hybrid.problems.potential.certify.flux import CORNERS
+from physics_hybrid.problems.potential.certify.shapes import CORNERS
 from physics_hybrid.problems.potential.physics.conductor import Faces
 
 

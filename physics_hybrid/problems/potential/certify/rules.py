@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 #: Near an electrode points lie at distances ~ t^GRADING of it.
@@ -57,3 +57,47 @@ def product(
         places = torch.cat([old, new], dim=-1).flatten(1, 2)
         weights = (weights[:, :, None] * w[:, None]).flatten(1)
     return places, weights
+
+
+def nearest(
+    places: list[Float[Tensor, " 3"]], voxels: Int[Tensor, "n 3"], spacing: Float[Tensor, " 3"]
+) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
+    """Which voxels lie beside an electrode, and where the nearest one is, in voxels from their
+    lower corner; places of electrodes in metres."""
+    near = torch.zeros(len(voxels), dtype=torch.bool)
+    at = torch.zeros(len(voxels), 3, dtype=torch.float64)
+    least = torch.full((len(voxels),), torch.inf, dtype=torch.float64)
+    for place in places:
+        local = place / spacing - voxels
+        distance = (local - 0.5).norm(dim=1)
+        at = torch.where((distance < least)[:, None], local, at)
+        least = torch.minimum(distance, least)
+        near |= (voxels - torch.floor(place / spacing)).abs().amax(dim=1) <= 1
+    return near, at
+
+
+def face_points(
+    places: list[Float[Tensor, " 3"]],
+    voxels: Int[Tensor, "n 3"],
+    axis: int,
+    side: float,
+    spacing: Float[Tensor, " 3"],
+    orders: Orders,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Voxels, places and weights on their faces normal to `axis`, below (side 0) or above (1)."""
+    near, at = nearest(places, voxels, spacing)
+    u, v = (a for a in range(3) if a != axis)
+    out = []
+    for chosen in (near, ~near):
+        some = voxels[chosen]
+        if not len(some):
+            continue
+        if chosen is near:
+            pair = [graded(at[near][:, a], orders.graded) for a in (u, v)]
+        else:
+            pair = [plain(len(some), orders.plain + 1)] * 2
+        flat, weights = product(pair)
+        xi = torch.full((*flat.shape[:2], 3), side, dtype=torch.float64)
+        xi[..., u], xi[..., v] = flat[..., 0], flat[..., 1]
+        out.append((some, xi, weights))
+    return out
