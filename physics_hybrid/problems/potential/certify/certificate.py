@@ -12,6 +12,7 @@ from physics_hybrid.problems.potential.certify.current import Currents, sides
 from physics_hybrid.problems.potential.certify.flux import Flux, inner
 from physics_hybrid.problems.potential.certify.oscillation import Oscillation
 from physics_hybrid.problems.potential.certify.potential import from_centres, from_nodes
+from physics_hybrid.problems.potential.certify.slopes import with_slopes
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.solve import solve
@@ -84,7 +85,7 @@ class Mismatch:
                 low[axis] = low[axis] - below * form.medium
                 high[axis] = high[axis] - above * form.medium
         oscillation = Oscillation.of(body, closed)
-        flux = Flux(body, w, low, high, closed, oscillation.corrections)
+        flux = with_slopes(Flux(body, w, low, high, closed, oscillation.corrections))
         density, doubt = inner(body, flux, flux)
         return cls(body, flux, density, oscillation, algebraic, doubt, energy, scale)
 

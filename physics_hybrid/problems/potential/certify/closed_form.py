@@ -34,7 +34,7 @@ BETTER = 2.0
 
 #: The medium is close to that of the electrode where neither sigma sigma_inf^-1 nor its inverse is
 #: farther from 1 than this, by the norm of Frobenius.
-CLOSE = 3.0
+CLOSE = 6.0
 
 #: A cut-off of so many voxels at least takes two of them to fall from 1 to 0.
 WIDE = 3

@@ -5,8 +5,8 @@ trilinear, so that in a voxel, with P_0 = 1 and P_1(x) = 2 x - 1 along each axis
 
     component a = q_a + s sum_b sigma_ab d_b v  =  sum over m of c_a[m] P_m1 P_m2 P_m3
 
-over seven m in {0, 1}^3. Products integrate to V sum_m 3^-|m| c[m] . sigma^-1 c'[m]: exactly, and
-for squares as a sum of squares. Where the closed form is at work, in a few hundred voxels, points
+over seven m in {0, 1}^3 and, of `slopes`, three P_2. Products integrate to V sum_m 3^-|m| c[m] .
+sigma^-1 c'[m] (1/5 for P_2): exactly, and for squares as a sum of squares. Where the closed form is at work, in a few hundred voxels, points
 of a quadrature take over.
 """
 
@@ -45,7 +45,8 @@ class Flux:
     nodes : w, V, with v = w + sum over electrodes of theta phi_s.
     low, high : normal component of the Raviart-Thomas part on the faces of every voxel below and
         above, along each axis, A/m^2; q is that + J_s in the box of each electrode.
-    closed : the electrodes. corrections : what else belongs to q (`oscillation`).
+    closed : the electrodes. corrections, slopes : what else belongs to q (`oscillation`,
+        `slopes`).
     """
 
     body: Body
@@ -54,6 +55,7 @@ class Flux:
     high: list[Float[Tensor, "D H W"]]
     closed: list[ClosedForm] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
+    slopes: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     sign: float = 1.0
 
     def modes(self) -> Iterator[tuple[Mode, float, Vector]]:
@@ -70,6 +72,21 @@ class Flux:
                     there = components[axis]
                     components[axis] = own if there is None else there + own
             yield m, 3.0 ** -sum(m), components
+        for axis in range(3):
+            bend = self._bend(axis)
+            components = [None, None, None]
+            components[axis] = None if bend is None else -bend
+            yield (2 * (axis == 0), 2 * (axis == 1), 2 * (axis == 2)), 0.2, components
+
+    def _bend(self, axis: int) -> Tensor | None:
+        """The part of component `axis` that is 1 - P_2 along the axis, from the slopes."""
+        total = None
+        for a in range(3):
+            if (a, axis) in self.slopes:
+                low, high = self.slopes[a, axis]
+                part = (high - low) * (self.body.spacing[axis] / (6 * self.body.spacing[a]))
+                total = part if total is None else total + part
+        return total
 
     def _slope(self, waves: dict[Mode, Tensor], m: Mode, axis: int) -> Tensor:
         """d_axis w in mode m, V/m."""
@@ -80,10 +97,15 @@ class Flux:
     def _own(self, m: Mode, axis: int) -> Tensor | None:
         """Component of the Raviart-Thomas part in mode m."""
         if sum(m) == 0:
-            return (self.low[axis] + self.high[axis]) / 2
+            mean, bend = (self.low[axis] + self.high[axis]) / 2, self._bend(axis)
+            return mean if bend is None else mean + bend
         if sum(m) == 1 and m[axis]:
             return (self.high[axis] - self.low[axis]) / 2
-        return None
+        across = [b for b in range(3) if b != axis and m[b]]
+        if len(across) != 1 or (axis, across[0]) not in self.slopes:
+            return None
+        low, high = self.slopes[axis, across[0]]
+        return (high - low) / 2 if m[axis] else (high + low) / 2
 
     def _conducted(self, slopes: Vector) -> Vector:
         """sign sigma g."""
@@ -113,6 +135,12 @@ class Flux:
         for axis in range(3):
             low, high = (side[axis][d, h, w][:, None] for side in (self.low, self.high))
             q[..., axis] = low + (high - low) * xi[..., axis]
+        for (a, b), sides in self.slopes.items():
+            low, high = (side[d, h, w][:, None] for side in sides)
+            X_a, X_b = 2 * xi[..., a] - 1, 2 * xi[..., b] - 1
+            q[..., a] += X_b * (low + high + X_a * (high - low)) / 2
+            share = self.body.spacing[b] / (4 * self.body.spacing[a])
+            q[..., b] += (high - low) * share * (1 - X_b**2)
         sigma = matrix(self.body.at(voxels))
         slope = gradient(self.nodes, voxels, xi, self.body.spacing)
         q = q + self.sign * torch.einsum("nab,npb->npa", sigma, slope)
@@ -150,7 +178,7 @@ class Flux:
         marked = torch.zeros(self.body.shape, dtype=torch.bool)
         for form in self.closed:
             voxels = _in_tissue(self.body, form.voxels)
-            plain = form.whole(voxels) & self.same(form, voxels)
+            plain = form.whole(voxels) & self.same(form, voxels) & (self.sign == 1)
             d, h, w = voxels[~plain].unbind(dim=1)
             marked[d, h, w] = True
         for correction in self.corrections:
@@ -164,7 +192,11 @@ class Flux:
         plane = self.nodes[end]
         for (i, j), wave in flat_haar(plane).items():
             value = -self.sign * gamma * wave
-            yield 3.0 ** -(i + j), value + outward * side[end] if i + j == 0 else value
+            if i + j == 0:
+                value = value + outward * side[end]
+            elif i + j == 1 and self.slopes:
+                value = value + outward * self.slopes[0, 1 if i else 2][end != 0][end]
+            yield 3.0 ** -(i + j), value
 
     def at_ends(
         self, end: int, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
@@ -175,6 +207,10 @@ class Flux:
         gamma = self.body.exchange * self.body.diagonal[0][d, h, w][:, None]
         v = trilinear(self.nodes, voxels, xi)
         value = outward * side[d, h, w][:, None].expand_as(v)
+        for b in (1, 2):
+            if self.slopes:
+                S = self.slopes[0, b][end != 0][d, h, w][:, None]
+                value = value + outward * S * (2 * xi[..., b] - 1)
         points = (voxels[:, None] + xi) * self.body.spacing
         for form in self.closed:
             carries = form.carries(voxels)[:, None]
@@ -201,7 +237,7 @@ def _replace(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
     sums = []
     for orders in (rules.CHECK, rules.FINE):
         total = 0.0
-        for voxels, xi, weights in _points(body, one, other, orders):
+        for voxels, xi, weights in quadrature_points(body, one, other, orders):
             p = one.at(voxels, xi)
             r = p if other is one else other.at(voxels, xi)
             inverse = torch.linalg.inv(matrix(body.at(voxels)))
@@ -225,7 +261,7 @@ def _resisted(body: Body, p: Vector, r: Vector) -> Tensor:
     return total
 
 
-def _points(
+def quadrature_points(
     body: Body, one: Flux, other: Flux, orders: Orders
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Voxels, places and weights of quadrature: plain, and graded beside an electrode."""
