@@ -18,9 +18,11 @@ from jaxtyping import install_import_hook
 #: Modules whose annotations are held to: the shapes that they say are those that come. Before
 #: anything imports them.
 POTENTIAL = "physics_hybrid.problems.potential"
+FLAVOUR = "physics_hybrid.problems.flavour"
 TYPED: list[str] = [
     "physics_hybrid.models",
     f"{POTENTIAL}.physics",
+    *(f"{FLAVOUR}.{name}" for name in ("physics", "networks", "losses", "metrics")),
     *(
         f"{POTENTIAL}.{name}"
         for name in (

@@ -175,7 +175,7 @@ def test_a_generation_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     from physics_hybrid.problems.flavour.physics.simulation import Box
 
     monkeypatch.setattr(made, "PART", 2)
-    box = Box(length=8, cells=8, polar=4, azimuth=2, shortest=2, longest=2)
+    box = Box(length=8.0, cells=8, polar=4, azimuth=2, shortest=2.0, longest=2.0)
     parts = made.generate(4, tmp_path / "parts", box, fused=False)
     first = {path: dict(np.load(path)) for path in parts}
     parts[1].unlink()
