@@ -10,7 +10,8 @@ import pytest
 from physics_hybrid.evidence import peak_memory
 from physics_hybrid.evidence.bench import bench
 from physics_hybrid.problems.potential.evidence import step_overhead
-from physics_hybrid.problems.potential.evidence.pages import PAGES, ROOT, fill, linked, put, results
+from physics_hybrid.problems.potential.evidence.pages import PAGES, ROOT, linked, put, results
+from physics_hybrid.report.pages import fill
 
 SMALL = [
     "data.grid=[16,12,12]",
