@@ -29,7 +29,7 @@ VERBS = {
     "benchmark": "benchmark",
 }
 #: The study of the flavour closure whose folder gives a table, by the name of the table.
-STUDIES = {"flavour": "flavour_families", "flavour-grid": "flavour_grid"}
+STUDIES = {"flavour": "flavour_families", "flavour_grid": "flavour_grid"}
 
 
 def main(arguments: list[str]) -> None:
@@ -43,11 +43,12 @@ def main(arguments: list[str]) -> None:
         "--study", type=Path, help="output folder of python -m physics_hybrid study"
     )
     for name, study in STUDIES.items():
-        parser.add_argument(f"--{name}", type=Path, help=f"output folder of study {study}")
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=Path, help=f"output folder of study {study}")
     for name, verb in VERBS.items():
         parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
     given = vars(parser.parse_args(arguments))
-    reports = {name: given[name.replace("-", "_")] for name in ("study", *VERBS, *STUDIES)}
+    reports = {name: given[name] for name in ("study", *VERBS, *STUDIES)}
     reports = {name: path for name, path in reports.items() if path}
     with readable_errors():
         if given["run"] or reports.keys() - STUDIES.keys():

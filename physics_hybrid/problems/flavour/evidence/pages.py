@@ -131,7 +131,7 @@ def _laws(runs: Sequence[Metrics]) -> str:
 
 
 #: What makes a table from the folder of its study.
-TABLES: dict[str, Callable[[Path], str]] = {"flavour": families, "flavour-grid": grid}
+TABLES: dict[str, Callable[[Path], str]] = {"flavour": families, "flavour_grid": grid}
 
 
 def fill_page(reports: Mapping[str, Path]) -> None:
