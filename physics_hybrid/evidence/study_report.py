@@ -213,7 +213,14 @@ def _budget(summary: list[dict[str, Any]]) -> str:
 
 
 #: Of a baseline, and of a network, where all arms have the same amount of data.
-ALONE: dict[str, Any] = {"fmt": "o", "mfc": "white", "color": "#999999", "label": "baseline alone"}
+ALONE: dict[str, Any] = {
+    "fmt": "D",
+    "mfc": "none",
+    "color": "#666666",
+    "ms": 8,
+    "zorder": 3,
+    "label": "baseline alone",
+}
 LEARNED: dict[str, Any] = {
     "fmt": "o",
     "color": "#0072B2",
@@ -314,6 +321,7 @@ def _draw_one_amount(
                 **style,
             )
         axis.set_title(f"tested on {grid}", fontsize=10)
+        axis.set_xlim(left=0)
         axis.set_xlabel(MAIN[main])
         axis.grid(True, axis="x", alpha=0.3, linewidth=0.6)
     axes[0, 0].set_yticks(places, [e["arm"] for e in summary])

@@ -18,7 +18,7 @@ def training_curve(records: list[dict[str, Any]], monitor: str, path: Path) -> P
     """
     if not records:
         return None
-    figure, axis = pyplot().subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure, axis = pyplot().subplots(figsize=(7.4, 4.2), layout="constrained")
     names = [k for k in records[-1] if k.startswith("train/") and k not in NO_LOSS]
     for name in names:
         points = [(r["step"], r[name]) for r in records if r.get(name, 0) > 0]
@@ -35,5 +35,5 @@ def training_curve(records: list[dict[str, Any]], monitor: str, path: Path) -> P
     axis.set_xlabel("optimiser step")
     axis.set_ylabel("mean over the epoch (dimensionless)")
     axis.grid(True, which="both", alpha=0.3)
-    axis.legend()
+    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return save(figure, path)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from physics_hybrid.problems.flavour.data.states import States
 from physics_hybrid.problems.flavour.physics.fluxes import COMPONENTS, SPECIES
 from physics_hybrid.reading import FileError, Group, open_h5, text_of
+from physics_hybrid.writing import STORED, create_h5
 
 Array = NDArray[np.float64]
 AXES = ("samples", "species", "components")
@@ -228,20 +229,16 @@ def _families(file: Group, count: int, layout: Layout) -> list[str]:
 
 
 def write(path: Path, arrays: dict[str, Any], attributes: dict[str, str]) -> None:
-    """An HDF5 file with checksums, renamed into place."""
-    import os
-
-    import h5py
-
-    temporary = path.with_name(f".{path.name}")
-    with h5py.File(temporary, "w") as file:
+    """An HDF5 file whose every part has a checksum; texts are of fixed length. Raises OSError as
+    `writing.create_h5`.
+    """
+    with create_h5(path) as file:
         for key, values in arrays.items():
-            if isinstance(values, np.ndarray):
-                file.create_dataset(
-                    key, data=values, compression="gzip", shuffle=True, fletcher32=True
-                )
-            else:
-                file.create_dataset(key, data=values, dtype=h5py.string_dtype())
+            data = values if isinstance(values, np.ndarray) else _fixed(values)
+            file.create_dataset(key, data=data, **STORED)
         for key, text in attributes.items():
             file.attrs[key] = str(text)
-    os.replace(temporary, path)
+
+
+def _fixed(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    return np.array([text.encode() for text in texts])
