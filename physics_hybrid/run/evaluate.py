@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,16 @@ def log_to(tracker: Tracker, result: Evaluation, step: int) -> None:
             tracker.figure(f"evaluation/{key}", path, step)
 
 
+def _of_unknown_training(now: Splits) -> list[str]:
+    """What a reader must know where a model carries no configuration, and no sample a name."""
+    if now:
+        return []  # `_remarks` says it
+    return [
+        "This model carries no configuration: the test samples are those of conf/, and it is not"
+        " known whether it was trained on some of them."
+    ]
+
+
 def _remarks(known: Splits | None, now: Splits, tested: set[str]) -> list[str]:
     """What a reader must know of the samples that were tested.
 
@@ -247,10 +257,12 @@ def _remarks(known: Splits | None, now: Splits, tested: set[str]) -> list[str]:
     return run_splits.remarks_of_sources(run_splits.used(known, {"test": now.get("test", [])}))
 
 
-def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Path:
+def evaluate_checkpoint(
+    options: dict[str, Any], defaults: Callable[[nn.Module], dict[str, Any]]
+) -> Path:
     """What `evaluate.py` does.
 
-    options : conf/evaluate.yaml, resolved. defaults : conf/config.yaml, for a model without a run.
+    options : conf/evaluate.yaml, resolved. defaults : the configuration for a model without a run.
     Returns the folder of the report.
     """
     from hydra.utils import instantiate
@@ -262,13 +274,14 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
             " `python evaluate.py` once"
         )
     model, config, home = load(Path(options["checkpoint"]))
+    lone = config is None
     if config is None:
+        config = defaults(model)
         print(
-            f"{options['checkpoint']} carries no configuration: data and metrics are those of"
-            " conf/config.yaml",
+            f"{options['checkpoint']} carries no configuration: data and metrics are those of conf/"
+            f" for {config['problem'].get('_target_', '').rpartition('.')[2]}",
             file=sys.stderr,
         )
-        config = defaults
     if config["training"]["threads"]:
         torch.set_num_threads(config["training"]["threads"])
     recipe = recipe_of(config).for_evaluation(options, model)
@@ -292,6 +305,8 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
                 " (data=...)"
             )
         result.remarks = _remarks(known, now, result.tested)
+        if lone:
+            result.remarks += _of_unknown_training(now)
         paths = write(result, folder)
     tracker.start(folder, {"evaluation": options})
     log_to(tracker, result, 0)

@@ -166,7 +166,8 @@ def _check_physical(F: Array, path: Path, key: str) -> None:
     for sample in np.flatnonzero(~(number > 0))[:1].tolist():
         raise StateError(f"{path}[{sample}]", key, f"N_tot must be > 0; got {number[sample]:.6g}")
     slack = ROUNDING * number[:, None]
-    size = np.linalg.norm(F[..., :3], axis=-1)
+    with np.errstate(over="ignore"):  # then it is infinite, and above N
+        size = np.linalg.norm(F[..., :3], axis=-1)
     for sample, species in np.argwhere(F[..., 3] < -slack)[:1].tolist():
         value = F[sample, species, 3]
         rule = f"N must be >= 0; got {value:.6g}{_of([species])}"
