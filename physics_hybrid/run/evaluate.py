@@ -36,7 +36,7 @@ class Evaluation:
     """What came out.
 
     about : where the numbers come from.
-    columns, contenders, varies : as the problem has them.
+    columns, contenders, varies, monitor : as the problem has them.
     tables : test set -> metric -> statistic.
     rows : one dict a sample.
     tested : the names of all samples, in full.
@@ -55,6 +55,7 @@ class Evaluation:
     remarks: list[str] = field(default_factory=list)
     summary: str = ""
     figures: dict[str, Path] = field(default_factory=dict)
+    monitor: str = ""
 
     @property
     def table(self) -> str:
@@ -81,7 +82,13 @@ def evaluate(
         A test set that the model cannot take, or that is empty.
     """
     model.eval()
-    result = Evaluation(about, list(problem.columns), problem.contenders, problem.varies)
+    result = Evaluation(
+        about=about,
+        columns=list(problem.columns),
+        contenders=problem.contenders,
+        varies=problem.varies,
+        monitor=problem.monitor,
+    )
     for tests in problem.test_sets():
         rows = _measured(problem, model, tests, reference, used or {}, result.tested)
         parts = _by_part(rows)
@@ -173,7 +180,7 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
         "samples": folder / "samples.csv",
         "report": folder / "report.md",
     }
-    content = _finite({**result.about, **result.tables})
+    content = _finite({**result.about, "monitor": result.monitor, **result.tables})
     write_text(paths["metrics"], json.dumps(content, indent=1, allow_nan=False))
     names = list(dict.fromkeys(k for row in result.rows for k in row))
     with written(paths["samples"]) as temporary, open(temporary, "w", newline="") as file:

@@ -1,6 +1,7 @@
 """The folder of a run: made once, written only by its owner, found again by its name.
 
 runs/<run>/config.yaml                     resolved configuration
+           origin.json                     commit, hardware, group that it was begun with
            splits.json                     which samples it is trained on, where they are files
            latest_checkpoint.pt            everything to go on from (.previous.pt: the one before)
            best/  final/                   models in PhysicsNeMo's format (.mdlus)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -26,14 +27,16 @@ from physics_hybrid.report.plots import spared
 from physics_hybrid.run import folder as run_folder
 from physics_hybrid.run import splits as run_splits
 from physics_hybrid.run.evaluate import evaluate, log_to, write
+from physics_hybrid.run.ledger import GROUP, ORIGIN
 from physics_hybrid.run.load import readers, recipe_of, weights_of
 from physics_hybrid.run.owner import release
-from physics_hybrid.run.provenance import provenance
+from physics_hybrid.run.provenance import provenance, surroundings
 from physics_hybrid.run.staging import staged
 from physics_hybrid.training import log
 from physics_hybrid.training.settings import TrainingSettings
 from physics_hybrid.training.tracker import Tracker
 from physics_hybrid.training.trainer import Trainer
+from physics_hybrid.writing import write_text
 
 #: That NumPy takes.
 LARGEST_SEED = 2**32 - 1
@@ -167,6 +170,8 @@ def open_session(
     if machine.writes:
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         print(f"model: {millions:.2f} M parameters; {trainer.total_steps} steps", flush=True)
+    if machine.writes:
+        write_origin(folder, machine, model)
     if machine.writes and not state:
         for note in problem.notes(model):
             print(note, file=sys.stderr, flush=True)
@@ -183,6 +188,22 @@ def open_session(
         trainer=trainer,
         tracker=tracker,
     )
+
+
+def write_origin(folder: Path, machine: Machine, model: nn.Module) -> None:
+    """origin.json: what a run was begun with, and the study, chain or sweep that began it.
+
+    A run that goes on keeps the one that it has.
+    """
+    path = folder / ORIGIN
+    if path.exists():
+        return
+    about = {
+        **surroundings(machine.device),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "group": os.environ.get(GROUP),
+    }
+    write_text(path, json.dumps(about, indent=1))
 
 
 def _going_on(trainer: Trainer) -> str:
@@ -303,6 +324,7 @@ def evaluate_run(session: Session) -> None:
         model.load_state_dict(trainer.best["model"])
         epoch = trainer.best["epoch"]
     about = provenance(str(session.folder), session.config["seed"], session.machine.device, model)
+    about |= {"epoch": epoch, "step": trainer.progress.step}
     result = evaluate(session.problem, model, folder, about)
     if not result.tables:
         print(f"best epoch {epoch}; there is no test split: nothing is tested", flush=True)
