@@ -119,7 +119,8 @@ class Run:
 
     @property
     def parameters(self) -> int | None:
-        return self.metrics.get("parameters", self.origin.get("parameters"))
+        number: int | None = self.metrics.get("parameters", self.origin.get("parameters"))
+        return number
 
     @property
     def commit(self) -> str:
@@ -420,7 +421,7 @@ def in_words(head: str, value: Any) -> str:
     if value is None:
         return ""
     if head == "parameters":
-        return f"{value / 1e6:.2f} M"
+        return f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value / 1e3:.1f} k"
     if head == "seconds":
         return f"{value:.0f}"
     return f"{value:.4g}" if isinstance(value, float) else _text(value)

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from physics_hybrid.configuration import composing, options_of
+from physics_hybrid.configuration import composing, kinds, options_of
 from physics_hybrid.kinds import UsageError, flat, written
 from physics_hybrid.run.ledger import Run
 from physics_hybrid.writing import write_text
@@ -174,7 +174,10 @@ def _head(run: Run) -> list[str]:
 
 
 def _hold(conf: Path, name: str, wanted: Mapping[str, Any], run: Run) -> None:
-    """Raise ValueError where the experiment composes to another configuration than the run's."""
+    """Raise ValueError where train.py would refuse the experiment, or compose another configuration
+    than the run's.
+    """
+    kinds(conf, CONFIG, (f"experiment={name}",))  # keys that nothing reads are refused
     got = _composed(conf, [], name)
     missing = object()
     keys = [k for k in {**wanted, **got} if wanted.get(k, missing) != got.get(k, missing)]

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -168,13 +169,8 @@ def open_session(
     )
     stack.callback(tracker.finish)
     if machine.writes:
-        millions = sum(p.numel() for p in model.parameters()) / 1e6
-        print(f"model: {millions:.2f} M parameters; {trainer.total_steps} steps", flush=True)
-    if machine.writes:
         write_origin(folder, machine, model)
-    if machine.writes and not state:
-        for note in problem.notes(model):
-            print(note, file=sys.stderr, flush=True)
+        _introduce(trainer, problem.notes(model) if not state else ())
     if resumed:
         trainer.restore(resumed.state, resumed.changes)
         if machine.writes:
@@ -204,6 +200,14 @@ def write_origin(folder: Path, machine: Machine, model: nn.Module) -> None:
         "group": os.environ.get(GROUP),
     }
     write_text(path, json.dumps(about, indent=1))
+
+
+def _introduce(trainer: Trainer, notes: Sequence[str]) -> None:
+    """What is trained, and what its problem says of that."""
+    millions = sum(p.numel() for p in trainer.model.parameters()) / 1e6
+    print(f"model: {millions:.2f} M parameters; {trainer.total_steps} steps", flush=True)
+    for note in notes:
+        print(note, file=sys.stderr, flush=True)
 
 
 def _going_on(trainer: Trainer) -> str:
