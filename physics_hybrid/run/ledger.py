@@ -27,8 +27,9 @@ from physics_hybrid.run.owner import CLAIM, Owner, holder
 
 #: A run is looked for so many folders deep: runs/STUDY/CELL, and one more.
 DEEPEST = 3
-#: Folders that hold no runs of their own right.
 ARCHIVE, COMPARISONS = "archive", "comparisons"
+#: Folders beside runs that we, or a tracker, make for other ends.
+BESIDE = {COMPARISONS, "cells", "wandb", "tensorboard"}
 #: Days without a sign of life after which nobody seems to go on with a run.
 STALE_DAYS = 30.0
 #: Seconds of silence of another host's training, where a run does not say it itself.
@@ -39,9 +40,6 @@ FORMER_MONITORS = ("relative_l2", "error")
 COST = ("seconds", "peak_memory_MB")
 #: What a run was begun with (`run/train.py`), and what it is tested by (`run/evaluate.py`).
 ORIGIN, METRICS = "origin.json", Path("evaluation") / "metrics.json"
-
-#: The variable that names a pipeline to the runs that it starts.
-GROUP = "PHYSICS_HYBRID_GROUP"
 
 #: State -> what it means, in the order of the table.
 STATES = {
@@ -192,7 +190,7 @@ def runs_below(place: Path, archived: bool = False) -> list[Run]:
         raise UsageError(f"there is no folder {place}: nothing was trained yet, or give another")
     if is_run(place):
         return [read(place, place.name)]
-    left_out = {COMPARISONS} if archived else {ARCHIVE, COMPARISONS}
+    left_out = BESIDE if archived else {ARCHIVE, *BESIDE}
     found = []
     for child in _folders(place):
         if child.name in left_out:
@@ -286,7 +284,9 @@ def _last_line(text: str) -> Any:
 def _changed(folder: Path) -> float:
     names = ("config.yaml", "log.jsonl", "latest_checkpoint.pt", METRICS)
     times = [p.stat().st_mtime for p in (folder / name for name in names) if p.exists()]
-    return max(times, default=folder.stat().st_mtime)
+    if not times and folder.exists():
+        times = [folder.stat().st_mtime]
+    return max(times, default=0.0)
 
 
 def _state(run: Run, problems: list[str]) -> tuple[str, str]:

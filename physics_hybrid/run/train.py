@@ -27,15 +27,16 @@ from physics_hybrid.report.curve import training_curve
 from physics_hybrid.report.plots import spared
 from physics_hybrid.run import folder as run_folder
 from physics_hybrid.run import splits as run_splits
+from physics_hybrid.run.card import write_card
 from physics_hybrid.run.evaluate import evaluate, log_to, write
-from physics_hybrid.run.ledger import GROUP, ORIGIN
+from physics_hybrid.run.ledger import ORIGIN, read
 from physics_hybrid.run.load import readers, recipe_of, weights_of
 from physics_hybrid.run.owner import release
 from physics_hybrid.run.provenance import provenance, surroundings
 from physics_hybrid.run.staging import staged
 from physics_hybrid.training import log
 from physics_hybrid.training.settings import TrainingSettings
-from physics_hybrid.training.tracker import Tracker
+from physics_hybrid.training.tracker import GROUP, Tracker
 from physics_hybrid.training.trainer import Trainer
 from physics_hybrid.writing import write_text
 
@@ -335,7 +336,26 @@ def evaluate_run(session: Session) -> None:
         return
     paths = write(result, folder)
     log_to(session.tracker, result, trainer.progress.step)
+    with spared("files in the tracker"):
+        _hand_over(session, [paths["report"], write_card(session.folder)])
     print(
         f"\nbest epoch {epoch}, test split:\n{result.table}\n\nreport: {paths['report']}",
         flush=True,
     )
+
+
+def _hand_over(session: Session, texts: Sequence[Path]) -> None:
+    """Summary, weights, report and model card to the tracker."""
+    run, folder = read(session.folder), session.folder
+    session.tracker.summarise(
+        {
+            f"test/{run.monitor}": run.value,
+            f"test/baseline_{run.monitor}": run.baseline,
+            "training_seconds": run.seconds,
+            "parameters": run.parameters,
+        }
+    )
+    weights = [path for path in (folder / "best", folder / "final") if path.exists()]
+    session.tracker.keep("weights", weights[:1])
+    for kind, path in zip(("report", "model card"), texts, strict=True):
+        session.tracker.keep(kind, [path])
