@@ -196,11 +196,10 @@ def run(
     failures = []
     for number, cell in enumerate(cells, start=1):
         print(f"[{number}/{len(cells)}] {cell.name}: ", end="", flush=True)
-        wait_for_owner(output / cell.name)
-        if cell.done(output):
+        status = _launched(cell, output, launch)
+        if status is None:
             print("finished before")
             continue
-        status = launch(cell, output)
         if status in TOLD_TO_LEAVE:
             print("told to leave; the same command goes on", flush=True)
             raise SystemExit(status)
@@ -212,6 +211,22 @@ def run(
             if in_order:
                 break
     return failures
+
+
+def _launched(cell: Any, output: Path, launch: Callable[[Any, Path], int]) -> int | None:
+    """The exit status of a cell; None where nothing of it was left to do.
+
+    A training that a killed runner had just started may claim the folder after we looked, and ours
+    is refused: then we wait for that one, and look again.
+    """
+    folder = output / cell.name
+    while True:
+        wait_for_owner(folder)
+        if cell.done(output):
+            return None
+        status = launch(cell, output)
+        if status != 1 or holder(folder, PATIENCE) is None:
+            return status
 
 
 def wait_for_owner(folder: Path) -> None:
