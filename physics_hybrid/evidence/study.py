@@ -130,11 +130,11 @@ def prepare(cell: Job, output: Path) -> Path:
     Raises
     ------
     ValueError
-        They are not those that the cell in this folder was started with.
+        They are not those that the cell in this folder was started with, wherever that lay then.
     """
     path = output / "cells" / f"{cell.name}.txt"
     content = "\n".join(cell.overrides) + "\n"
-    if path.exists() and path.read_text() != content:
+    if path.exists() and anywhere(path.read_text()) != anywhere(content):
         raise ValueError(
             f"{path} holds other overrides than the study gives {cell.name} now: use another"
             f" --output, or delete {output / cell.name} and this file"
@@ -142,6 +142,12 @@ def prepare(cell: Job, output: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, content)
     return path
+
+
+def anywhere(overrides: str) -> str:
+    """Overrides, a line each, without the folder that they name: OUTPUT may be moved."""
+    folder = re.search(r"^runs_folder='(.*)'$", overrides, re.MULTILINE)
+    return overrides.replace(folder[1], "OUTPUT") if folder else overrides
 
 
 def log_of(cell: Job, output: Path) -> Path:

@@ -106,6 +106,9 @@ def test_killed_at_three_random_moments_it_comes_to_the_same_bits(chain, tmp_pat
     kills = 0
     for steps in [*np.random.default_rng(5).integers(3, 40, 3), 10_000]:
         left[:] = [int(steps)]
+        if kills == 2:  # and it may be moved in between
+            folder = folder.rename(tmp_path / "moved")
+            stages = chain.cells(folder)
         try:
             assert run(stages, folder, train_here, in_order=True) == []
         except Killed:
@@ -193,6 +196,29 @@ def test_a_pipeline_is_one_group_of_the_tracker_with_its_table(tmp_path, monkeyp
     table = logged[0]["runs"]
     assert table.columns[:2] == ["run", "state"]
     assert [row[0] for row in table.data] == ["a", "b"]
+
+
+def test_a_sweep_of_hydra_ends_in_the_same_table(tmp_path, monkeypatch, capsys):
+    from physics_hybrid.verbs.train import main
+
+    groups = []
+
+    def train(config):
+        groups.append(os.environ["PHYSICS_HYBRID_GROUP"])
+        return make(tmp_path / f"seed{config['seed']}", config, error=0.1 * config["seed"])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("physics_hybrid.run.train.train", train)
+    main(["-m", "seed=2,1", "experiment=flavour", "tracker=none"])
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("run "))
+    assert [line.split()[:2] for line in lines[at + 1 : at + 3]] == [
+        ["seed1", "finished"],
+        ["seed2", "finished"],
+    ]
+    assert len(set(groups)) == 1
+    assert groups[0].startswith("sweep ")
+    assert "PHYSICS_HYBRID_GROUP" not in os.environ
 
 
 def test_tensorboard_gets_texts_and_the_table(tmp_path):
