@@ -7,17 +7,22 @@ reported and the others run. `study_report` says what came out.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from physics_hybrid.command_line import CONF
+from physics_hybrid.run.ledger import PATIENCE
+from physics_hybrid.run.owner import holder
+from physics_hybrid.training.tracker import GROUP
 from physics_hybrid.writing import write_text
 
 #: Exit statuses of a training that was told to leave: 85 (training.requeue_exit_code) with a state
@@ -28,6 +33,19 @@ TOLD_TO_LEAVE = (85, 130, 138, 143)
 def slug(words: str) -> str:
     """Words as a part of a folder's name."""
     return re.sub(r"\W+", "-", words)
+
+
+class Job(Protocol):
+    """A training of a study or a chain: overrides are what follows `python train.py run=NAME`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def overrides(self) -> tuple[str, ...]: ...
+
+    def done(self, output: Path) -> bool:
+        """Whether nothing of it is left to do."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,9 @@ class Cell:
     @property
     def name(self) -> str:
         return "_".join([slug(self.arm), slug(self.samples), f"seed{self.seed}"])
+
+    def done(self, output: Path) -> bool:
+        return finished(self, output)
 
 
 @dataclass(frozen=True)
@@ -103,17 +124,17 @@ class Study:
         return cells
 
 
-def prepare(cell: Cell, output: Path) -> Path:
+def prepare(cell: Job, output: Path) -> Path:
     """Write the overrides of a cell to OUTPUT/cells/NAME.txt, one a line.
 
     Raises
     ------
     ValueError
-        They are not those that the cell in this folder was started with.
+        They are not those that the cell in this folder was started with, wherever that lay then.
     """
     path = output / "cells" / f"{cell.name}.txt"
     content = "\n".join(cell.overrides) + "\n"
-    if path.exists() and path.read_text() != content:
+    if path.exists() and anywhere(path.read_text()) != anywhere(content):
         raise ValueError(
             f"{path} holds other overrides than the study gives {cell.name} now: use another"
             f" --output, or delete {output / cell.name} and this file"
@@ -123,14 +144,20 @@ def prepare(cell: Cell, output: Path) -> Path:
     return path
 
 
-def log_of(cell: Cell, output: Path) -> Path:
+def anywhere(overrides: str) -> str:
+    """Overrides, a line each, without the folder that they name: OUTPUT may be moved."""
+    folder = re.search(r"^runs_folder='(.*)'$", overrides, re.MULTILINE)
+    return overrides.replace(folder[1], "OUTPUT") if folder else overrides
+
+
+def log_of(cell: Job, output: Path) -> Path:
     """What the training of a cell printed."""
     return output / "cells" / f"{cell.name}.log"
 
 
-def train(cell: Cell, output: Path) -> int:
-    """Run train.py for a cell; what it prints goes to OUTPUT/cells/NAME.log. The exit status; a
-    signal to us ends it, too, saved.
+def train(cell: Job, output: Path) -> int:
+    """Run train.py for a cell, in the group of the output folder; what it prints goes to
+    OUTPUT/cells/NAME.log. The exit status; a signal to us ends it, too, saved.
     """
     program = [sys.executable, "-m", "physics_hybrid", "train"]
     with open(log_of(cell, output), "a") as log:
@@ -139,6 +166,7 @@ def train(cell: Cell, output: Path) -> int:
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, GROUP: output.resolve().name},
         )
         try:
             return process.wait()
@@ -148,12 +176,21 @@ def train(cell: Cell, output: Path) -> int:
             raise
 
 
-def finished(cell: Cell, output: Path) -> bool:
+def finished(cell: Job, output: Path) -> bool:
     return (output / cell.name / "evaluation" / "metrics.json").exists()
 
 
-def run(cells: list[Cell], output: Path, launch: Callable[[Cell, Path], int] = train) -> list[str]:
+def run(
+    cells: Sequence[Any],
+    output: Path,
+    launch: Callable[[Any, Path], int] = train,
+    in_order: bool = False,
+) -> list[str]:
     """Train what is not finished; one line for each cell that failed.
+
+    A training that is left of a runner that was killed is waited for.
+
+    cells : of `Job`. in_order : each needs those before, and one that fails ends it.
 
     Raises
     ------
@@ -165,22 +202,50 @@ def run(cells: list[Cell], output: Path, launch: Callable[[Cell, Path], int] = t
     failures = []
     for number, cell in enumerate(cells, start=1):
         print(f"[{number}/{len(cells)}] {cell.name}: ", end="", flush=True)
-        if finished(cell, output):
+        status = _launched(cell, output, launch)
+        if status is None:
             print("finished before")
             continue
-        status = launch(cell, output)
         if status in TOLD_TO_LEAVE:
             print("told to leave; the same command goes on", flush=True)
             raise SystemExit(status)
-        if status == 0 and finished(cell, output):
-            print("done")
+        if status == 0 and cell.done(output):
+            print("done", flush=True)
         else:
             failures.append(_failure(cell, output, status))
-            print("FAILED")
+            print("FAILED", flush=True)
+            if in_order:
+                break
     return failures
 
 
-def _failure(cell: Cell, output: Path, status: int) -> str:
+def _launched(cell: Any, output: Path, launch: Callable[[Any, Path], int]) -> int | None:
+    """The exit status of a cell; None where nothing of it was left to do.
+
+    A training that a killed runner had just started may claim the folder after we looked, and ours
+    is refused: then we wait for that one, and look again.
+    """
+    folder = output / cell.name
+    while True:
+        wait_for_owner(folder)
+        if cell.done(output):
+            return None
+        status = launch(cell, output)
+        if status != 1 or holder(folder, PATIENCE) is None:
+            return status
+
+
+def wait_for_owner(folder: Path) -> None:
+    """Until no training owns a folder: one may live on whose runner was killed."""
+    said = False
+    while (owner := holder(folder, PATIENCE)) is not None:
+        if not said:
+            print(f"waiting for {owner}, which trains it ... ", end="", flush=True)
+            said = True
+        time.sleep(0.5)
+
+
+def _failure(cell: Job, output: Path, status: int) -> str:
     """The exit status of a cell, and the last that it said."""
     log = log_of(cell, output)
     text = log.read_text() if log.exists() else ""

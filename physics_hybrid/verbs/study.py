@@ -9,7 +9,7 @@ that fails is reported and the others run. `--array-index 7` means one cell, `--
 overrides down and leaves the rest to others (pbs/study.pbs), `--collect` runs nothing. At the end,
 whatever is there goes into
 
-    OUTPUT/study.json  study.md  study.png
+    OUTPUT/study.json  study.md  study.png  runs.md
 
 with means and standard deviations over seeds. Ratios to the reference arm are taken seed by seed,
 on the same limbs.
@@ -27,8 +27,10 @@ from physics_hybrid.command_line import readable_errors
 
 def main(arguments: list[str]) -> None:
     given = _parser().parse_intermixed_args(arguments)
+    from physics_hybrid.evidence.pipeline import conclude
     from physics_hybrid.evidence.study import Study, leave, prepare, run
     from physics_hybrid.evidence.study_report import report
+    from physics_hybrid.run.ledger import ordered, read
 
     with readable_errors():
         study = Study.read(given.study)
@@ -50,6 +52,9 @@ def main(arguments: list[str]) -> None:
         failures = [] if given.collect else run(chosen, given.output)
         if given.array_index is None:
             print(report(cells, study, given.output) or "nothing is finished")
+            there = [c.name for c in cells if (given.output / c.name).exists()]
+            runs = ordered([read(given.output / name) for name in there])
+            conclude(runs, given.output.resolve().name, given.output)
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     sys.exit(1 if failures else 0)
