@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from physics_hybrid import burgers as burgers
 from physics_hybrid import caches
 from physics_hybrid import flavour as flavour
 
