@@ -56,10 +56,11 @@ def profiles(true: Tensor, predicted: Tensor, path: Path, title: str) -> Path:
 
 
 def growth(times: Tensor, errors: Mapping[str, Tensor], path: Path, title: str) -> Path:
-    """Mean |e| / |u| against time, a line a contender."""
+    """Mean |e| / |u| against time, a line a contender; the last is the model."""
     figure, axis = pyplot().subplots(figsize=(6.8, 4.4), layout="constrained")
+    last = [*errors][-1]
     for name, error in errors.items():
-        model = name == next(reversed(errors))
+        model = name == last
         style = {"color": "black", "linewidth": 2} if model else {"linewidth": 1.2}
         axis.plot(times, error.cpu(), label=name, **style)
     axis.set_yscale("log")

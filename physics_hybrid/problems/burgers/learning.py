@@ -127,7 +127,7 @@ class Tested:
 
 def spectrum(u: Tensor) -> Tensor:
     """|u_k|^2 / 2 of states (B, N): (B, N / 2 + 1)."""
-    modes = torch.fft.rfft(u.double(), dim=1) / u.shape[1]
+    modes: Tensor = torch.fft.rfft(u.double(), dim=1) / u.shape[1]
     return modes.abs().square() / 2
 
 
@@ -280,7 +280,8 @@ class Evolution:
 
     def summary(self, tables: Mapping[str, Any], folder: Path) -> tuple[str, dict[str, Path]]:
         """The model's error over that of each contender, sample by sample, and figures."""
-        lines, pictures = [], {}
+        lines: list[list[str]] = []
+        pictures: dict[str, Path] = {}
         for name, batches in self.tested.items():
             ours = _all(batches, "nrmse", "").numpy()
             for who, label in self.contenders.items():

@@ -14,6 +14,10 @@ from physics_hybrid.problems.burgers.step import rollout
 from physics_hybrid.problems.burgers.stepper import advance, resample
 
 
+#: Single steps that are made together.
+TOGETHER = 512
+
+
 @dataclass(frozen=True)
 class Persistence:
     """No change."""
@@ -59,17 +63,19 @@ def forecast(
         if not isinstance(contender, Stepper):
             return rollout(contender, first, viscosity, count)[:, 1:]
         path = rollout(contender, resample(first, contender.cells), viscosity, count)[:, 1:]
-        return resample(path.flatten(0, 1), points).unflatten(0, path.shape[:2])
+        back = resample(path.flatten(0, 1), points)
+        return back.reshape(*path.shape[:2], points)
 
     started = time.perf_counter()
     late = run(u[:, initial_step - 1], frames - initial_step, nu)
     seconds = time.perf_counter() - started
     starts = u[:, :-1].flatten(0, 1)
     each = nu.repeat_interleave(frames - 1)
-    single = [run(s, 1, v)[:, 0] for s, v in zip(starts.split(512), each.split(512), strict=True)]
+    parts = range(0, len(starts), TOGETHER)
+    single = [run(starts[k : k + TOGETHER], 1, each[k : k + TOGETHER])[:, 0] for k in parts]
     return Forecast(
         late=late,
         whole=run(u[:, 0], frames - 1, nu),
-        single=torch.cat(single).unflatten(0, (len(u), frames - 1)),
+        single=torch.cat(single).reshape(len(u), frames - 1, points),
         milliseconds=1e3 * seconds / late[:, :, 0].numel(),
     )

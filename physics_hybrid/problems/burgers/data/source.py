@@ -14,8 +14,9 @@ from physics_hybrid.problems.burgers.data.trajectories import Trajectories, join
 class Source(Protocol):
     """Trajectories by split."""
 
-    #: Whether they are a user's.
-    own: bool
+    @property
+    def own(self) -> bool:
+        """Whether they are a user's."""
 
     @property
     def statistics(self) -> dict[str, Any]:
