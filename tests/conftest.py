@@ -18,6 +18,7 @@ from jaxtyping import install_import_hook
 #: Modules whose annotations are held to: the shapes that they say are those that come. Before
 #: anything imports them.
 POTENTIAL = "physics_hybrid.problems.potential"
+BURGERS = "physics_hybrid.problems.burgers"
 TYPED: list[str] = [
     "physics_hybrid.models",
     f"{POTENTIAL}.physics",
@@ -33,6 +34,10 @@ TYPED: list[str] = [
             "geometry",
             "resample",
         )
+    ),
+    *(
+        f"{BURGERS}.{name}"
+        for name in ("stepper", "guards", "networks", "step", "metrics", "rivals")
     ),
 ]
 install_import_hook(TYPED, "beartype.beartype")

@@ -13,7 +13,6 @@ from physics_hybrid.problems.burgers.metrics import Forecast
 from physics_hybrid.problems.burgers.step import rollout
 from physics_hybrid.problems.burgers.stepper import advance, resample
 
-
 #: Single steps that are made together.
 TOGETHER = 512
 
