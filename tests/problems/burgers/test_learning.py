@@ -129,8 +129,7 @@ def test_pdebench_trains_from_a_file_and_remembers_its_samples(tmp_path):
 
     path = write_pdebench(tmp_path / "1D_Burgers_Sols_Nu0.001.hdf5", samples=40, frames=41)
     words = ["data=pdebench", f"data.path={path}", "data.reduce=sample", "training.epochs=1"]
-    left = [word for word in TINY if word.split("=")[0] not in ("data.frames", "data.folder")]
-    folder = train(configured(*left, *words, f"runs_folder={tmp_path}", "run=file"))
+    folder = train(configured(*words, f"runs_folder={tmp_path}", "run=file"))
     tested = json.loads((folder / "evaluation/metrics.json").read_text())
     assert tested["samples"] == {"nu0.001": 4}
     assert "[39]" in (folder / "splits.json").read_text()
@@ -163,7 +162,7 @@ def trajectories(u):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data=pdebench"], "data=pdebench needs data.path=FILE.hdf5"),
+        (["data=pdebench", "data.frames=null"], "data=pdebench needs data.path=FILE.hdf5"),
         (["loss=default"], "problem=burgers does not know loss"),
         (["data.kind=files"], "data.kind must be generated or pdebench"),
         (["data.frames=5"], r"data.frames must be at least data.initial_step \+ 2 = 6; got 5"),
@@ -173,9 +172,5 @@ def trajectories(u):
     ],
 )
 def test_what_cannot_be_meant_is_refused(overrides, message):
-    words = [word for word in overrides if word.startswith("data=")]
     with pytest.raises(ValueError, match=message):
-        if words:
-            recipe("data=pdebench", "data.frames=null").open(Place(torch.device("cpu")))
-        else:
-            recipe(*overrides).open(Place(torch.device("cpu")))
+        recipe(*overrides).open(Place(torch.device("cpu")))
