@@ -40,7 +40,8 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(
     program, typed, tmp_path, blank_pictures
 ):
     # no key, no terminal: nothing is asked
-    done = program("train", "tracker=wandb", "tracker.mode=offline")
+    drawn = ("training.figures_every=10", "evaluation.pictures=true")
+    done = program("train", "tracker=wandb", "tracker.mode=offline", *drawn)
     folder = folder_of(done)
     for name in (
         "config.yaml",
@@ -533,6 +534,7 @@ def test_help_does_not_wait_for_torch(tmp_path):
     assert "fno_residual" in done.stdout
 
 
+@pytest.mark.slow
 def test_every_key_is_commented_and_used():
     """A key without a comment above it (or above its group) or without a reader in the package is a
     mistake.

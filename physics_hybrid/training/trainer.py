@@ -352,8 +352,7 @@ class Trainer:
             self._keep_models()
             self._report(record, bar)
         self.save()
-        due = progress.epoch % s.figures_every == 0 or progress.finished
-        if self.machine.writes and due:
+        if self.machine.writes and self._figures_due():
             self._draw()
 
     def _validate(self) -> dict[str, float]:
@@ -389,6 +388,11 @@ class Trainer:
         if monitored is not None:
             line += f", validation {monitor} {monitored:.4f}"
         bar.write(line)
+
+    def _figures_due(self) -> bool:
+        """Every so many epochs, and at the end; 0: never."""
+        every = self.settings.figures_every
+        return every > 0 and (self.progress.finished or self.progress.epoch % every == 0)
 
     def _draw(self) -> None:
         """Figures never stop a training."""

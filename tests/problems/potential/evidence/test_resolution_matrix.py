@@ -74,6 +74,7 @@ def test_wavelengths_are_found_in_metres_and_add_up():
     torch.testing.assert_close(sum(b**2 for b in bands.values()).sqrt(), norm(error) / norm(truth))
 
 
+@pytest.mark.slow
 def test_a_perfect_correction_is_carried_to_another_grid(stream, trained, monkeypatch):
     """With the truth for a prediction, interpolating the correction must come near it, and nearer
     than interpolating the potential.
@@ -159,6 +160,7 @@ def test_runs_that_cannot_be_compared_are_refused(trained):
         matrix.run_matrix([trained()], [(16, 12, 12)], 1, [0.01, 0.032], "cpu")
 
 
+@pytest.mark.slow
 def test_runs_of_another_recipe_are_another_row(trained):
     from physics_hybrid.run.load import load
 
@@ -174,6 +176,7 @@ def test_runs_of_another_recipe_are_another_row(trained):
     assert matrix.recipe_beside(first, other) == " (kind=coarse_solve)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["sink", "robin"])
 def test_interpolation_has_no_poles_where_the_potential_has_no_zero_of_its_own(trained, ends):
     result = matrix.run_matrix(
