@@ -232,7 +232,8 @@ class Evolution:
     def draw(self, model: nn.Module, folder: Path, tag: str) -> dict[str, Path]:
         from physics_hybrid.problems.burgers import figures
 
-        known = self.trajectories("validation").rows(range(3))
+        known = self.trajectories("validation")
+        known = known.rows(range(min(3, len(known))))
         path = rollout(cast(HybridStep, model), known.u[:, 0], known.nu, known.frames - 1)
         title = f"validation split, t = {(known.frames - 1) * known.dt:g}, from t = 0"
         file = folder / f"{tag}_validation.png"

@@ -23,29 +23,31 @@ from physics_hybrid.problems.burgers.metrics import Metrics
 from physics_hybrid.problems.burgers.predictor import Predictor
 from physics_hybrid.training.order import Stored
 
+#: Keys of trajectories.
+DATA_KEYS = {
+    "kind",
+    "path",
+    "folder",
+    "seed",
+    "nu",
+    "dt",
+    "stride",
+    "reduce",
+    "cells",
+    "frames",
+    "train",
+    "validation",
+    "test",
+    "initial_step",
+    "batch_size",
+}
 #: Keys of conf that are this problem's.
 KEYS = {
     "problem": {"_target_", "guards"},
     "model": {"backbone", "cells", "composition", "scale", "learning_rate"},
     "loss": {"pushforward"},
-    "data": {
-        "kind",
-        "path",
-        "folder",
-        "seed",
-        "nu",
-        "dt",
-        "stride",
-        "reduce",
-        "cells",
-        "frames",
-        "train",
-        "validation",
-        "test",
-        "initial_step",
-        "batch_size",
-    },
-    "evaluation": {"after_training", "batch_size", "steppers", "compiled"},
+    "data": DATA_KEYS,
+    "evaluation": {"after_training", "pictures", "batch_size", "steppers", "compiled"},
 }
 #: Who a backbone is, in the table.
 NAMES = {"PeriodicUNet": "U-Net", "PeriodicFNO": "FNO"}
@@ -70,12 +72,12 @@ class BurgersRecipe:
     def open(self, place: Place) -> Evolution:
         config, data = self.config, self.config["data"]
         self._check()
-        source = self._source(place)
+        source = source_of(config, place)
         rivals, names = rivals_of(config["evaluation"]["steppers"], source.statistics["dt"])
         return Evolution(
             source=source,
             order=Stored(
-                count=self._trained(source),
+                count=trained(source),
                 batch_size=data["batch_size"],
                 rank=place.rank,
                 world_size=place.world_size,
@@ -95,10 +97,7 @@ class BurgersRecipe:
 
     def _check(self) -> None:
         data, evaluation = self.config["data"], self.config["evaluation"]
-        for key in ("train", "validation", "test", "batch_size"):
-            at_least(1, f"data.{key}", data[key])
         at_least(1, "evaluation.batch_size", evaluation["batch_size"])
-        at_least(1, "data.initial_step", data["initial_step"])
         frames = data["frames"]
         if frames is not None and frames < data["initial_step"] + 2:
             raise ValueError(
@@ -115,51 +114,6 @@ class BurgersRecipe:
                 )
         for guard in self.config["problem"]["guards"]:
             among(GUARDS, "problem.guards", guard)
-
-    def _source(self, place: Place) -> Source:
-        data = self.config["data"]
-        at_least(8, "data.cells", data["cells"])
-        if data["kind"] == "pdebench":
-            return self._read(place)
-        positive("data.dt", data["dt"])
-        viscosities = data["nu"] if isinstance(data["nu"], list) else [data["nu"]]
-        sets = {
-            split: [
-                Generated(
-                    split=split,
-                    count=data[split],
-                    seed=data["seed"],
-                    nu=nu,
-                    dt=data["dt"],
-                    frames=data["frames"],
-                    cells=data["cells"],
-                )
-                for nu in viscosities
-            ]
-            for split in SPLITS
-        }
-        return Made(sets, Path(data["folder"]).expanduser())
-
-    def _read(self, place: Place) -> Read:
-        data = self.config["data"]
-        if not data["path"]:
-            raise ValueError("data=pdebench needs data.path=FILE.hdf5 (see docs/burgers.md)")
-        at_least(1, "data.stride", data["stride"])
-        layout = pdebench.Layout(
-            cells=data["cells"],
-            stride=data["stride"],
-            frames=data["frames"],
-            reduce=data["reduce"],
-            nu=data["nu"],
-        )
-        path = Path(place.stage(str(Path(data["path"]).expanduser())))
-        return Read(pdebench.read(path, layout, data["train"], data["validation"], data["test"]))
-
-    def _trained(self, source: Source) -> int:
-        """Trajectories that train, without making them."""
-        if isinstance(source, Made):
-            return sum(settings.count for settings in source.sets["train"])
-        return len(source.split("train"))
 
     @property
     def guards(self) -> list[str]:
@@ -221,3 +175,59 @@ class BurgersRecipe:
 
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model)
+
+
+def source_of(config: Config, place: Place) -> Source:
+    """Trajectories as configured: nothing is made yet, a file is read.
+
+    Raises
+    ------
+    ValueError
+        A choice that cannot be meant, or a file that breaks a rule.
+    """
+    data = config["data"]
+    for key in ("train", "validation", "test", "batch_size", "initial_step"):
+        at_least(1, f"data.{key}", data[key])
+    at_least(8, "data.cells", data["cells"])
+    if data["kind"] == "pdebench":
+        return _read(data, place)
+    positive("data.dt", data["dt"])
+    viscosities = data["nu"] if isinstance(data["nu"], list) else [data["nu"]]
+    sets = {
+        split: [
+            Generated(
+                split=split,
+                count=data[split],
+                seed=data["seed"],
+                nu=nu,
+                dt=data["dt"],
+                frames=data["frames"],
+                cells=data["cells"],
+            )
+            for nu in viscosities
+        ]
+        for split in SPLITS
+    }
+    return Made(sets, Path(data["folder"]).expanduser())
+
+
+def _read(data: Config, place: Place) -> Read:
+    if not data["path"]:
+        raise ValueError("data=pdebench needs data.path=FILE.hdf5 (see docs/burgers.md)")
+    at_least(1, "data.stride", data["stride"])
+    layout = pdebench.Layout(
+        cells=data["cells"],
+        stride=data["stride"],
+        frames=data["frames"],
+        reduce=data["reduce"],
+        nu=data["nu"],
+    )
+    path = Path(place.stage(str(Path(data["path"]).expanduser())))
+    return Read(pdebench.read(path, layout, data["train"], data["validation"], data["test"]))
+
+
+def trained(source: Source) -> int:
+    """Trajectories that train, without making them."""
+    if isinstance(source, Made):
+        return sum(settings.count for settings in source.sets["train"])
+    return len(source.split("train"))
