@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +29,8 @@ from physics_hybrid.problems.burgers.rivals import (
     Persistence,
     SteadyState,
     Stepper,
+    compiled_advance,
+    compiled_step,
     forecast,
 )
 from physics_hybrid.problems.burgers.step import HybridStep, refuse_beyond, rollout
@@ -75,6 +77,8 @@ class Viscosity:
         self, model: nn.Module, batch: Trajectories, reference: nn.Module | None
     ) -> dict[str, Forecast]:
         others: dict[str, Any] = dict(self.problem.rivals)
+        if self.problem.compiled:
+            others |= self.problem.fused(model)
         if reference is not None:
             others["reference_"] = reference
         return {who: self.problem.forecast(rival, batch) for who, rival in others.items()}
@@ -142,6 +146,7 @@ class Evolution:
         step (Brandstetter et al., Message passing neural PDE solvers, ICLR 2022, section 3.2).
     metrics : and the frames that are given.
     rivals : anything with `step(u, nu)`, by prefix of its metrics; contenders : who they are.
+    compiled : whether steppers and model are tested compiled, too.
     """
 
     source: Source
@@ -157,11 +162,13 @@ class Evolution:
     model_name: str
     tested_split: str = "test"
     said: Sequence[str] = ()
+    compiled: bool = False
     monitor: str = "nrmse"
     varies: str = "viscosity"
     columns: Sequence[tuple[str, str]] = COLUMNS
     tested: dict[str, list[Tested]] = field(default_factory=dict)
     _open: dict[str, Trajectories] = field(default_factory=dict)
+    _fused: dict[str, Any] = field(default_factory=dict)
 
     def trajectories(self, split: str) -> Trajectories:
         """On the device; read when they are first asked for."""
@@ -268,6 +275,15 @@ class Evolution:
 
     # --- evaluation
 
+    def fused(self, model: nn.Module) -> dict[str, Any]:
+        """The steppers and the model, compiled; made when they are first asked for."""
+        if not self._fused:
+            steppers = {k: r for k, r in self.rivals.items() if isinstance(r, Stepper)}
+            for who, stepper in steppers.items():
+                self._fused[f"compiled_{who}"] = replace(stepper, advance=compiled_advance())
+            self._fused["compiled_"] = compiled_step(model)
+        return self._fused
+
     def forecast(self, contender: Any, batch: Trajectories) -> Forecast:
         return forecast(contender, batch.u, batch.nu, self.metrics.initial_step)
 
@@ -330,7 +346,10 @@ def rivals_of(cells: Sequence[int], dt: float) -> tuple[dict[str, Any], dict[str
     """Contenders by prefix, and who they are."""
     rivals: dict[str, Any] = {"persistence_": Persistence(), "steady_": SteadyState()}
     names = {"persistence_": "persistence", "steady_": "steady state (the mean)"}
-    for count in cells:
-        rivals[f"stepper{count}_"] = Stepper(count, dt)
-        names[f"stepper{count}_"] = f"stepper, {count} cells"
+    fine = {f"stepper{count}_": count for count in cells}
+    for who, count in fine.items():
+        rivals[who] = Stepper(count, dt)
+        names[who] = f"stepper, {count} cells"
+    names |= {f"compiled_{who}": f"{name}, compiled" for who, name in names.items() if who in fine}
+    names["compiled_"] = "the model, compiled"
     return rivals, {**names, "reference_": "reference"}

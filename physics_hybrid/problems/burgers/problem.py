@@ -93,6 +93,7 @@ class BurgersRecipe:
             model_name=self.model_name,
             tested_split=self.tested,
             said=self._notes(),
+            compiled=config["evaluation"]["compiled"],
         )
 
     def _check(self) -> None:

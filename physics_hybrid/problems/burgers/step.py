@@ -75,7 +75,7 @@ class HybridStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
             )
         self.backbone, self.cells, self.composition = backbone, cells, composition
         self.dt, self.points, self.nu = float(dt), int(points), [float(v) for v in nu]
-        self.guards = list(guards)
+        self.guards, self.advance = list(guards), advance
         fine = composition == "additive" and cells == points
         self.scale = float(scale) if scale else (FINE_SCALE if fine else COARSE_SCALE)
 
@@ -88,7 +88,7 @@ class HybridStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         """B(u): the stepper on its own grid; u itself where there is none."""
         if self.composition == "direct":
             return u
-        coarse = advance(restrict(u, self.cells), self.dt, nu)
+        coarse: Tensor = self.advance(restrict(u, self.cells), self.dt, nu)
         return prolong(coarse, u.shape[1] // self.cells)
 
     def forward(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:

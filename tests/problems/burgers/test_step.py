@@ -156,6 +156,17 @@ def test_the_interval_of_a_paired_ratio_holds_what_is_known():
     assert ratio == pytest.approx(0.8, abs=0.02)
 
 
+def test_compiled_it_is_the_same(u):
+    """Without the C++ compiler, which takes a minute."""
+    from physics_hybrid.problems.burgers.rivals import compiled_step
+
+    step = stirred(hybrid(guards=("mean",))).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            compiled_step(step, "eager").step(u, NU), step.step(u, NU), rtol=0, atol=1e-5
+        )
+
+
 def test_rivals_are_what_they_say(u):
     frames = u[:, None].expand(2, 6, 32) + 0.0
     still = forecast(Persistence(), frames, NU, 3)
