@@ -33,7 +33,7 @@ from physics_hybrid.problems.burgers.rivals import (
     compiled_step,
     forecast,
 )
-from physics_hybrid.problems.burgers.step import HybridStep, refuse_beyond, rollout
+from physics_hybrid.problems.burgers.step import HybridStep, refuse_beyond
 from physics_hybrid.report.markdown import table
 from physics_hybrid.training.order import Done, Stored
 
@@ -94,14 +94,13 @@ class Viscosity:
         from physics_hybrid.problems.burgers import figures
 
         sample = self.trajectories.rows([index])
-        step = cast(HybridStep, model)
-        path = rollout(step, sample.u[:, 0], sample.nu, sample.frames - 1)[0]
+        path = cast(Any, model).path(sample.u[:, 0], sample.nu, sample.frames - 1)[0].cpu()
         title = (
-            f"median test sample, {self.name}: nRMSE from t = 0 {row['nrmse_from_start']:.2g},"
-            f" {self.problem.model_name}"
+            f"{self.problem.model_name}, median test sample of {self.name}: nRMSE"
+            f" {row['nrmse_from_start']:.2g} from t = 0"
         )
         file = folder / f"space_time_{self.name}.png"
-        return figures.space_time(sample.u[0], path, sample.dt, file, title)
+        return figures.space_time(sample.u[0].cpu(), path, sample.dt, file, title)
 
 
 @dataclass(frozen=True)
@@ -224,9 +223,9 @@ class Evolution:
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
         """nRMSE of rollouts, and of single steps; so few that every rank makes all of them."""
-        known, step = self.trajectories("validation"), cast(HybridStep, model)
+        known, step = self.trajectories("validation"), cast(Any, model)
         first = self.metrics.initial_step
-        path = rollout(step, known.u[:, first - 1], known.nu, known.frames - first)
+        path = step.path(known.u[:, first - 1], known.nu, known.frames - first)
         starts, targets = known.u[:, :-1:4].flatten(0, 1), known.u[:, 1::4].flatten(0, 1)
         nu = known.nu.repeat_interleave(len(starts) // len(known))
         single = step.step(starts, nu)
@@ -241,7 +240,7 @@ class Evolution:
 
         known = self.trajectories("validation")
         known = known.rows(range(min(3, len(known))))
-        path = rollout(cast(HybridStep, model), known.u[:, 0], known.nu, known.frames - 1)
+        path = cast(Any, model).path(known.u[:, 0], known.nu, known.frames - 1)
         title = f"validation split, t = {(known.frames - 1) * known.dt:g}, from t = 0"
         file = folder / f"{tag}_validation.png"
         return {"figures/validation": figures.profiles(known.u[:, -1], path[:, -1], file, title)}

@@ -163,19 +163,48 @@ class BurgersRecipe:
 
     def for_evaluation(self, options: Config, model: nn.Module) -> BurgersRecipe:
         """Data of conf/evaluate.yaml where it has any, else those of the run."""
-        asked = options["split"]
-        one_of(("all", *SPLITS), "split", asked)
-        evaluation = dict(self.config["evaluation"])
-        if options["batch_size"] is not None:
-            evaluation["batch_size"] = options["batch_size"]
-        data = dict(options.get("data") or self.config["data"])
-        if options["samples"] is not None:
-            data["test"] = options["samples"]
-        config = {**self.config, "evaluation": evaluation, "data": data}
-        return BurgersRecipe(config, "test" if asked == "all" else asked)
+        one_of(("all", *SPLITS), "split", options["split"])
+        return BurgersRecipe(*for_evaluation(self.config, options))
 
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model)
+
+
+def for_evaluation(config: Config, options: Config) -> tuple[Config, str]:
+    """The configuration to test a model with, and the split; options: conf/evaluate.yaml."""
+    evaluation = dict(config["evaluation"])
+    if options["batch_size"] is not None:
+        evaluation["batch_size"] = options["batch_size"]
+    data = dict(options.get("data") or config["data"])
+    if options["samples"] is not None:
+        data["test"] = options["samples"]
+    split = options["split"]
+    return {**config, "evaluation": evaluation, "data": data}, "test" if split == "all" else split
+
+
+def before_of(source: Any, wanted: str, experiment: str, needed: bool = True) -> Any:
+    """The best model of the run of the stage before, or of a .mdlus file.
+
+    wanted : its class. experiment : that trains one. needed : whether None is no answer.
+
+    Raises
+    ------
+    ValueError
+        There is none and it is needed, or it is of another stage.
+    """
+    from physics_hybrid.models.model_files import load_model
+
+    path = Path(str(source or "")).expanduser()
+    model = next((load_model(p) for p in (path / "best", path) if source and p.exists()), None)
+    if model is None and not needed:
+        return None
+    if type(model).__name__ != wanted:
+        there = "is not there" if model is None else f"holds a {type(model).__name__}"
+        raise ValueError(
+            f"model.from={source} {there}: train the stage before first (python train.py"
+            f" experiment={experiment} run=NAME), and give model.from=runs/NAME"
+        )
+    return model
 
 
 def source_of(config: Config, place: Place) -> Source:

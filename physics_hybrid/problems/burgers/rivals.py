@@ -16,8 +16,18 @@ from physics_hybrid.problems.burgers.step import rollout
 from physics_hybrid.problems.burgers.stepper import advance, muscl_hancock, resample
 
 
+class Stepping:
+    """Anything with `step(u, nu)` has a path on its grid."""
+
+    def path(
+        self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"], count: int
+    ) -> Float[Tensor, "B T N"]:
+        """Frames 0 (u itself) to `count`."""
+        return rollout(self, u, nu, count)
+
+
 @dataclass(frozen=True)
-class Persistence:
+class Persistence(Stepping):
     """No change."""
 
     def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
@@ -25,7 +35,7 @@ class Persistence:
 
 
 @dataclass(frozen=True)
-class SteadyState:
+class SteadyState(Stepping):
     """The limit t -> infinity: the mean, at once."""
 
     def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
@@ -33,7 +43,7 @@ class SteadyState:
 
 
 @dataclass(frozen=True)
-class Stepper:
+class Stepper(Stepping):
     """The stepper alone on `cells` cells, which it keeps to over a whole rollout.
 
     advance : what makes a step of dt.
@@ -46,6 +56,14 @@ class Stepper:
     def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
         after: Tensor = self.advance(u, self.dt, nu)
         return after
+
+    def path(
+        self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"], count: int
+    ) -> Float[Tensor, "B T N"]:
+        """On its own grid; the frames are brought back to that of u."""
+        fine = super().path(resample(u, self.cells), nu, count)
+        back = resample(fine.flatten(0, 1), u.shape[1])
+        return back.reshape(len(u), count + 1, u.shape[1])
 
 
 def compiled_advance(backend: str = "inductor") -> Callable[..., Tensor]:
@@ -65,18 +83,15 @@ def compiled_step(step: Any, backend: str = "inductor") -> Any:
 def forecast(
     contender: Any, u: Float[Tensor, "B T N"], nu: Float[Tensor, " B"], initial_step: int
 ) -> Forecast:
-    """Rollouts of anything with `step(u, nu)`; a `Stepper` rolls out on its own grid.
+    """Rollouts of anything with `path(u, nu, count)`.
 
     u : the true frames.
     """
     frames, points = u.shape[1:]
 
     def run(first: Tensor, count: int, viscosity: Tensor) -> Tensor:
-        if not isinstance(contender, Stepper):
-            return rollout(contender, first, viscosity, count)[:, 1:]
-        path = rollout(contender, resample(first, contender.cells), viscosity, count)[:, 1:]
-        back = resample(path.flatten(0, 1), points)
-        return back.reshape(*path.shape[:2], points)
+        path: Tensor = contender.path(first, viscosity, count)
+        return path[:, 1:]
 
     run(u[:, 0], 1, nu)  # what is compiled, or allocated once, is not timed
     started = time.perf_counter()

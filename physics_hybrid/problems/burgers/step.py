@@ -99,6 +99,12 @@ class HybridStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         correction: Tensor = self.backbone(torch.stack(fields, dim=1))[:, 0]
         return base + self.scale * correction
 
+    def path(
+        self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"], count: int
+    ) -> Float[Tensor, "B T N"]:
+        """Frames 0 (u itself) to `count`."""
+        return rollout(self, u, nu, count)
+
     def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
         """Forward, and the guards."""
         after: Tensor = self(u, nu)

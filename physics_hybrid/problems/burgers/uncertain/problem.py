@@ -6,7 +6,6 @@ The only file of this problem that reads the configuration; below, everything ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,7 +13,13 @@ from torch import nn
 from physics_hybrid.checks import among, at_least, one_of, positive
 from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign
 from physics_hybrid.problems.burgers.data.trajectories import SPLITS
-from physics_hybrid.problems.burgers.problem import DATA_KEYS, source_of, trained
+from physics_hybrid.problems.burgers.problem import (
+    DATA_KEYS,
+    before_of,
+    for_evaluation,
+    source_of,
+    trained,
+)
 from physics_hybrid.problems.burgers.uncertain.learning import Uncertain
 from physics_hybrid.problems.burgers.uncertain.observation import Observation, frames_ahead
 from physics_hybrid.problems.burgers.uncertain.stages import LOSSES
@@ -27,6 +32,12 @@ KEYS = {
     "loss": set[str](),
     "data": DATA_KEYS,
     "evaluation": {"after_training", "pictures", "batch_size", "members"},
+}
+
+#: The model that a stage needs, and the experiment that trains it.
+STAGES = {
+    "diffusion": ("MeanForecast", "burgers_mean"),
+    "consistency": ("ResidualDiffusion", "burgers_diffusion"),
 }
 
 
@@ -122,23 +133,8 @@ class UncertainRecipe:
         return f"consistency, {model['steps']} step{'s' if model['steps'] > 1 else ''}"
 
     def _previous(self) -> Any:
-        """The model of the stage before, with its weights.
-
-        Raises
-        ------
-        ValueError
-            There is none, or it is of another stage.
-        """
-        model = _model_of(self.config["model"]["from"])
-        wanted = {"diffusion": "MeanForecast", "consistency": "ResidualDiffusion"}[self.form]
-        if model is None or type(model).__name__ != wanted:
-            before = "burgers_mean" if self.form == "diffusion" else "burgers_diffusion"
-            there = "is not there" if model is None else f"holds a {type(model).__name__}"
-            raise ValueError(
-                f"model.from={self.config['model']['from']} {there}: train the stage before first"
-                f" (python train.py experiment={before} run=NAME), and give model.from=runs/NAME"
-            )
-        return model
+        """The model of the stage before. Raises ValueError where there is none."""
+        return before_of(self.config["model"]["from"], *STAGES[self.form])
 
     def build_model(self, statistics: Statistics) -> nn.Module:
         """Parts of earlier stages take the weights of their run where it is still there; a state
@@ -150,7 +146,7 @@ class UncertainRecipe:
         if self.form == "mean":
             mean: nn.Module = networks.MeanForecast(model["width"], model["levels"])
             return mean
-        before = _model_of(model["from"])
+        before = before_of(model["from"], *STAGES[self.form], needed=False)
         if self.form == "diffusion":
             diffusion = networks.ResidualDiffusion(
                 **statistics, width=model["width"], levels=model["levels"], steps=model["steps"]
@@ -174,16 +170,8 @@ class UncertainRecipe:
 
     def for_evaluation(self, options: Config, model: nn.Module) -> UncertainRecipe:
         """Data of conf/evaluate.yaml where it has any, else those of the run."""
-        asked = options["split"]
-        one_of(("all", *SPLITS), "split", asked)
-        evaluation = dict(self.config["evaluation"])
-        if options["batch_size"] is not None:
-            evaluation["batch_size"] = options["batch_size"]
-        data = dict(options.get("data") or self.config["data"])
-        if options["samples"] is not None:
-            data["test"] = options["samples"]
-        config = {**self.config, "evaluation": evaluation, "data": data}
-        return UncertainRecipe(config, "test" if asked == "all" else asked)
+        one_of(("all", *SPLITS), "split", options["split"])
+        return UncertainRecipe(*for_evaluation(self.config, options))
 
     def predictor(self, model: nn.Module) -> Any:
         return model
@@ -192,14 +180,3 @@ class UncertainRecipe:
 def _frozen(model: nn.Module, part: str) -> nn.Module:
     getattr(model, part).requires_grad_(False)
     return model
-
-
-def _model_of(source: Any) -> Any:
-    """The best model of a run folder, or a .mdlus file; None where nothing is there."""
-    from physics_hybrid.models.model_files import load_model
-
-    path = Path(str(source or "")).expanduser()
-    for place in (path / "best", path):
-        if source and place.exists():
-            return load_model(place)
-    return None
