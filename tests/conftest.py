@@ -42,7 +42,19 @@ TYPED: list[str] = [
     ),
     *(
         f"{BURGERS}.{name}"
-        for name in ("stepper", "guards", "networks", "step", "metrics", "rivals")
+        for name in (
+            "stepper",
+            "guards",
+            "networks",
+            "step",
+            "metrics",
+            "rivals",
+            "latent.autoencoder",
+            "latent.step",
+            "uncertain.networks",
+            "uncertain.observation",
+            "uncertain.scores",
+        )
     ),
 ]
 
