@@ -117,8 +117,8 @@ def made(trained, tmp_path_factory):
 def test_every_run_is_measured_on_every_grid_against_every_contender(made, trained):
     folder, result = made
     cells = matrix.index(json.loads((folder / "resolution_matrix.json").read_text()))
-    # three rows, three grids: direct and analytical; four interpolations and home where there is a coarser
-    # training grid
+    # three rows, three grids: direct and analytical; four interpolations and home where there is a
+    # coarser training grid
     assert len(cells) == 3 * 3 * 2 + 5 * 4
     one = cells["16x12x12", "20x16x16", "direct"]["relative_l2"]
     assert len(one["seeds"]) == 2
