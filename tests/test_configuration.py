@@ -159,6 +159,7 @@ def test_files_of_experiments_are_held_to_the_same(tmp_path):
         assert config["training"]["init_from"] == "20240101"
 
 
+@pytest.mark.slow
 def test_every_default_is_of_a_known_kind():
     """A default that says nothing (null) is in conf/kinds.yaml, and nothing is there that is not in
     conf.
