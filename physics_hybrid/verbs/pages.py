@@ -4,7 +4,7 @@
         [--memory peak_memory.json] [--scaling scaling.json]
         [--validation validation/validate.json] [--rates data_rates.json]
         [--matrix resolution_matrix/resolution_matrix.json]
-        [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value]
+        [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value] [--door door.json]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -26,6 +26,7 @@ VERBS = {
     "validation": "validate",
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
+    "door": "door",
 }
 
 
