@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from physics_hybrid.problems.potential.door.arrays import is_tensor, like
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.closed_form import at_places, on_grid
 from physics_hybrid.problems.potential.door.interpolation import Weights
-from physics_hybrid.problems.potential.door.numbers import is_tensor, like
 from physics_hybrid.problems.potential.door.places import places
 from physics_hybrid.problems.potential.door.sources import Patch, Sources
 from physics_hybrid.problems.potential.physics.conductor import Conductor, matrix

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.checks import one_of
+from physics_hybrid.problems.potential.door.arrays import numbers
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.engines import chosen
 from physics_hybrid.problems.potential.door.equations import Equations
 from physics_hybrid.problems.potential.door.field import Field
-from physics_hybrid.problems.potential.door.numbers import numbers
 from physics_hybrid.problems.potential.door.sources import Sources, any_tensor, sources_of
 from physics_hybrid.problems.potential.door.ways_out import connected, ends_of
 from physics_hybrid.problems.potential.physics.ends import Ends
