@@ -6,6 +6,7 @@
         [--matrix resolution_matrix/resolution_matrix.json]
         [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
+        [--door door.json]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -27,6 +28,7 @@ VERBS = {
     "validation": "validate",
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
+    "door": "door",
 }
 #: The study of the flavour closure whose folder gives a table, by the name of the table.
 STUDIES = {"flavour": "flavour_families", "flavour_grid": "flavour_grid"}

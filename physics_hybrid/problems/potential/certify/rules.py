@@ -101,3 +101,21 @@ def face_points(
         xi[..., u], xi[..., v] = flat[..., 0], flat[..., 1]
         out.append((some, xi, weights))
     return out
+
+
+def box_points(
+    places: list[Float[Tensor, " 3"]],
+    voxels: Int[Tensor, "n 3"],
+    spacing: Float[Tensor, " 3"],
+    orders: Orders,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Voxels, places and weights in them: graded beside an electrode, plain elsewhere."""
+    near, at = nearest(places, voxels, spacing)
+    out = []
+    if bool(near.any()):
+        axes = [graded(at[near][:, axis], orders.graded) for axis in range(3)]
+        out.append((voxels[near], *product(axes)))
+    if not bool(near.all()):
+        far = voxels[~near]
+        out.append((far, *product([plain(len(far), orders.plain)] * 3)))
+    return out
