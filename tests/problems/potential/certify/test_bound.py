@@ -78,9 +78,7 @@ def test_a_field_that_the_elements_hold_has_no_error_at_all() -> None:
     """Between two plates: the current of a density that makes phi linear in pieces... of zero
     source, zero field: the bound is rounding."""
     conductor = body(2, Ends("grounded"), 1)
-    nothing = PointSource(
-        source(2, conductor).point, torch.tensor([1e-30], dtype=torch.float64)
-    )
+    nothing = PointSource(source(2, conductor).point, torch.tensor([1e-30], dtype=torch.float64))
     found = certify(conductor, nothing, torch.zeros(1, *conductor.shape, dtype=torch.float64))
     assert float(found.bound) < 1e-25
 
