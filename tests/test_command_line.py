@@ -27,6 +27,7 @@ def swept(tmp_path, monkeypatch, capsys):
     return call
 
 
+@pytest.mark.slow
 def test_jobs_that_fail_let_the_others_run_and_are_listed_at_the_end(swept):
     done = []
 
@@ -48,6 +49,7 @@ def test_jobs_that_fail_let_the_others_run_and_are_listed_at_the_end(swept):
     assert errors.count("Traceback") == 1  # of the fault of ours
 
 
+@pytest.mark.slow
 def test_a_signal_ends_all_jobs(swept):
     done = []
 

@@ -93,7 +93,7 @@ def test_one_word_where_a_list_of_words_belongs_and_several_where_one_may_stand(
         (["data.phantom.sigma.musle=[1,1,1]"], "data.phantom.sigma.muscle?"),
         (["training.clipping={treshold: 1}"], "training.clipping.threshold?"),
         (["batch_size=2"], "data.batch_size or evaluation.batch_size?"),
-        (["model=fnoo"], "model=fnoo; there are flavour_equivariant, flavour_mlp, fno,"),
+        (["model=fnoo"], "model=fnoo; there are burgers_fno, burgers_unet,"),
         (["model=_shared"], "there is no model=_shared"),
         (["data.splits={train: 1}"], "belongs to data=emu, data=files, data=flavour, data=labels"),
         (["data=files", "data.grid=[9,9,9]"], "data=generated, data=labels, data=stream"),

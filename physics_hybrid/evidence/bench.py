@@ -74,7 +74,7 @@ def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:
     from physics_hybrid.training.trainer import Trainer
 
     config = configuration(["run=measure", *overrides])
-    if statistics_samples is not None:
+    if statistics_samples is not None and "statistics_samples" in config["model"]:
         config = {**config, "model": {**config["model"], "statistics_samples": statistics_samples}}
     machine = initialize(config["training"]["device"])
     recipe = recipe_of(config)

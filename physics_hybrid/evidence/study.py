@@ -7,6 +7,8 @@ reported and the others run. `study_report` says what came out.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 import subprocess
@@ -50,24 +52,32 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: overrides are what follows `python train.py run=NAME`."""
+    """One training: overrides are what follows `python train.py run=NAME`.
+
+    stops_count : a training that stopped because it was not finite is finished.
+    """
 
     arm: str
     samples: str
     seed: int
     overrides: tuple[str, ...]
+    stops_count: bool = False
 
     @property
     def name(self) -> str:
         return "_".join([slug(self.arm), slug(self.samples), f"seed{self.seed}"])
 
     def done(self, output: Path) -> bool:
-        return finished(self, output)
+        return finished(self, output) or (self.stops_count and stopped(self, output))
 
 
 @dataclass(frozen=True)
 class Study:
-    """What conf/study/*.yaml says. panels: title of a picture -> arm -> its label there."""
+    """What conf/study/*.yaml says. panels: title of a picture -> arm -> its label there.
+
+    verdict : of a study of failures (`stability.Rule`): who is compared with whom. A training that
+        stops because it is not finite is an outcome there, not a failure to run.
+    """
 
     name: str
     common: list[str]
@@ -76,6 +86,7 @@ class Study:
     arms: dict[str, list[str]]
     reference: str
     panels: dict[str, dict[str, str]]
+    verdict: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, what: str) -> Study:
@@ -88,8 +99,10 @@ class Study:
             raise ValueError(f"there is no study {what!r}: give a .yaml file, or one of {known}")
         keys = set(cls.__dataclass_fields__) - {"name"}
         content: Any = yaml.safe_load(path.read_text())
-        if not isinstance(content, dict) or set(content) != keys:
-            raise ValueError(f"{path}: a study has the keys {', '.join(sorted(keys))}")
+        optional = {"verdict"}
+        if not isinstance(content, dict) or set(content) | optional != keys:
+            needed = ", ".join(sorted(keys - optional))
+            raise ValueError(f"{path}: a study has the keys {needed}")
         study = cls(path.stem, **content)
         strange = study._named_arms() - set(study.arms)
         if strange:
@@ -120,7 +133,7 @@ class Study:
             for samples, amount in self.samples.items():
                 for arm, own in self.arms.items():
                     overrides = (*self.common, *amount, *own, *more, *place)
-                    cells.append(Cell(arm, samples, seed, overrides))
+                    cells.append(Cell(arm, samples, seed, overrides, self.verdict is not None))
         return cells
 
 
@@ -176,8 +189,40 @@ def train(cell: Job, output: Path) -> int:
             raise
 
 
+def train_here(cell: Job, output: Path) -> int:
+    """The same in this process: small cells would spend most of their time on starting a program.
+
+    The exit status that train.py would have.
+    """
+    from physics_hybrid.evidence.bench import configuration
+    from physics_hybrid.run.train import train as train_run
+
+    with (
+        open(log_of(cell, output), "a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        try:
+            train_run(configuration([f"run={cell.name}", *cell.overrides]))
+        except SystemExit as left:
+            return left.code if isinstance(left.code, int) else 1
+        except (ValueError, OSError, RuntimeError) as error:
+            print(f"error: {error}", flush=True)
+            return 1
+    return 0
+
+
 def finished(cell: Job, output: Path) -> bool:
     return (output / cell.name / "evaluation" / "metrics.json").exists()
+
+
+def stopped(cell: Job, output: Path) -> bool:
+    """Whether its training stopped because it was not finite."""
+    path = output / cell.name / "log.jsonl"
+    if not path.exists():
+        return False
+    lines = path.read_text().splitlines()
+    return bool(lines) and "stopped" in json.loads(lines[-1])
 
 
 def run(
@@ -209,8 +254,8 @@ def run(
         if status in TOLD_TO_LEAVE:
             print("told to leave; the same command goes on", flush=True)
             raise SystemExit(status)
-        if status == 0 and cell.done(output):
-            print("done", flush=True)
+        if cell.done(output) and (status == 0 or stopped(cell, output)):
+            print("done" if status == 0 else "stopped: not finite", flush=True)
         else:
             failures.append(_failure(cell, output, status))
             print("FAILED", flush=True)

@@ -21,7 +21,12 @@ from physics_hybrid.report.plots import plain_ticks, pyplot, save, spared
 from physics_hybrid.writing import write_text
 
 #: The metric that a table compares arms by, and its heading: the first that a run has.
-MAIN = {"relative_l2": "relative L2", "error": "error"}
+MAIN = {
+    "relative_l2": "relative L2",
+    "error": "error",
+    "nrmse": "nRMSE",
+    "misfit": "misfit of far fields",
+}
 METRICS = (*MAIN, "rdm", "mag", "field_error", "charge_defect", *(f"baseline_{m}" for m in MAIN))
 #: Test sets that the table has room for.
 MOST_SETS = 3

@@ -70,11 +70,13 @@ def evaluate(
     about: dict[str, Any],
     reference: nn.Module | None = None,
     used: Mapping[str, str] | None = None,
+    pictures: bool = True,
 ) -> Evaluation:
     """Run every test set; figures go to `folder`, and one that fails is left out.
 
     used : of the samples that are tested, by name, those that the model has been trained or
         validated on; they make tables of their own.
+    pictures : draw the sample of median error of each.
 
     Raises
     ------
@@ -97,6 +99,8 @@ def evaluate(
             result.rows += [{problem.varies: name, **rows[i]} for i in members]
             result.tables[name] = aggregate([rows[i] for i in members])
             result.about.setdefault("samples", {})[name] = len(members)
+        if not pictures:
+            continue
         first = next(iter(parts.values()))
         middle = sorted(first, key=lambda i: rows[i][problem.monitor])[len(first) // 2]
         with spared(f"picture of {tests.name}"):
@@ -208,7 +212,7 @@ def _report(result: Evaluation, folder: Path) -> str:
         result.summary,
         "## Cost",
         table([result.varies, "ms a sample, median", "peak memory, MB"], costs),
-        "## Pictures",
+        "## Pictures" if pictures else "",
         "\n".join(pictures),
         "## Where the numbers come from",
         "\n".join(f"- {k}: {v}" for k, v in result.about.items()),
@@ -305,7 +309,10 @@ def evaluate_checkpoint(
         about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
         known, now = run_splits.recall(home), problem.splits()
         used = run_splits.used(known or {}, now)
-        result = evaluate(problem, model, folder, about, reference, used)
+        drawn = config["evaluation"].get("pictures", True)  # runs of before have no such key
+        if options.get("pictures") is not None:
+            drawn = options["pictures"]
+        result = evaluate(problem, model, folder, about, reference, used, drawn)
         if not result.tables:
             raise ValueError(
                 f"{options['checkpoint']}: its data leave nothing to test; test other data"

@@ -41,6 +41,7 @@ FREE = (
     "runs_folder",
     "run",
     "training.log_every",
+    "training.monitor_every",
     "training.figures_every",
     "training.checkpoint_every",
     "training.device",
@@ -64,6 +65,8 @@ TAKEN = (
 
 #: What a run started from, which it has in its state: that may lie elsewhere now.
 START = "training.init_from"
+#: Settings that older runs had without a key for them.
+UNSAID = {"model.backbone.block": "zero_linear", "model.evaluate_at": "native"}
 
 
 @contextlib.contextmanager
@@ -150,6 +153,7 @@ def changed(old: Config, new: Config, free: Sequence[str] = ()) -> dict[str, tup
     key.
     """
     a, b = leaves(old), leaves(new)
+    a = {key: value for key, value in UNSAID.items() if key in b} | a
     differ = [key for key in sorted({*a, *b} - {*free}) if a.get(key) != b.get(key)]
     return {key: (a.get(key), b.get(key)) for key in differ if not is_free(key)}
 

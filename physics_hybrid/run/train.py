@@ -303,11 +303,12 @@ def finish_run(session: Session) -> None:
     By default not where other nodes would wait for it.
     """
     folder, tracker = session.folder, session.tracker
-    picture = folder / "figures" / "training.png"
-    with spared("training curve"):
-        curve = training_curve(log.records(folder), session.problem.monitor, picture)
-        if curve:
-            tracker.figure("figures/training", curve, session.trainer.progress.step)
+    if session.trainer.settings.figures_every:
+        picture = folder / "figures" / "training.png"
+        with spared("training curve"):
+            curve = training_curve(log.records(folder), session.problem.monitor, picture)
+            if curve:
+                tracker.figure("figures/training", curve, session.trainer.progress.step)
     wanted = session.config["evaluation"]["after_training"]
     if wanted is None:
         wanted = session.machine.nodes == 1
@@ -330,7 +331,8 @@ def evaluate_run(session: Session) -> None:
         epoch = trainer.best["epoch"]
     about = provenance(str(session.folder), session.config["seed"], session.machine.device, model)
     about |= {"epoch": epoch, "step": trainer.progress.step}
-    result = evaluate(session.problem, model, folder, about)
+    drawn = session.config["evaluation"].get("pictures", True)
+    result = evaluate(session.problem, model, folder, about, pictures=drawn)
     if not result.tables:
         print(f"best epoch {epoch}; there is no test split: nothing is tested", flush=True)
         return

@@ -30,6 +30,7 @@ def test_overhead_compares_the_whole_step_with_the_bare_backbone_on_the_same_fea
     assert result["backbone"].endswith("ResidualFNO")
 
 
+@pytest.mark.slow
 def test_bench_trains_the_configured_model():
     b = bench([*SMALL, "model.composition=direct", "training.learning_rate=0.02"])
     assert b.trainer.model.composition == "direct"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from physics_hybrid.configuration import know_times
 from physics_hybrid.evidence.study import Cell, Study, prepare, run
 from physics_hybrid.evidence.study_report import METRICS, collect, markdown, report, summarise
 from physics_hybrid.problems.potential.evidence.pages import PAGES, worth
@@ -27,6 +28,7 @@ def test_every_cell_composes_and_all_make_the_same_number_of_steps(name):
     from omegaconf import OmegaConf
 
     study = Study.read(name)
+    know_times()
     steps = set()
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         for cell in study.cells(Path("a folder [1]"), seeds=study.seeds[:1]):

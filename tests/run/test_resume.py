@@ -71,6 +71,7 @@ def test_more_epochs_lay_the_schedule_anew(tmp_path, capsys):
         go(tmp_path, "training.epochs=4", "training.learning_rate=0.01")
 
 
+@pytest.mark.slow
 def test_another_learning_rate_and_batch_size_in_the_middle_of_an_epoch(
     tmp_path, monkeypatch, capsys
 ):

@@ -41,6 +41,7 @@ MODEL_KEYS = {
     "sigma_input",
     "sigma_eps",
     "spacing_hidden",
+    "evaluate_at",
     "statistics_samples",
 }
 DATA_KINDS = ("limbs", "files", "labels")
@@ -406,5 +407,23 @@ def build_model(config: Config, statistics: Statistics) -> nn.Module:
         sigma_input=model["sigma_input"],
         sigma_eps=model["sigma_eps"],
         spacing_hidden=model["spacing_hidden"],
+        # runs of before have no such key
+        home=_home(model.get("evaluate_at", "native"), home),
         **statistics,
     )
+
+
+def _home(evaluate_at: str, grid: list[int] | None) -> list[int] | None:
+    """The grid that corrections are taken from on finer ones; None: each grid its own.
+
+    Raises
+    ------
+    ValueError
+        Another word; home without a training grid.
+    """
+    one_of(("native", "home"), "model.evaluate_at", evaluate_at)
+    if evaluate_at == "native":
+        return None
+    if grid is None:
+        raise ValueError("model.evaluate_at=home needs the grid of training: set data.grid")
+    return grid

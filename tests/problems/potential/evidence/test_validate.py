@@ -106,6 +106,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.exact
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_solver_does_not_pass(name, tmp_path):
@@ -222,6 +223,7 @@ def test_outer_faces_are_taken_out_of_the_half_spaces():
     assert relative_l2(phi[0], images, posed.regions["beyond 10 mm"][0], True) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.exact
 @pytest.mark.parametrize("kind", near_interfaces())
 def test_sources_near_interfaces_stay_within_a_few_per_cent(kind):
@@ -236,6 +238,7 @@ def test_sources_near_interfaces_stay_within_a_few_per_cent(kind):
     assert max(e for e, d in zip(volumes, distances, strict=True) if d >= 0.5) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.exact
 @pytest.mark.parametrize(("depth", "bound"), [(0.1, 0.012), (0.25, 0.016), (0.5, 0.03)])
 def test_just_inside_a_poor_conductor_elements_hold_and_volumes_warn(depth, bound):
