@@ -87,10 +87,10 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The class of its network."""
+        """The class of its network, or the form that its recipe makes."""
         keys = flat(dict(self.config.get("model") or {}))
         targets = [str(value) for key, value in keys.items() if key.endswith("_target_")]
-        return targets[-1].rpartition(".")[2] if targets else ""
+        return targets[-1].rpartition(".")[2] if targets else str(keys.get("form", ""))
 
     @property
     def seed(self) -> int | None:

@@ -151,6 +151,8 @@ def leaves(conf, *words):
     "words",
     [
         [],
+        ["data=files", "data.path=FOLDER"],
+        ["experiment=burgers_mean"],
         ["model=unet", "data=generated", "training.betas=[0.8,0.9]", "seed=7"],
         ["experiment=flavour", "model=flavour_mlp", "model.network.width=16", "data.path=a b.h5"],
     ],
