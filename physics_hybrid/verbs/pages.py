@@ -30,8 +30,12 @@ VERBS = {
     "benchmark": "benchmark",
     "door": "door",
 }
-#: The study of the flavour closure whose folder gives a table, by the name of the table.
-STUDIES = {"flavour": "flavour_families", "flavour_grid": "flavour_grid"}
+#: What gives a table of the flavour closure, by the name of the table.
+FLAVOUR = {
+    "flavour": "output folder of study flavour_families",
+    "flavour_grid": "output folder of study flavour_grid",
+    "flavour_convergence": "JSON of python -m physics_hybrid flavour-convergence",
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -44,20 +48,19 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--study", type=Path, help="output folder of python -m physics_hybrid study"
     )
-    for name, study in STUDIES.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=Path, help=f"output folder of study {study}")
+    for name, what in FLAVOUR.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=what)
     for name, verb in VERBS.items():
         parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
     given = vars(parser.parse_args(arguments))
-    reports = {name: given[name] for name in ("study", *VERBS, *STUDIES)}
+    reports = {name: given[name] for name in ("study", *VERBS, *FLAVOUR)}
     reports = {name: path for name, path in reports.items() if path}
     with readable_errors():
-        if given["run"] or reports.keys() - STUDIES.keys():
+        if given["run"] or reports.keys() - FLAVOUR.keys():
             from physics_hybrid.problems.potential.evidence.pages import fill_pages
 
             fill_pages(given["run"], reports)
-        if reports.keys() & STUDIES.keys():
+        if reports.keys() & FLAVOUR.keys():
             from physics_hybrid.problems.flavour.evidence.pages import fill_page
 
             fill_page(reports)
