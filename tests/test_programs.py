@@ -380,7 +380,11 @@ def test_a_users_own_files(typed, tmp_path, limbs, blank_pictures):
             ("limbs", "fno"),
             "makes 4x3x3 voxels of the grid 16x12x12",
         ),
-        (["model.baseline.kind=cubic"], ("limbs", "fno"), "isotropic, anisotropic or coarse_solve"),
+        (
+            ["model.baseline.kind=cubic"],
+            ("limbs", "fno"),
+            "isotropic, anisotropic, coarse_solve or solve",
+        ),
         (["data.solver=spectral"], ("limbs", "fno"), "finite_volume or finite_element"),
         (
             ["data.solver=finite_element", "data.solve.dtype=float32"],

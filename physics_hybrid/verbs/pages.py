@@ -5,6 +5,7 @@
         [--validation validation/validate.json] [--rates data_rates.json]
         [--matrix resolution_matrix/resolution_matrix.json]
         [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value]
+        [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -27,6 +28,8 @@ VERBS = {
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
 }
+#: The study of the flavour closure whose folder gives a table, by the name of the table.
+STUDIES = {"flavour": "flavour_families", "flavour_grid": "flavour_grid"}
 
 
 def main(arguments: list[str]) -> None:
@@ -39,11 +42,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--study", type=Path, help="output folder of python -m physics_hybrid study"
     )
+    for name, study in STUDIES.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=Path, help=f"output folder of study {study}")
     for name, verb in VERBS.items():
         parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
-    given = parser.parse_args(arguments)
-    from physics_hybrid.problems.potential.evidence.pages import fill_pages
-
-    reports = {name: getattr(given, name) for name in ("study", *VERBS)}
+    given = vars(parser.parse_args(arguments))
+    reports = {name: given[name] for name in ("study", *VERBS, *STUDIES)}
+    reports = {name: path for name, path in reports.items() if path}
     with readable_errors():
-        fill_pages(given.run, {name: path for name, path in reports.items() if path})
+        if given["run"] or reports.keys() - STUDIES.keys():
+            from physics_hybrid.problems.potential.evidence.pages import fill_pages
+
+            fill_pages(given["run"], reports)
+        if reports.keys() & STUDIES.keys():
+            from physics_hybrid.problems.flavour.evidence.pages import fill_page
+
+            fill_page(reports)

@@ -73,13 +73,13 @@ def test_the_dispersion_relation_gives_known_rates(state, rate):
 
 def test_minerbo_grows_as_linear_distributions_where_the_crossing_is_deep():
     state = beams(0.5, 0.5, [0, 0, 1 / 3], [0, 0, -1 / 3])
-    found = largest_growth(state, product(12, 4), np.linspace(-1, 1, 41))
+    found = largest_growth(state, product(12, 4), np.linspace(-1, 1, 41).tolist())
     assert float(found) * 2 * N0 * RATE_OF_DENSITY == pytest.approx(6.49e10, rel=0.02)
 
 
 def test_a_simulation_conserves_and_grows_as_the_dispersion_relation_says():
     state = beams(0.5, 0.5, [0, 0, 1 / 3], [0, 0, -1 / 3])
-    box = Box(length=48, cells=48, azimuth=2, noise=1e-5, shortest=100, longest=100)
+    box = Box(length=48.0, cells=48, azimuth=2, noise=1e-5, shortest=100.0, longest=100.0)
     out = simulate(state[None], box, [(1, 2)])
     assert (out.drift < 1e-6).all()
     assert out.increment.sum(dim=1).abs().max() < 1e-12
@@ -89,7 +89,7 @@ def test_a_simulation_conserves_and_grows_as_the_dispersion_relation_says():
     # time is in units of sum w |G|: that of I+ + I-
     found = convert(state[None], box.rule)
     unit = float(found.plus + found.minus)
-    expected = float(largest_growth(state, box.rule, np.linspace(-1, 1, 41))) / unit
+    expected = float(largest_growth(state, box.rule, np.linspace(-1, 1, 41).tolist())) / unit
     rate = fitted_rate(out.times * 100, out.electron, 1e-7, 1e-4)
     assert rate == pytest.approx(expected, rel=0.12)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,9 +24,9 @@ from physics_hybrid.problems.potential.evidence import (
 from physics_hybrid.problems.potential.evidence.model_card import seeds_table
 from physics_hybrid.problems.potential.metrics import main_table
 from physics_hybrid.problems.potential.predictor import FOLDER, NAME
-from physics_hybrid.writing import write_text
+from physics_hybrid.report import pages
+from physics_hybrid.report.pages import ROOT
 
-ROOT = Path(__file__).resolve().parents[4]
 #: The page of each table, from the top of the clone.
 PAGES = {
     "results": "README.md",
@@ -43,21 +42,9 @@ PAGES = {
 }
 
 
-def fill(text: str, name: str, content: str) -> str:
-    """Replace what stands between <!-- name --> and <!-- /name -->. Raises ValueError where the
-    markers are missing.
-    """
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not pattern.search(text):
-        page = PAGES.get(name, "the page")
-        raise ValueError(f"{page} has no place for {name!r}: <!-- {name} --> ... <!-- /{name} -->")
-    return pattern.sub(lambda m: m[1] + content.rstrip() + "\n" + m[2], text)
-
-
 def put(name: str, content: str, root: Path = ROOT) -> None:
     """Write a table to its place. Raises ValueError where its page has none."""
-    page = root / PAGES[name]
-    write_text(page, fill(page.read_text(), name, content))
+    pages.put(PAGES[name], name, content, root)
 
 
 def linked(picture: str, name: str) -> str:

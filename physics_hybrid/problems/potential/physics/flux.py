@@ -137,8 +137,8 @@ def _between(sigma: Float[Tensor, "B D H W"], axis: int) -> Float[Tensor, "B _ _
     inner = sigma.shape[axis + 1] - 1
     low, high = sigma.narrow(axis + 1, 0, inner), sigma.narrow(axis + 1, 1, inner)
     total = low + high
-    quotient = 2 * low * high / total.clamp_min(torch.finfo(sigma.dtype).tiny)
-    return F.pad(torch.where(total > 0, quotient, 0.0), pad(axis))
+    # air on both sides has a derivative, too: 0
+    return F.pad(2 * low * high / torch.where(total > 0, total, 1.0), pad(axis))
 
 
 def both_sides(faces: Faces) -> Float[Tensor, "K D H W"]:
