@@ -6,6 +6,8 @@
         [--matrix resolution_matrix/resolution_matrix.json]
         [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
+        [--burgers runs/burgers] [--burgers-study runs/burgers_study]
+        [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -30,6 +32,13 @@ VERBS = {
 }
 #: The study of the flavour closure whose folder gives a table, by the name of the table.
 STUDIES = {"flavour": "flavour_families", "flavour_grid": "flavour_grid"}
+#: What makes the folder that gives a table of the latent simulator.
+BURGERS = {
+    "burgers": "train experiment=burgers",
+    "burgers_study": "study burgers",
+    "burgers_latent": "chain burgers_latent",
+    "burgers_uncertain": "chain burgers_uncertain",
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -45,13 +54,16 @@ def main(arguments: list[str]) -> None:
     for name, study in STUDIES.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=Path, help=f"output folder of study {study}")
+    for name, made in BURGERS.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=Path, help=f"folder of python -m physics_hybrid {made}")
     for name, verb in VERBS.items():
         parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
     given = vars(parser.parse_args(arguments))
-    reports = {name: given[name] for name in ("study", *VERBS, *STUDIES)}
+    reports = {name: given[name] for name in ("study", *VERBS, *STUDIES, *BURGERS)}
     reports = {name: path for name, path in reports.items() if path}
     with readable_errors():
-        if given["run"] or reports.keys() - STUDIES.keys():
+        if given["run"] or reports.keys() - STUDIES.keys() - BURGERS.keys():
             from physics_hybrid.problems.potential.evidence.pages import fill_pages
 
             fill_pages(given["run"], reports)
@@ -59,3 +71,7 @@ def main(arguments: list[str]) -> None:
             from physics_hybrid.problems.flavour.evidence.pages import fill_page
 
             fill_page(reports)
+        if reports.keys() & BURGERS.keys():
+            from physics_hybrid.problems.burgers.evidence import pages as burgers
+
+            burgers.fill_page(reports)
