@@ -1,4 +1,4 @@
-"""The tables of docs/burgers.md, from the folders of runs, studies and chains: none is typed by hand.
+"""The tables of docs/burgers.md, from folders of runs, studies and chains: none is typed by hand.
 
 python train.py experiment=burgers run=RUN
 python -m physics_hybrid study burgers --output STUDY
