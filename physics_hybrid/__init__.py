@@ -15,6 +15,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from physics_hybrid import burgers as burgers
 from physics_hybrid import caches
 from physics_hybrid import flavour as flavour
 

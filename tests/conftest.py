@@ -23,9 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: Modules whose annotations the whole suite holds to: the shapes that they say are those that come.
 POTENTIAL = "physics_hybrid.problems.potential"
+FLAVOUR = "physics_hybrid.problems.flavour"
+BURGERS = "physics_hybrid.problems.burgers"
 TYPED: list[str] = [
     "physics_hybrid.models",
     f"{POTENTIAL}.physics",
+    *(f"{FLAVOUR}.{name}" for name in ("physics", "networks", "losses", "metrics")),
     *(
         f"{POTENTIAL}.{name}"
         for name in (
@@ -37,6 +40,22 @@ TYPED: list[str] = [
             "hybrid",
             "geometry",
             "resample",
+        )
+    ),
+    *(
+        f"{BURGERS}.{name}"
+        for name in (
+            "stepper",
+            "guards",
+            "networks",
+            "step",
+            "metrics",
+            "rivals",
+            "latent.autoencoder",
+            "latent.step",
+            "uncertain.networks",
+            "uncertain.observation",
+            "uncertain.scores",
         )
     ),
     *(

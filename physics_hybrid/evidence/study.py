@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from physics_hybrid.command_line import CONF
+from physics_hybrid.run.ledger import PATIENCE
+from physics_hybrid.run.owner import holder
+from physics_hybrid.training.tracker import GROUP
 from physics_hybrid.writing import write_text
 
 #: Exit statuses of a training that was told to leave: 85 (training.requeue_exit_code) with a state
@@ -32,18 +37,38 @@ def slug(words: str) -> str:
     return re.sub(r"\W+", "-", words)
 
 
+class Job(Protocol):
+    """A training of a study or a chain: overrides are what follows `python train.py run=NAME`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def overrides(self) -> tuple[str, ...]: ...
+
+    def done(self, output: Path) -> bool:
+        """Whether nothing of it is left to do."""
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One training: overrides are what follows `python train.py run=NAME`."""
+    """One training: overrides are what follows `python train.py run=NAME`.
+
+    stops_count : a training that stopped because it was not finite is finished.
+    """
 
     arm: str
     samples: str
     seed: int
     overrides: tuple[str, ...]
+    stops_count: bool = False
 
     @property
     def name(self) -> str:
         return "_".join([slug(self.arm), slug(self.samples), f"seed{self.seed}"])
+
+    def done(self, output: Path) -> bool:
+        return finished(self, output) or (self.stops_count and stopped(self, output))
 
 
 @dataclass(frozen=True)
@@ -109,21 +134,21 @@ class Study:
             for samples, amount in self.samples.items():
                 for arm, own in self.arms.items():
                     overrides = (*self.common, *amount, *own, *more, *place)
-                    cells.append(Cell(arm, samples, seed, overrides))
+                    cells.append(Cell(arm, samples, seed, overrides, self.verdict is not None))
         return cells
 
 
-def prepare(cell: Cell, output: Path) -> Path:
+def prepare(cell: Job, output: Path) -> Path:
     """Write the overrides of a cell to OUTPUT/cells/NAME.txt, one a line.
 
     Raises
     ------
     ValueError
-        They are not those that the cell in this folder was started with.
+        They are not those that the cell in this folder was started with, wherever that lay then.
     """
     path = output / "cells" / f"{cell.name}.txt"
     content = "\n".join(cell.overrides) + "\n"
-    if path.exists() and path.read_text() != content:
+    if path.exists() and anywhere(path.read_text()) != anywhere(content):
         raise ValueError(
             f"{path} holds other overrides than the study gives {cell.name} now: use another"
             f" --output, or delete {output / cell.name} and this file"
@@ -133,14 +158,20 @@ def prepare(cell: Cell, output: Path) -> Path:
     return path
 
 
-def log_of(cell: Cell, output: Path) -> Path:
+def anywhere(overrides: str) -> str:
+    """Overrides, a line each, without the folder that they name: OUTPUT may be moved."""
+    folder = re.search(r"^runs_folder='(.*)'$", overrides, re.MULTILINE)
+    return overrides.replace(folder[1], "OUTPUT") if folder else overrides
+
+
+def log_of(cell: Job, output: Path) -> Path:
     """What the training of a cell printed."""
     return output / "cells" / f"{cell.name}.log"
 
 
-def train(cell: Cell, output: Path) -> int:
-    """Run train.py for a cell; what it prints goes to OUTPUT/cells/NAME.log. The exit status; a
-    signal to us ends it, too, saved.
+def train(cell: Job, output: Path) -> int:
+    """Run train.py for a cell, in the group of the output folder; what it prints goes to
+    OUTPUT/cells/NAME.log. The exit status; a signal to us ends it, too, saved.
     """
     program = [sys.executable, "-m", "physics_hybrid", "train"]
     with open(log_of(cell, output), "a") as log:
@@ -149,6 +180,7 @@ def train(cell: Cell, output: Path) -> int:
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, GROUP: output.resolve().name},
         )
         try:
             return process.wait()
@@ -158,7 +190,7 @@ def train(cell: Cell, output: Path) -> int:
             raise
 
 
-def train_here(cell: Cell, output: Path) -> int:
+def train_here(cell: Job, output: Path) -> int:
     """The same in this process: small cells would spend most of their time on starting a program.
 
     The exit status that train.py would have.
@@ -181,11 +213,11 @@ def train_here(cell: Cell, output: Path) -> int:
     return 0
 
 
-def finished(cell: Cell, output: Path) -> bool:
+def finished(cell: Job, output: Path) -> bool:
     return (output / cell.name / "evaluation" / "metrics.json").exists()
 
 
-def stopped(cell: Cell, output: Path) -> bool:
+def stopped(cell: Job, output: Path) -> bool:
     """Whether its training stopped because it was not finite."""
     path = output / cell.name / "log.jsonl"
     if not path.exists():
@@ -195,15 +227,16 @@ def stopped(cell: Cell, output: Path) -> bool:
 
 
 def run(
-    cells: list[Cell],
+    cells: Sequence[Any],
     output: Path,
-    launch: Callable[[Cell, Path], int] = train,
-    *,
-    stops_count: bool = False,
+    launch: Callable[[Any, Path], int] = train,
+    in_order: bool = False,
 ) -> list[str]:
     """Train what is not finished; one line for each cell that failed.
 
-    stops_count : a training that stopped because it was not finite is finished.
+    A training that is left of a runner that was killed is waited for.
+
+    cells : of `Job`. in_order : each needs those before, and one that fails ends it.
 
     Raises
     ------
@@ -215,24 +248,50 @@ def run(
     failures = []
     for number, cell in enumerate(cells, start=1):
         print(f"[{number}/{len(cells)}] {cell.name}: ", end="", flush=True)
-        if finished(cell, output) or (stops_count and stopped(cell, output)):
+        status = _launched(cell, output, launch)
+        if status is None:
             print("finished before")
             continue
-        status = launch(cell, output)
         if status in TOLD_TO_LEAVE:
             print("told to leave; the same command goes on", flush=True)
             raise SystemExit(status)
-        if status == 0 and finished(cell, output):
-            print("done")
-        elif stops_count and stopped(cell, output):
-            print("stopped: not finite")
+        if cell.done(output) and (status == 0 or stopped(cell, output)):
+            print("done" if status == 0 else "stopped: not finite", flush=True)
         else:
             failures.append(_failure(cell, output, status))
-            print("FAILED")
+            print("FAILED", flush=True)
+            if in_order:
+                break
     return failures
 
 
-def _failure(cell: Cell, output: Path, status: int) -> str:
+def _launched(cell: Any, output: Path, launch: Callable[[Any, Path], int]) -> int | None:
+    """The exit status of a cell; None where nothing of it was left to do.
+
+    A training that a killed runner had just started may claim the folder after we looked, and ours
+    is refused: then we wait for that one, and look again.
+    """
+    folder = output / cell.name
+    while True:
+        wait_for_owner(folder)
+        if cell.done(output):
+            return None
+        status = launch(cell, output)
+        if status != 1 or holder(folder, PATIENCE) is None:
+            return status
+
+
+def wait_for_owner(folder: Path) -> None:
+    """Until no training owns a folder: one may live on whose runner was killed."""
+    said = False
+    while (owner := holder(folder, PATIENCE)) is not None:
+        if not said:
+            print(f"waiting for {owner}, which trains it ... ", end="", flush=True)
+            said = True
+        time.sleep(0.5)
+
+
+def _failure(cell: Job, output: Path, status: int) -> str:
     """The exit status of a cell, and the last that it said."""
     log = log_of(cell, output)
     text = log.read_text() if log.exists() else ""

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Evaluation:
     """What came out.
 
     about : where the numbers come from.
-    columns, contenders, varies : as the problem has them.
+    columns, contenders, varies, monitor : as the problem has them.
     tables : test set -> metric -> statistic.
     rows : one dict a sample.
     tested : the names of all samples, in full.
@@ -55,6 +55,7 @@ class Evaluation:
     remarks: list[str] = field(default_factory=list)
     summary: str = ""
     figures: dict[str, Path] = field(default_factory=dict)
+    monitor: str = ""
 
     @property
     def table(self) -> str:
@@ -83,7 +84,13 @@ def evaluate(
         A test set that the model cannot take, or that is empty.
     """
     model.eval()
-    result = Evaluation(about, list(problem.columns), problem.contenders, problem.varies)
+    result = Evaluation(
+        about=about,
+        columns=list(problem.columns),
+        contenders=problem.contenders,
+        varies=problem.varies,
+        monitor=problem.monitor,
+    )
     for tests in problem.test_sets():
         rows = _measured(problem, model, tests, reference, used or {}, result.tested)
         parts = _by_part(rows)
@@ -177,7 +184,7 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
         "samples": folder / "samples.csv",
         "report": folder / "report.md",
     }
-    content = _finite({**result.about, **result.tables})
+    content = _finite({**result.about, "monitor": result.monitor, **result.tables})
     write_text(paths["metrics"], json.dumps(content, indent=1, allow_nan=False))
     names = list(dict.fromkeys(k for row in result.rows for k in row))
     with written(paths["samples"]) as temporary, open(temporary, "w", newline="") as file:
@@ -231,6 +238,16 @@ def log_to(tracker: Tracker, result: Evaluation, step: int) -> None:
             tracker.figure(f"evaluation/{key}", path, step)
 
 
+def _of_unknown_training(now: Splits) -> list[str]:
+    """What a reader must know where a model carries no configuration, and no sample a name."""
+    if now:
+        return []  # `_remarks` says it
+    return [
+        "This model carries no configuration: the test samples are those of conf/, and it is not"
+        " known whether it was trained on some of them."
+    ]
+
+
 def _remarks(known: Splits | None, now: Splits, tested: set[str]) -> list[str]:
     """What a reader must know of the samples that were tested.
 
@@ -251,10 +268,12 @@ def _remarks(known: Splits | None, now: Splits, tested: set[str]) -> list[str]:
     return run_splits.remarks_of_sources(run_splits.used(known, {"test": now.get("test", [])}))
 
 
-def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Path:
+def evaluate_checkpoint(
+    options: dict[str, Any], defaults: Callable[[nn.Module], dict[str, Any]]
+) -> Path:
     """What `evaluate.py` does.
 
-    options : conf/evaluate.yaml, resolved. defaults : conf/config.yaml, for a model without a run.
+    options : conf/evaluate.yaml, resolved. defaults : the configuration for a model without a run.
     Returns the folder of the report.
     """
     from hydra.utils import instantiate
@@ -266,13 +285,14 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
             " `python evaluate.py` once"
         )
     model, config, home = load(Path(options["checkpoint"]))
+    lone = config is None
     if config is None:
+        config = defaults(model)
         print(
-            f"{options['checkpoint']} carries no configuration: data and metrics are those of"
-            " conf/config.yaml",
+            f"{options['checkpoint']} carries no configuration: data and metrics are those of conf/"
+            f" for {config['problem'].get('_target_', '').rpartition('.')[2]}",
             file=sys.stderr,
         )
-        config = defaults
     if config["training"]["threads"]:
         torch.set_num_threads(config["training"]["threads"])
     recipe = recipe_of(config).for_evaluation(options, model)
@@ -299,6 +319,8 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
                 " (data=...)"
             )
         result.remarks = _remarks(known, now, result.tested)
+        if lone:
+            result.remarks += _of_unknown_training(now)
         paths = write(result, folder)
     tracker.start(folder, {"evaluation": options})
     log_to(tracker, result, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -173,13 +174,14 @@ def test_a_training_that_stops_is_an_outcome_and_not_run_again(study, tmp_path, 
         return 1
 
     cells = study.cells(tmp_path, seeds=[0])
-    assert run(cells, tmp_path, launch, stops_count=True) == []
-    assert run(cells, tmp_path, launch, stops_count=True) == []
+    assert run(cells, tmp_path, launch) == []
+    assert run(cells, tmp_path, launch) == []
     assert len(asked) == 2
     assert all(stopped(cell, tmp_path) for cell in cells)
     assert outcome(cells[0], tmp_path).failed == 2
     assert "stopped: not finite" in capsys.readouterr().out
-    assert len(run(cells, tmp_path, launch)) == 2  # another study calls it a failure
+    # another study calls it a failure
+    assert len(run([replace(c, stops_count=False) for c in cells], tmp_path, launch)) == 2
 
 
 SMALL = [
@@ -199,7 +201,7 @@ def test_the_smoke_study_trains_here_and_a_wild_one_stops(tmp_path, capsys):
     smoke = Study.read("stability_smoke")
     cells = smoke.cells(tmp_path, [0], SMALL)
     chosen = [c for c in cells if c.arm == "post_gelu" and c.samples.startswith("depth 4")]
-    assert run(chosen, tmp_path, train_here, stops_count=True) == []
+    assert run(chosen, tmp_path, train_here) == []
     usual, harsh = (outcome(c, tmp_path) for c in chosen)
     assert usual.error is not None
     assert math.isfinite(usual.growth_first)
@@ -207,8 +209,8 @@ def test_the_smoke_study_trains_here_and_a_wild_one_stops(tmp_path, capsys):
     assert "learning_rate: 0.015" in config or "learning_rate: 0.05" in config  # five times
     assert not (tmp_path / chosen[0].name / "figures").exists()
     assert harsh.arm == "post_gelu"
-    wild = Cell("wild", "x", 0, (*chosen[0].overrides, "training.learning_rate=1e30"))
+    wild = Cell("wild", "x", 0, (*chosen[0].overrides, "training.learning_rate=1e30"), True)
     threads = torch.get_num_threads()
-    assert run([wild], tmp_path, train_here, stops_count=True) == []
+    assert run([wild], tmp_path, train_here) == []
     torch.set_num_threads(threads)
     assert outcome(wild, tmp_path).failed is not None

@@ -14,7 +14,8 @@ import yaml
 from physics_hybrid.configuration import know_times
 from physics_hybrid.evidence.study import Cell, Study, prepare, run
 from physics_hybrid.evidence.study_report import METRICS, collect, markdown, report, summarise
-from physics_hybrid.problems.potential.evidence.pages import PAGES, fill, worth
+from physics_hybrid.problems.potential.evidence.pages import PAGES, worth
+from physics_hybrid.report.pages import fill
 from tests.conftest import ROOT
 
 NAMES = sorted(p.stem for p in (ROOT / "conf" / "study").glob("*.yaml"))

@@ -45,7 +45,12 @@ def forward(lead: LeadField, points: Any, names: Sequence[str] | None) -> Any:
         dict(zip(channels, sensors, strict=True)), coord_frame="head"
     )
     info.set_montage(montage)
-    info["dev_head_t"] = mne.transforms.Transform("meg", "head")
+    with info._unlock():
+        info["dev_head_t"] = mne.transforms.Transform("meg", "head")
+        info["mri_head_t"] = mne.transforms.Transform("mri", "head")
+        for key in ("mri_file", "meas_file", "working_dir", "command_line"):
+            info[key] = "physics_hybrid"
+        info["mri_id"] = info["meas_id"] = None
     count = len(where)
     space = {
         "type": "discrete",

@@ -51,7 +51,6 @@ def sections(field: Field, source: int, path: str | Path | None) -> Any:
         shown = np.ma.masked_where(~body.tissue, volts).take(voxel[normal], axis=normal)
         box = (0, extent[across], 0, extent[up])
         picture = axis.imshow(shown, origin="lower", extent=box, norm=norm, cmap=colours)
-        picture.cmap.set_bad("white")
         _outlines(axis, field, voxel[normal], normal, box)
         axis.set(xlim=box[:2], ylim=box[2:])
         for place, sign in marks:

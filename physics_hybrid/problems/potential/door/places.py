@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.checks import one_of
-from physics_hybrid.problems.potential.door.numbers import numbers
+from physics_hybrid.problems.potential.door.arrays import numbers
 
 if TYPE_CHECKING:
     from physics_hybrid.problems.potential.door.body import Body
@@ -125,7 +125,8 @@ def _hint(body: Body, point: np.ndarray, frame: str, given: list[float]) -> str:
         world = in_metres(body, torch.tensor([given], dtype=torch.float64), "world", "at")[0]
         if holds(world.numpy()):
             return "; as millimetres of the world it lies inside: frame='world'?"
-    if holds(point / 1e3):
+    whole = bool((point == point.round()).all())
+    if holds(point / 1e3) and not whole:
         return "; are these millimetres? Metres are expected"
     if holds(point * body.spacing):
         return "; are these voxels? Metres are expected: (index + 0.5) * spacing"

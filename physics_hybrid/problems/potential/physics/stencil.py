@@ -63,7 +63,7 @@ class Haloed:
     @property
     def field(self) -> Float[Tensor, "K D H W"]:
         """The fields; the same memory."""
-        return self.inner.unflatten(1, self.n)
+        return torch.unflatten(self.inner, 1, self.n)
 
 
 class Stencil:
@@ -175,8 +175,8 @@ def _coarse_faces(conductance: Float[Tensor, "B _ _ _"], axis: int) -> Float[Ten
 def pair_sum(field: Float[Tensor, "B _ _ _"], axis: int) -> Float[Tensor, "B _ _ _"]:
     """Sums of two voxels after each other along an axis; of an odd number the last one is alone."""
     dim, n = axis + 1, field.shape[axis + 1]
-    pairs = field.narrow(dim, 0, n - n % 2).unflatten(dim, (-1, 2))
-    sums = pairs.select(dim + 1, 0) + pairs.select(dim + 1, 1)
+    pairs = torch.unflatten(field.narrow(dim, 0, n - n % 2), dim, (-1, 2))
+    sums: Tensor = pairs.select(dim + 1, 0) + pairs.select(dim + 1, 1)
     if n % 2:
         sums = torch.cat([sums, field.narrow(dim, n - 1, 1)], dim=dim)
     return sums

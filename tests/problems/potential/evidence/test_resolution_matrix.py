@@ -117,9 +117,9 @@ def made(trained, tmp_path_factory):
 def test_every_run_is_measured_on_every_grid_against_every_contender(made, trained):
     folder, result = made
     cells = matrix.index(json.loads((folder / "resolution_matrix.json").read_text()))
-    # three rows, three grids: direct and analytical; four interpolations where there is a coarser
-    # training grid
-    assert len(cells) == 3 * 3 * 2 + 4 * 4
+    # three rows, three grids: direct and analytical; four interpolations and home where there is a
+    # coarser training grid
+    assert len(cells) == 3 * 3 * 2 + 5 * 4
     one = cells["16x12x12", "20x16x16", "direct"]["relative_l2"]
     assert len(one["seeds"]) == 2
     assert one["mean"] == pytest.approx(sum(one["seeds"]) / 2)
@@ -183,7 +183,7 @@ def test_interpolation_has_no_poles_where_the_potential_has_no_zero_of_its_own(t
         [trained(f"problem.ends={ends}", "training.epochs=1")], [(20, 16, 16)], 2, [0.032], "cpu"
     )
     assert all(cell["relative_l2"]["mean"] < 1.5 for cell in result["cells"])
-    assert len(result["cells"]) == 6
+    assert len(result["cells"]) == 7
 
 
 @pytest.mark.parametrize("text", ["48x24", "48x24xfew", "48x24x1", ""])

@@ -14,7 +14,7 @@ import torch
 from physics_hybrid.evidence.bench import bench
 from physics_hybrid.problems.potential.evidence import limb_agreement
 from physics_hybrid.problems.potential.evidence import validate as program
-from physics_hybrid.problems.potential.evidence.pages import fill, truth
+from physics_hybrid.problems.potential.evidence.pages import truth
 from physics_hybrid.problems.potential.evidence.solvers import SOLVERS
 from physics_hybrid.problems.potential.evidence.validate import validate
 from physics_hybrid.problems.potential.evidence.validate_report import (
@@ -37,6 +37,7 @@ from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.elements.solve import solve_elements
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.physics.solve import solve
+from physics_hybrid.report.pages import fill
 from physics_hybrid.verbs.validate import main
 
 CASES = {case.name: case for case in cases()}

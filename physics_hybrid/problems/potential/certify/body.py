@@ -1,0 +1,130 @@
+"""One body in float64: what the integrals of a certificate need of a conductor."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from physics_hybrid.problems.potential.physics.conductor import Conductor, matrix
+from physics_hybrid.problems.potential.physics.ends import Ends
+
+#: Where the six components of a symmetric tensor stand: (a, b) of DD, HH, WW, DH, DW, HW.
+AXES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+
+
+@dataclass(frozen=True)
+class Body:
+    """sigma (C, D, H, W) in S/m, 0 in air; spacing (3,) in metres.
+
+    Raises
+    ------
+    ValueError
+        Where sigma of tissue is not positive definite.
+    """
+
+    sigma: Float[Tensor, "C D H W"]
+    spacing: Float[Tensor, " 3"]
+    ends: Ends
+
+    def __post_init__(self) -> None:
+        smallest = torch.where(self.tissue, self.stiffest, 1.0)
+        if not bool((smallest > 0).all()):
+            index = tuple((smallest <= 0).nonzero()[0].tolist())
+            raise ValueError(
+                f"sigma of voxel {index} is not positive definite: "
+                f"{self.sigma[:, index[0], index[1], index[2]].tolist()} S/m. "
+                "A certificate needs tissue that conducts in every direction"
+            )
+
+    @classmethod
+    def of(cls, conductor: Conductor, index: int = 0) -> "Body":
+        """One body of a batch."""
+        sigma = conductor.sigma[index].double() * conductor.tissue[index]
+        if len(sigma) == 6 and not bool((sigma[3:] != 0).any()):
+            sigma = sigma[:3]
+        return cls(sigma, conductor.spacing[index].double(), conductor.ends)
+
+    @cached_property
+    def conductor(self) -> Conductor:
+        """The same, as a batch of one."""
+        return Conductor(self.sigma[None], self.spacing[None], self.ends)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Grid (D, H, W)."""
+        d, h, w = self.sigma.shape[1:]
+        return d, h, w
+
+    @cached_property
+    def tissue(self) -> Bool[Tensor, "D H W"]:
+        """True where current can flow."""
+        return self.sigma[0] > 0
+
+    @property
+    def volume(self) -> float:
+        """Of a voxel, m^3."""
+        return float(self.spacing.prod())
+
+    @cached_property
+    def diagonal(self) -> list[Float[Tensor, "D H W"]]:
+        """(sigma_DD, sigma_HH, sigma_WW), S/m."""
+        return [self.sigma[min(axis, len(self.sigma) - 1)] for axis in range(3)]
+
+    @cached_property
+    def mean(self) -> Float[Tensor, "D H W"]:
+        """Mean of the diagonal, S/m."""
+        if len(self.sigma) == 1:
+            return self.sigma[0]
+        return self.sigma[:3].mean(dim=0)
+
+    @cached_property
+    def stiffest(self) -> Float[Tensor, "D H W"]:
+        """mu, the largest number with sigma >= mu diag(sigma): 1 unless a tensor is oblique."""
+        if len(self.sigma) < 6:
+            positive = (self.sigma > 0).all(dim=0)
+            return positive.double()
+        root = torch.where(self.sigma[:3] > 0, self.sigma[:3], 1.0).rsqrt()
+        full = matrix(self.sigma.movedim(0, -1))
+        scaled = full * root.movedim(0, -1)[..., None] * root.movedim(0, -1)[..., None, :]
+        smallest = torch.linalg.eigvalsh(scaled)[..., 0]
+        return torch.where((self.sigma[:3] > 0).all(dim=0), smallest * (1 - 1e-12), 0.0)
+
+    @cached_property
+    def resistivity(self) -> Float[Tensor, "C D H W"]:
+        """sigma^-1, ohm m; 0 in air."""
+        if len(self.sigma) < 6:
+            return torch.where(self.tissue, 1 / self.sigma.clamp_min(1e-300), 0.0)
+        full = matrix(torch.where(self.tissue, self.sigma, _UNIT).movedim(0, -1))
+        inverse = torch.linalg.inv(full)
+        return torch.stack([inverse[..., a, b] for a, b in AXES]) * self.tissue
+
+    def at(self, voxels: Int[Tensor, "n 3"]) -> Float[Tensor, "n C"]:
+        """sigma of voxels, S/m."""
+        d, h, w = voxels.unbind(dim=1)
+        return self.sigma[:, d, h, w].T
+
+    def slab(self, planes: slice) -> "Body":
+        """Some planes across D, with what is known of them."""
+        part = Body.__new__(Body)
+        object.__setattr__(part, "sigma", self.sigma[:, planes])
+        object.__setattr__(part, "spacing", self.spacing)
+        object.__setattr__(part, "ends", self.ends)
+        part.__dict__["tissue"] = self.tissue[planes]
+        part.__dict__["resistivity"] = self.resistivity[:, planes]
+        return part
+
+    @property
+    def exchange(self) -> float:
+        """beta of the ends, 1/m."""
+        return self.ends.exchange
+
+    @property
+    def robin(self) -> bool:
+        """Whether the ends exchange current in proportion to their potential."""
+        return 0 < self.exchange < math.inf
+
+
+_UNIT = torch.tensor([1.0, 1, 1, 0, 0, 0], dtype=torch.float64).view(6, 1, 1, 1)

@@ -1,0 +1,261 @@
+"""The bound of the error of a field."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from physics_hybrid.problems.potential.certify.body import Body
+from physics_hybrid.problems.potential.certify.closed_form import REACH, ClosedForm
+from physics_hybrid.problems.potential.certify.current import Currents, added, sides
+from physics_hybrid.problems.potential.certify.flux import Flux, inner
+from physics_hybrid.problems.potential.certify.oscillation import Oscillation
+from physics_hybrid.problems.potential.certify.potential import from_centres, from_nodes
+from physics_hybrid.problems.potential.certify.slopes import with_slopes
+from physics_hybrid.problems.potential.physics.conductor import Conductor, Faces
+from physics_hybrid.problems.potential.physics.electrodes import PointSource
+from physics_hybrid.problems.potential.physics.solve import solve
+from physics_hybrid.problems.potential.physics.subtraction import Subtraction
+
+#: The bound is raised by this share of |sigma^-1/2 q| + |sigma^1/2 grad w|, for rounding: float64
+#: sums of some hundred terms a voxel.
+ROUNDING = 1e-12
+
+#: What was repaired may be this share of the bound; else the currents are corrected further.
+REPAIRED = 0.05
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """q + sigma grad v of one source: what is proved about its field.
+
+    flux : the field q + sigma grad v. density : its square over sigma, W in every voxel.
+    oscillation : of the closed form. algebraic : energy norm of the repaired current, W^(1/2).
+    quadrature : by how much another rule changes the square of the bound, W.
+    energy : energy norm of q beyond the neighbours of the electrodes, W^(1/2). scale : of the
+    whole, for rounding.
+    """
+
+    body: Body
+    flux: Flux
+    density: Float[Tensor, "D H W"]
+    oscillation: Oscillation
+    algebraic: float
+    quadrature: float
+    energy: float
+    scale: float
+
+    @classmethod
+    def of(
+        cls,
+        currents: Currents,
+        source: PointSource | Float[Tensor, "1 D H W"],
+        phi: Float[Tensor, "D H W"],
+        nodes: Float[Tensor, "nD nH nW"] | None = None,
+        reach: int = REACH,
+        sharp: bool = True,
+        inflow: Faces | None = None,
+    ) -> "Mismatch":
+        """Of a field of one electrode (or pair), or of a current density in A/m^3.
+
+        phi : at centres, V: its currents are q. nodes : at nodes, V: v; None: made of phi.
+        sharp : with `slopes`. inflow : through skin, A/m^2 along the axes, what the density is in
+        the voxels behind it.
+        """
+        body = currents.body
+        closed, known = _known(currents, source, reach)
+        as_it_is = currents.of_field(known, phi)
+        q, algebraic = currents.conserved(known, as_it_is)
+        if inflow is not None:
+            q, as_it_is = added(q, inflow), added(as_it_is, inflow)
+        if nodes is None:
+            w = from_centres(body, phi, as_it_is, closed)
+        else:
+            w = from_nodes(body, nodes, closed)
+        low, high, energy, scale = [], [], 0.0, 0.0
+        for axis in range(3):
+            below, above = sides(q[axis][0], axis)
+            low.append(below)
+            high.append(above)
+        beyond = _energy_of(body, low, high)
+        scale = float(beyond.sum().sqrt()) * 2
+        for form in closed:
+            d, h, w_ = form.voxel
+            beyond[max(0, d - 1) : d + 2, max(0, h - 1) : h + 2, max(0, w_ - 1) : w_ + 2] = 0
+        energy = float(beyond.sum().sqrt())
+        for form in closed:
+            Phi = form.through_faces
+            for axis in range(3):
+                below, above = sides(Phi[axis][0], axis)
+                low[axis] = low[axis] - below * form.medium
+                high[axis] = high[axis] - above * form.medium
+        oscillation = Oscillation.of(body, closed)
+        flux = Flux(body, w, low, high, closed, oscillation.corrections)
+        if sharp:
+            flux = with_slopes(flux)
+        density, doubt = inner(body, flux, flux)
+        return cls(body, flux, density, oscillation, algebraic, doubt, energy, scale)
+
+    @property
+    def plain(self) -> float:
+        """|sigma^-1/2 (q + sigma grad v)|, W^(1/2)."""
+        return float(self.density.sum().clamp_min(0).sqrt())
+
+    @property
+    def bound(self) -> float:
+        """At least the energy norm of the error, W^(1/2)."""
+        per_voxel = self.density.clamp_min(0).sqrt() + self.oscillation.sizes
+        total = float((per_voxel**2).sum()) + self.quadrature
+        return total**0.5 + ROUNDING * self.scale
+
+
+def _known(
+    currents: Currents, source: PointSource | Tensor, reach: int
+) -> tuple[list[ClosedForm], Subtraction]:
+    """The closed forms of one source, and what its finite volumes know."""
+    conductor = currents.body.conductor
+    if not isinstance(source, PointSource):
+        return [], Subtraction.density(conductor, currents.operator, source)
+    closed = [ClosedForm.of(conductor, one, reach) for one in source.electrodes]
+    return closed, Subtraction.of(conductor, currents.operator, source)
+
+
+def _energy_of(body: Body, low: list[Tensor], high: list[Tensor]) -> Float[Tensor, "D H W"]:
+    """q . sigma^-1 q in every voxel, of the diagonal of sigma, W."""
+    total = torch.zeros(body.shape, dtype=torch.float64)
+    for axis in range(3):
+        rho = body.resistivity[min(axis, len(body.sigma) - 1)]
+        total += rho * (low[axis] ** 2 + low[axis] * high[axis] + high[axis] ** 2) / 3
+    return total * body.volume
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How wrong the fields of K sources are at most, in the energy norm.
+
+    bound : of sqrt(int sigma |grad(phi - v)|^2), W^(1/2): guaranteed.
+    lower : the error is at least this, W^(1/2); None where it was not asked for.
+    energy : energy norm of the current beyond the voxels of the electrodes and their neighbours,
+        where it is finite, W^(1/2): what `relative` compares with.
+    density : where the bound comes from: its square, W in every voxel.
+    oscillation, algebraic, quadrature : the parts of the bound that the closed form on skin and
+        box, the solver's tolerance, and the doubt of quadrature have, W^(1/2).
+    """
+
+    bound: Float[Tensor, " K"]
+    lower: Float[Tensor, " K"] | None
+    energy: Float[Tensor, " K"]
+    density: Float[Tensor, "K D H W"]
+    oscillation: Float[Tensor, " K"]
+    algebraic: Float[Tensor, " K"]
+    quadrature: Float[Tensor, " K"]
+
+    @property
+    def relative(self) -> Float[Tensor, " K"]:
+        """bound / energy."""
+        return self.bound / self.energy
+
+
+def certify(
+    conductor: Conductor,
+    source: PointSource,
+    phi: Float[Tensor, "K D H W"] | None = None,
+    nodes: Float[Tensor, "K nD nH nW"] | None = None,
+    reach: int = REACH,
+    sharp: bool = True,
+) -> Certificate:
+    """A guaranteed bound of the energy error of any field.
+
+    The truth is the exact solution of the voxel problem; the field is the continuous v made of phi
+    (`potential`), or of values at nodes. See the package for what is proved.
+
+    Parameters
+    ----------
+    conductor : Conductor
+        One body, or one for each source.
+    source : PointSource
+    phi : Tensor (K, D, H, W), V at voxel centres, or None: solved for.
+    nodes : Tensor (K, D+1, H+1, W+1), V at voxel corners, or None
+        Values of a finite-element solution (`solve_elements`), say: these are judged, and phi only
+        gives the currents.
+    reach : voxels on each side of an electrode in which its closed form is used.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not belong together, phi that is not finite, tissue that does not conduct
+        in every direction, tissue cut off from the way out; as `solve`.
+    SolverError
+        Where the currents of a bad field cannot be corrected.
+
+    Source
+    ------
+    Prager and Synge, Q. Appl. Math. 5 (1947) 241; Vohralik, Numer. Math. 111 (2008) 121, thm. 4.2.
+
+    Examples
+    --------
+    A block of two tissues, grounded at both ends. The solver's field, and the same with 5 % more:
+
+    >>> import torch
+    >>> from physics_hybrid.problems.potential.physics.solve import solve
+    >>> sigma = torch.full((1, 1, 12, 8, 8), 0.3, dtype=torch.float64)          # S/m
+    >>> sigma[:, :, :, 5:] = 0.05
+    >>> body = Conductor(sigma, torch.full((1, 3), 0.004, dtype=torch.float64)) # m
+    >>> point = torch.tensor([[0.023, 0.013, 0.015]], dtype=torch.float64)      # m
+    >>> source = PointSource(point, torch.tensor([1e-3], dtype=torch.float64))  # A
+    >>> phi = solve(body, source).phi                                           # V
+    >>> right, wrong = certify(body, source, phi), certify(body, source, 1.05 * phi)
+    >>> bool(right.bound < wrong.bound)
+    True
+    """
+    count = len(source.point)
+    if phi is None:
+        phi = solve(conductor, source, warn=False).phi
+    _check(conductor, count, phi, nodes)
+    found = []
+    currents = None
+    for k in range(count):
+        if currents is None or len(conductor.sigma) > 1:
+            currents = Currents.of(Body.of(conductor, k if len(conductor.sigma) > 1 else 0))
+        at_nodes = None if nodes is None else nodes[k].double()
+        one = one_of(source, k)
+        found.append(Mismatch.of(currents, one, phi[k].double(), at_nodes, reach, sharp))
+
+    def gathered(values: list[float]) -> Tensor:
+        """A number for each source."""
+        return torch.tensor(values, dtype=torch.float64)
+
+    return Certificate(
+        bound=gathered([m.bound for m in found]),
+        lower=None,
+        energy=gathered([m.energy for m in found]),
+        density=torch.stack([m.density for m in found]),
+        oscillation=gathered([m.oscillation.norm for m in found]),
+        algebraic=gathered([m.algebraic for m in found]),
+        quadrature=gathered([m.quadrature**0.5 for m in found]),
+    )
+
+
+def one_of(source: PointSource, k: int) -> PointSource:
+    """One source of a batch, in float64."""
+    returns = None if source.returns is None else source.returns[k : k + 1]
+    return PointSource(source.point[k : k + 1], source.current[k : k + 1], returns).to(
+        torch.float64
+    )
+
+
+def _check(conductor: Conductor, count: int, phi: Tensor, nodes: Tensor | None) -> None:
+    """Raise ValueError where shapes do not belong together, or a field is not finite."""
+    shape = (count, *conductor.shape)
+    if len(conductor.sigma) not in (1, count) or tuple(phi.shape) != shape:
+        raise ValueError(
+            f"{len(conductor.sigma)} conductors and {count} sources need phi of shape {shape}; "
+            f"got {tuple(phi.shape)}"
+        )
+    at_nodes = (count, *(n + 1 for n in conductor.shape))
+    if nodes is not None and tuple(nodes.shape) != at_nodes:
+        raise ValueError(f"nodes must have shape {at_nodes}; got {tuple(nodes.shape)}")
+    for name, values in (("phi", phi), ("nodes", nodes)):
+        if values is not None and not bool(torch.isfinite(values).all()):
+            raise ValueError(f"{name} must be finite (V); it holds NaN or infinity")

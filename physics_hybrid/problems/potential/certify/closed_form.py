@@ -1,0 +1,266 @@
+r"""The singular part of the potential, kept near its electrode.
+
+    phi_s(x) = I / (4 pi sqrt(det sigma_inf) sqrt(d^T sigma_inf^-1 d)),   d = x - x_s          [V]
+    J_s      = -sigma_inf grad phi_s = I d / (4 pi sqrt(det sigma_inf) (d^T sigma_inf^-1 d)^(3/2))
+
+and the mirror image of both behind a grounded end that is near (`image`). phi_s is multiplied by a
+cut-off theta, trilinear in every voxel, 1 round the electrode and 0 from `reach` voxels on, or
+before tissue that conducts far better, where phi_s is no part of phi. J_s is used in the voxels G
+where theta > 0 and sigma is close to sigma_inf: in other tissue its tangential part is wrong. On a
+grounded end theta is 0, or phi_s is.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from physics_hybrid.problems.potential.physics.conductor import Conductor, Faces, matrix
+from physics_hybrid.problems.potential.physics.electrodes import PointSource
+from physics_hybrid.problems.potential.physics.image import with_image
+from physics_hybrid.problems.potential.physics.point_source import (
+    face_current_density,
+    infinite_medium,
+    potential,
+)
+
+#: Voxels on each side of that of the electrode in which the closed form is used.
+REACH = 4
+
+#: Tissue that conducts so many times better than that of the electrode stays outside of the cut-off,
+#: where this leaves one voxel round it.
+BETTER = 2.0
+
+#: The medium is close to that of the electrode where neither sigma sigma_inf^-1 nor its inverse is
+#: farther from 1 than this, by the norm of Frobenius.
+CLOSE = 6.0
+
+#: A cut-off of so many voxels at least takes two of them to fall from 1 to 0.
+WIDE = 3
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """One electrode of one body.
+
+    charges : the electrode and, where it has one, its image; each of one sample.
+    sigma_inf : (1, C), S/m. inverse : sigma_inf^-1, ohm m.
+    voxel : of the electrode. low, high : theta > 0 in voxels low <= i < high.
+    medium : the voxels of G.
+    cutoff : theta at the nodes along each axis; theta is the product of the three.
+    spacing : metres.
+    """
+
+    charges: list[PointSource]
+    sigma_inf: Float[Tensor, "1 C"]
+    inverse: Float[Tensor, "3 3"]
+    voxel: tuple[int, int, int]
+    low: tuple[int, int, int]
+    high: tuple[int, int, int]
+    medium: Bool[Tensor, "D H W"]
+    cutoff: list[Float[Tensor, " nodes"]]
+    spacing: Float[Tensor, " 3"]
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, conductor: Conductor, source: PointSource, reach: int = REACH) -> "ClosedForm":
+        """Of one electrode in one body, both float64.
+
+        Raises
+        ------
+        ValueError
+            An electrode outside the grid or in air; a grid of two voxels along D.
+        """
+        charges, sigma_inf = with_image(conductor, source)
+        charges = [charge for charge in charges if float(charge.current) != 0]
+        d, h, w = (int(i) for i in conductor.voxel_of(charges[0].point)[0])
+        voxel = (d, h, w)
+        mirrored = len(charges) > 1
+        reach = _clear(conductor, voxel, sigma_inf, reach)
+        low, high, cutoff = [], [], []
+        for axis, n in enumerate(conductor.shape):
+            i = voxel[axis]
+            below = above = reach
+            if axis == 0 and conductor.ends.kind == "grounded":
+                near_first = 2 * float(charges[0].point[0, 0]) <= n * float(conductor.spacing[0, 0])
+                if not (mirrored and near_first):
+                    below = min(reach, i)
+                if not (mirrored and not near_first):
+                    above = min(reach, n - 1 - i)
+                if min(below, above) < 1:
+                    raise ValueError(
+                        "a certificate needs three voxels or more along D between grounded ends; "
+                        f"got {n}"
+                    )
+            low.append(max(0, i - below))
+            high.append(min(n, i + above + 1))
+            cutoff.append(_cutoff(n, i, below, above))
+        inverse = torch.linalg.inv(matrix(sigma_inf))[0]
+        medium = _close(conductor, inverse, low, high)
+        return cls(
+            charges=charges,
+            sigma_inf=sigma_inf,
+            inverse=inverse,
+            voxel=voxel,
+            low=(low[0], low[1], low[2]),
+            high=(high[0], high[1], high[2]),
+            medium=medium,
+            cutoff=cutoff,
+            spacing=conductor.spacing[0],
+            shape=conductor.shape,
+        )
+
+    @property
+    def places(self) -> list[Float[Tensor, " 3"]]:
+        """Of the electrode and its image, metres."""
+        return [charge.point[0] for charge in self.charges]
+
+    def inside(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """In which theta > 0 somewhere."""
+        low, high = torch.tensor(self.low), torch.tensor(self.high)
+        return ((voxels >= low) & (voxels < high)).all(dim=1)
+
+    def carries(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """Which belong to G."""
+        d, h, w = voxels.unbind(dim=1)
+        return self.medium[d, h, w]
+
+    @property
+    def voxels(self) -> Int[Tensor, "n 3"]:
+        """All in which theta > 0 somewhere."""
+        box = torch.zeros_like(self.medium)
+        box[tuple(slice(a, b) for a, b in zip(self.low, self.high, strict=True))] = True
+        return box.nonzero()
+
+    def whole(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """In which theta is 1 at all corners."""
+        whole = torch.ones(len(voxels), dtype=torch.bool)
+        for axis, values in enumerate(self.cutoff):
+            i = voxels[:, axis]
+            whole &= (values[i] == 1) & (values[i + 1] == 1)
+        return whole
+
+    def theta(
+        self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
+    ) -> tuple[Float[Tensor, "n P"], Float[Tensor, "n P 3"]]:
+        """theta and its gradient (1/m) at places xi in [0, 1]^3 of voxels."""
+        value, slope = [], []
+        for axis, values in enumerate(self.cutoff):
+            i = voxels[:, axis]
+            step = (values[i + 1] - values[i])[:, None]
+            value.append(values[i][:, None] + step * xi[..., axis])
+            slope.append((step / self.spacing[axis]).expand_as(xi[..., axis]))
+        a, b, c = value
+        gradient = torch.stack([slope[0] * b * c, a * slope[1] * c, a * b * slope[2]], dim=-1)
+        return a * b * c, gradient
+
+    def potential_at(self, points: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P"]:
+        """phi_s at points in metres, V."""
+        total = torch.zeros_like(points[..., 0])
+        for charge in self.charges:
+            offset = points - charge.point[0]
+            square = torch.einsum("npa,ab,npb->np", offset, self.inverse, offset)
+            total = total + self._strength(charge) * square.clamp_min(_TINY).rsqrt()
+        return total
+
+    def current_at(self, points: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P 3"]:
+        """J_s at points in metres, A/m^2."""
+        total = torch.zeros_like(points)
+        for charge in self.charges:
+            offset = points - charge.point[0]
+            square = torch.einsum("npa,ab,npb->np", offset, self.inverse, offset)
+            density = self._strength(charge) * square.clamp_min(_TINY) ** -1.5
+            total = total + density[..., None] * offset
+        return total
+
+    def _strength(self, charge: PointSource) -> Tensor:
+        """I / (4 pi sqrt(det sigma_inf))."""
+        return charge.current[0] * torch.linalg.det(self.inverse).sqrt() / (4 * torch.pi)
+
+    @cached_property
+    def at_nodes(self) -> Float[Tensor, "nD nH nW"]:
+        """phi_s at the nodes of the grid, V."""
+        total = self.spacing.new_zeros(())
+        for charge in self.charges:
+            offsets = []
+            for axis, n in enumerate(self.shape):
+                nodes = torch.arange(n + 1, dtype=torch.float64) * self.spacing[axis]
+                line = [1, 1, 1, 1]
+                line[axis + 1] = -1
+                offsets.append((nodes - charge.point[0, axis]).reshape(line))
+            smallest = 1e-3 * self.spacing.min()
+            total = total + potential(offsets, charge.current, self.sigma_inf, clamp=smallest)[0]
+        return total
+
+    @cached_property
+    def cutoff_at_nodes(self) -> Float[Tensor, "nD nH nW"]:
+        """theta at all nodes."""
+        a, b, c = self.cutoff
+        return a[:, None, None] * b[:, None] * c
+
+    @cached_property
+    def at_centres(self) -> Float[Tensor, "D H W"]:
+        """phi_s at voxel centres as `Subtraction` has it, V."""
+        total = self.spacing.new_zeros(())
+        for charge in self.charges:
+            total = (
+                total + infinite_medium(self.shape, self.spacing[None], charge, self.sigma_inf)[0]
+            )
+        return total
+
+    @cached_property
+    def through_faces(self) -> Faces:
+        """Exact mean of J_s on every face of the grid, A/m^2."""
+        parts = [
+            face_current_density(self.shape, self.spacing[None], charge, self.sigma_inf)
+            for charge in self.charges
+        ]
+        d, h, w = (sum(part[axis] for part in parts) for axis in range(3))
+        return d, h, w
+
+
+#: The least square of a length by sigma_inf^-1: never reached where it counts.
+_TINY = 1e-60
+
+
+def _cutoff(n: int, voxel: int, below: int, above: int) -> Float[Tensor, " nodes"]:
+    """theta at the nodes of one axis: 1 at those of the voxel, 0 `below` and `above` them."""
+    node = torch.arange(n + 1, dtype=torch.float64)
+
+    def side(distance: Tensor, reach: int) -> Tensor:
+        """What falls from 1 to 0 on one side."""
+        width = 2 if reach >= WIDE else 1
+        return ((reach - distance) / width).clamp(0, 1)
+
+    return torch.minimum(side(voxel - node, below), side(node - voxel - 1, above))
+
+
+def _clear(conductor: Conductor, voxel: tuple[int, int, int], sigma_inf: Tensor, reach: int) -> int:
+    """The largest reach up to `reach`, at least 1, that keeps better conductors out."""
+    better = conductor.sigma[0, :3].mean(dim=0) > BETTER * sigma_inf[0, :3].mean()
+    for r in range(reach, 1, -1):
+        box = tuple(slice(max(0, i - r), i + r + 1) for i in voxel)
+        if not bool(better[box].any()):
+            return r
+    return 1
+
+
+def _close(
+    conductor: Conductor, inverse: Tensor, low: list[int], high: list[int]
+) -> Bool[Tensor, "D H W"]:
+    """The voxels of a box in which sigma is close to sigma_inf."""
+    out = torch.zeros(conductor.shape, dtype=torch.bool)
+    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    sigma = matrix(conductor.sigma[0][(slice(None), *box)].movedim(0, -1))
+    one = torch.eye(3, dtype=sigma.dtype)
+    ratio = torch.where(conductor.tissue[0][box][..., None, None], sigma @ inverse, one)
+    away = torch.maximum(_size(ratio - one), _size(torch.linalg.inv(ratio) - one))
+    out[box] = away <= CLOSE
+    return out & conductor.tissue[0]
+
+
+def _size(matrices: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n"]:
+    """Norm of Frobenius."""
+    return matrices.square().sum(dim=(-1, -2)).sqrt()

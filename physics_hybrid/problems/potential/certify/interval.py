@@ -1,0 +1,177 @@
+r"""Intervals that hold the voltage of an electrode for certain.
+
+The voltage L(phi) is the mean over a patch, or of two patches the difference of their means; where nothing fixes a constant (ends: sink, pair) and one patch is given,
+less the mean over all tissue. With z the potential of L taken as a current, through the skin where the patch is on it (the dual problem,
+solved by finite volumes), z_h, q* and their mismatch p* = q* + sigma grad z_h as those of phi,
+
+    L(phi) - L(v) = a(phi - v, z)
+                  = -int p . grad z_h + osc(z_h) + 1/2 int p . sigma^-1 p*   +-   eta eta* / 2
+
+The last integral is the computed product, with which half of eta eta* is certain: phi - v and z -
+z_h are projections of p and p* on gradients, and (2 P - 1) is a reflection, so that
+|<P p, P p*> - <p, p*> / 2| = |<(2 P - 1) p, p*>| / 2. (Prager and Synge 1947; as a bound of goals:
+Ladeveze and Pelle, Mastering Calculations in Linear and Nonlinear Mechanics, 2005, ch. 8.) What
+oscillates is not in p: o of the eta = |p| + o adds (o |p*| + o* |p| + o o*) / 2 more.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from physics_hybrid.problems.potential.certify.body import Body
+from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
+from physics_hybrid.problems.potential.certify.closed_form import REACH
+from physics_hybrid.problems.potential.certify.current import Currents
+from physics_hybrid.problems.potential.certify.flux import Flux, inner
+from physics_hybrid.problems.potential.certify.patch import Functional
+from physics_hybrid.problems.potential.physics.conductor import Conductor
+from physics_hybrid.problems.potential.physics.electrodes import PointSource
+from physics_hybrid.problems.potential.physics.solve import solve
+
+
+@dataclass(frozen=True)
+class Interval:
+    """low <= L(phi) <= high, V, for each of K sources; phi the exact potential of the voxel
+    problem.
+
+    value : that of the field v itself, V; outside of the interval where the field is wrong enough.
+    """
+
+    low: Float[Tensor, " K"]
+    high: Float[Tensor, " K"]
+    value: Float[Tensor, " K"]
+
+    @property
+    def middle(self) -> Float[Tensor, " K"]:
+        """The better value, V."""
+        return (self.low + self.high) / 2
+
+    @property
+    def half_width(self) -> Float[Tensor, " K"]:
+        """What `middle` may be wrong by, V."""
+        return (self.high - self.low) / 2
+
+
+def interval(
+    conductor: Conductor,
+    source: PointSource,
+    patch: Bool[Tensor, "D H W"],
+    against: Bool[Tensor, "D H W"] | None = None,
+    on: str = "skin",
+    phi: Float[Tensor, "K D H W"] | None = None,
+    refine: int = 1,
+    reach: int = REACH,
+) -> Interval:
+    """Guaranteed interval for the mean potential of an electrode, or for the difference of two.
+
+    Parameters
+    ----------
+    conductor : Conductor
+        One body, with any number of sources.
+    source : PointSource
+    patch, against : Tensor (D, H, W) of bool
+        The voxels of the electrode, and of the one whose mean is taken off. Where nothing fixes a
+        constant (ends: sink, pair) and `against` is None, the mean over all tissue is.
+    on : "skin", the mean over the faces of these voxels to air, or "voxels".
+    phi : Tensor (K, D, H, W) V at voxel centres, or None: solved for. Not with `refine`.
+    refine : every voxel is split into refine^3 and the problem solved anew on these: the truth is
+        the same, the half-width falls about as 1 / refine^2.
+    reach : as for `certify`.
+
+    Raises
+    ------
+    ValueError
+        A patch of another shape, without tissue or partly in air; several conductors; phi together
+        with refine; as `certify`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> sigma = torch.full((1, 1, 12, 8, 8), 0.3, dtype=torch.float64)          # S/m
+    >>> body = Conductor(sigma, torch.full((1, 3), 0.004, dtype=torch.float64)) # m
+    >>> point = torch.tensor([[0.015, 0.013, 0.015]], dtype=torch.float64)      # m
+    >>> source = PointSource(point, torch.tensor([1e-3], dtype=torch.float64))  # A
+    >>> patch = torch.zeros(12, 8, 8, dtype=torch.bool)
+    >>> patch[8:10, 7, 3:5] = True
+    >>> coarse = interval(body, source, patch)                                  # V
+    >>> fine = interval(body, source, patch, refine=2)
+    >>> bool(fine.half_width < coarse.half_width)
+    True
+    >>> bool((fine.middle > coarse.low) & (fine.middle < coarse.high))
+    True
+    """
+    if len(conductor.sigma) != 1:
+        raise ValueError(f"an interval is of one body; got {len(conductor.sigma)}")
+    if refine < 1 or (refine > 1 and phi is not None):
+        raise ValueError(
+            f"refine={refine}: needs a whole number >= 1, and no phi where it is not 1"
+        )
+    patches = [_checked(conductor, one) for one in (patch, against) if one is not None]
+    if refine > 1:
+        conductor = split(conductor, refine)
+        patches = [_split(one, refine) for one in patches]
+    if phi is None:
+        phi = solve(conductor, source, warn=False).phi
+    body = Body.of(conductor)
+    currents = Currents.of(body)
+    L = Functional.of(body, patches, on)
+    z = solve(body.conductor, L.density, warn=False).phi[0]
+    dual = Mismatch.of(currents, L.density, z, inflow=L.inflow)
+    low, high, value = [], [], []
+    for k in range(len(source.point)):
+        primal = Mismatch.of(currents, one_of(source, k), phi[k].double(), None, reach)
+        own, own_doubt = L(primal.flux)
+        product, doubt = _correction(primal, dual)
+        width = _half_width(primal, dual) + own_doubt + doubt
+        value.append(own)
+        low.append(own + product - width)
+        high.append(own + product + width)
+    return Interval(*(torch.tensor(v, dtype=torch.float64) for v in (low, high, value)))
+
+
+def split(conductor: Conductor, factor: int) -> Conductor:
+    """The same body on voxels that are `factor` times smaller along each axis."""
+    return Conductor(_split(conductor.sigma, factor), conductor.spacing / factor, conductor.ends)
+
+
+def _split(field: Tensor, factor: int) -> Tensor:
+    """Every voxel of (..., D, H, W) as factor^3 alike."""
+    for axis in (-1, -2, -3):
+        field = field.repeat_interleave(factor, dim=axis)
+    return field
+
+
+def _checked(conductor: Conductor, patch: Tensor) -> Tensor:
+    """A patch that has tissue, and only tissue."""
+    if tuple(patch.shape) != conductor.shape or patch.dtype != torch.bool:
+        raise ValueError(
+            f"a patch marks voxels: bool of shape {conductor.shape}; "
+            f"got {patch.dtype} of shape {tuple(patch.shape)}"
+        )
+    if not bool(patch.any()) or bool((patch & ~conductor.tissue[0]).any()):
+        raise ValueError(
+            f"a patch must hold tissue and nothing else: {int(patch.sum())} voxels are marked, "
+            f"{int((patch & ~conductor.tissue[0]).sum())} of them air"
+        )
+    return patch
+
+
+def _correction(primal: Mismatch, dual: Mismatch) -> tuple[float, float]:
+    """-int p . grad z_h + osc(z_h) + 1/2 int p . sigma^-1 p*, V; and its doubt.
+
+    The two integrals are 1/2 int p . sigma^-1 (q* - sigma grad z_h).
+    """
+    flux = dual.flux
+    other = replace(flux, sign=-1.0)
+    product, doubt = inner(primal.body, primal.flux, other)
+    oscillation, more = primal.oscillation.moment(flux.nodes)
+    return float(product.sum()) / 2 + oscillation, doubt / 2 + more
+
+
+def _half_width(primal: Mismatch, dual: Mismatch) -> float:
+    """eta eta* / 2 and what oscillation adds, V."""
+    o, o_dual = primal.bound - primal.plain, dual.bound - dual.plain
+    cross = o * dual.plain + o_dual * primal.plain + o * o_dual
+    return (primal.bound * dual.bound + cross) / 2

@@ -1,0 +1,110 @@
+r"""A continuous potential from values at voxel centres, for the price of a stencil.
+
+v = w + sum theta phi_s, w trilinear. In every voxel the currents of the field say how it goes on
+from the centre: with E = sigma^-1 J - sigma_inf^-1 Phi the field of u = phi - phi_s on two opposite
+faces, linear in between,
+
+    u(corner) = u - sum over axes of (+-h/2 (E_low + E_high) / 2 + h/8 (E_high - E_low))
+
+and w at a node is the mean of its tissue voxels weighted by conductivity (Oswald's interpolation of
+the postprocessed potential: Vohralik, SIAM J. Numer. Anal. 45 (2007) 1570, sec. 3.2), plus
+(1 - theta) phi_s. On a grounded end w is 0.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from physics_hybrid.problems.potential.certify.body import AXES, Body
+from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
+from physics_hybrid.problems.potential.certify.current import sides
+from physics_hybrid.problems.potential.certify.shapes import CORNERS
+from physics_hybrid.problems.potential.physics.conductor import Faces
+
+
+def from_centres(
+    body: Body,
+    phi: Float[Tensor, "D H W"],
+    J: Faces,
+    closed: list[ClosedForm],
+) -> Float[Tensor, "nD nH nW"]:
+    """w of a field phi, V, whose currents are J, A/m^2 (1, D+1, H, W) and so on."""
+    u = phi
+    low, high = _resisted(body, J)
+    for form in closed:
+        u = u - form.at_centres
+        Phi = form.through_faces
+        below, above = _sides_of(Phi)
+        for a in range(3):
+            for b in range(3):
+                rho = float(form.inverse[a, b])
+                if rho != 0:
+                    low[a] = low[a] - rho * below[b]
+                    high[a] = high[a] - rho * above[b]
+    nodes = _averaged(body, u, low, high)
+    for form in closed:
+        nodes = nodes + (1 - form.cutoff_at_nodes) * form.at_nodes
+    return grounded(body, nodes)
+
+
+def from_nodes(
+    body: Body, nodes: Float[Tensor, "nD nH nW"], closed: list[ClosedForm]
+) -> Float[Tensor, "nD nH nW"]:
+    """w of a potential that is known at the nodes, V."""
+    for form in closed:
+        nodes = nodes - form.cutoff_at_nodes * form.at_nodes
+    return grounded(body, nodes)
+
+
+def grounded(body: Body, nodes: Float[Tensor, "nD nH nW"]) -> Float[Tensor, "nD nH nW"]:
+    """nodes with 0 on the ends, where these are grounded."""
+    if body.ends.kind == "grounded":
+        nodes = nodes.clone()
+        nodes[[0, -1]] = 0.0
+    return nodes
+
+
+def _sides_of(J: Faces) -> tuple[list[Tensor], list[Tensor]]:
+    """Currents on the faces below and above every voxel, along each axis."""
+    pairs = [sides(J[axis][0], axis) for axis in range(3)]
+    return [low for low, _ in pairs], [high for _, high in pairs]
+
+
+def _resisted(body: Body, J: Faces) -> tuple[list[Tensor], list[Tensor]]:
+    """sigma^-1 J on the faces below and above every voxel, V/m. Of an oblique tensor the current
+    across an axis counts by its mean."""
+    below, above = _sides_of(J)
+    low, high = [], []
+    for axis in range(3):
+        rho = body.resistivity[min(axis, len(body.sigma) - 1)]
+        low.append(rho * below[axis])
+        high.append(rho * above[axis])
+    if len(body.sigma) == 6:
+        for c, (a, b) in enumerate(AXES[3:]):
+            rho = body.resistivity[3 + c]
+            for i, j in ((a, b), (b, a)):
+                mean = rho * (below[j] + above[j]) / 2
+                low[i], high[i] = low[i] + mean, high[i] + mean
+    return low, high
+
+
+def _averaged(
+    body: Body, u: Tensor, low: list[Tensor], high: list[Tensor]
+) -> Float[Tensor, "nD nH nW"]:
+    """Mean over the voxels round a node of what each says of it, weighted by conductivity."""
+    weight = body.mean * body.tissue
+    d, h, w = body.shape
+    total = torch.zeros(d + 1, h + 1, w + 1, dtype=torch.float64)
+    weights = torch.zeros_like(total)
+    steps = []
+    for axis in range(3):
+        step = float(body.spacing[axis])
+        even = (low[axis] + high[axis]) * (step / 4)
+        odd = (high[axis] - low[axis]) * (step / 8)
+        steps.append((weight * (odd - even), weight * (odd + even)))
+    centre = weight * u
+    for i, j, k in CORNERS:
+        window = total[i : i + d, j : j + h, k : k + w]
+        window += centre - steps[0][i] - steps[1][j] - steps[2][k]
+        weights[i : i + d, j : j + h, k : k + w] += weight
+    return torch.where(weights > 0, total / weights.clamp_min(1e-300), 0.0)
