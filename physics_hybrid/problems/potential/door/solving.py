@@ -22,6 +22,9 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.predictor import Predictor
 
+#: Relative residuals below are rounding of float64.
+ROUNDING = 1e-15
+
 
 def solve(
     body: Body,
@@ -284,8 +287,10 @@ def check_body(body: object, tolerance: object) -> None:
             f" {type(body).__name__}"
         )
     number = isinstance(tolerance, (int, float, np.number)) and not isinstance(tolerance, bool)
-    if not number or not 0 < float(tolerance) < 1:  # type: ignore[arg-type]
-        raise ValueError(f"tolerance must lie in (0, 1); got {tolerance!r}")
+    if not number or not ROUNDING <= float(tolerance) < 1:  # type: ignore[arg-type]
+        raise ValueError(
+            f"tolerance must lie in [{ROUNDING:g}, 1), a relative residual; got {tolerance!r}"
+        )
 
 
 def _check(body: object, tolerance: object, singularity: str) -> None:

@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 #: Electrodes on the skin: round the limb, and along it.
 ROUND, ALONG = 8, 8
 #: That a lead field to 1 % is solved to, and the one it is held to.
-LOOSE, TIGHT = 2e-2, 1e-8
+LOOSE, TIGHT = 2e-2, 1e-7
 #: Relative residuals of the curve of refining.
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10)
 #: Voxels from electrodes, for how far a deposited source is from a point.
