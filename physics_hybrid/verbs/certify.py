@@ -16,7 +16,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from physics_hybrid.command_line import leave_with_the_reader, readable_errors
+from physics_hybrid.command_line import (
+    leave_with_the_reader,
+    readable_errors,
+    readable_warnings,
+)
 from physics_hybrid.kinds import UsageError
 from physics_hybrid.options import NUMBER, NUMBERS, SWITCH, TRIPLE, TRIPLES, WORD, WORDS, Shape
 from physics_hybrid.options import options as options_of
@@ -43,7 +47,7 @@ SHAPES: dict[str, Shape] = {
 def main(arguments: list[str]) -> None:
     if {"-h", "--help"} & {*arguments}:
         leave_with_the_reader()
-    with readable_errors():
+    with readable_errors(), readable_warnings():
         given = options_of("certify", __doc__, SHAPES, arguments)
         if given["at"] is None:
             raise UsageError("--at X Y Z is needed: where the current comes in")

@@ -142,7 +142,7 @@ def solve(
     else:
         problem = Equations(conductor, sources, tolerance, singularity, guess)
         found = problem.solved(progress)
-        volts = found.volts
+        volts = _where_it_flows(body, sources, way_out, found.volts)
     field = Field(
         body=body,
         sources=sources,
@@ -297,6 +297,20 @@ def _check(body: object, tolerance: object, singularity: str) -> None:
     """Raises ValueError for what is no body, no tolerance, no way to treat a source."""
     check_body(body, tolerance)
     one_of(("subtraction", "nodal"), "singularity", singularity, quoted=True)
+
+
+def _where_it_flows(body: Body, sources: Sources, ends: Ends, volts: Tensor) -> Tensor:
+    """phi, and 0 in pieces of tissue that have ends of their own and no electrode: what the closed
+    form leaves there is not of the truth.
+    """
+    pieces, sizes = body.pieces
+    if ends.floating or len(sizes) < 2:
+        return volts
+    reached = []
+    for k in range(len(sources)):
+        own = {int(pieces[tuple(voxel)]) for voxel in sources.voxels(body, k)}
+        reached.append(np.isin(pieces, [*own]))
+    return torch.where(torch.from_numpy(np.stack(reached)).to(volts.device), volts, 0.0)
 
 
 def _guess(start: Any, body: Body, count: int) -> Tensor | None:

@@ -139,6 +139,14 @@ class Sources:
         returns = None if self.returns is None else self.returns[rows]
         return PointSource(self.points[rows], self.current[rows], returns)
 
+    def voxels(self, body: Body, k: int) -> np.ndarray:
+        """Those that the electrodes of one source lie in, (n, 3)."""
+        if self.points is None:
+            return np.stack(np.unravel_index(self.deposits[k].voxels, body.shape), axis=1)
+        several = [p[k : k + 1] for p in (self.points, self.returns) if p is not None]
+        held = body.plain.in_tissue(torch.cat(several).detach())
+        return body.plain.index_of(held)[0].cpu().numpy()
+
     def marks(self, k: int) -> list[tuple[np.ndarray, str]]:
         """Where the electrodes of one are, (3,) m, and their signs."""
         marks = []

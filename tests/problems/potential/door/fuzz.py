@@ -343,7 +343,7 @@ def typed(name: str, folder: Path) -> str | None:
             left = int(end.code or 0)
         except Exception as error:
             return f"{name}: a trace: {type(error).__name__}: {error}"
-    said = [line for line in err.getvalue().splitlines() if "Warning" not in line]
+    said = [line for line in err.getvalue().splitlines() if not line.startswith("warning: ")]
     if left != status:
         return f"{name}: left with {left}, not {status}: {err.getvalue()}"
     if status and not (said and said[-1].startswith("error: ") and len(said) == 1):
