@@ -205,7 +205,9 @@ class ClosedForm:
         """phi_s at voxel centres as `Subtraction` has it, V."""
         total = self.spacing.new_zeros(())
         for charge in self.charges:
-            total = total + infinite_medium(self.shape, self.spacing[None], charge, self.sigma_inf)[0]
+            total = (
+                total + infinite_medium(self.shape, self.spacing[None], charge, self.sigma_inf)[0]
+            )
         return total
 
     @cached_property
@@ -235,9 +237,7 @@ def _cutoff(n: int, voxel: int, below: int, above: int) -> Float[Tensor, " nodes
     return torch.minimum(side(voxel - node, below), side(node - voxel - 1, above))
 
 
-def _clear(
-    conductor: Conductor, voxel: tuple[int, int, int], sigma_inf: Tensor, reach: int
-) -> int:
+def _clear(conductor: Conductor, voxel: tuple[int, int, int], sigma_inf: Tensor, reach: int) -> int:
     """The largest reach up to `reach`, at least 1, that keeps better conductors out."""
     better = conductor.sigma[0, :3].mean(dim=0) > BETTER * sigma_inf[0, :3].mean()
     for r in range(reach, 1, -1):

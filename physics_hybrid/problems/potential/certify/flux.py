@@ -142,9 +142,7 @@ class Flux:
                 out[i] = part if before is None else before + part
         return out
 
-    def at(
-        self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
-    ) -> Float[Tensor, "n P 3"]:
+    def at(self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P 3"]:
         """The whole of it at places xi in [0, 1]^3 of voxels."""
         d, h, w = voxels.unbind(dim=1)
         q = torch.empty_like(xi)
@@ -344,4 +342,11 @@ def _points_on_end(
     voxels = voxels[voxels[:, 0] == plane]
     if not len(voxels):
         return []
-    return face_points([place for form in closed for place in form.places], voxels, 0, 0.0 if end == 0 else 1.0, body.spacing, orders)
+    return face_points(
+        [place for form in closed for place in form.places],
+        voxels,
+        0,
+        0.0 if end == 0 else 1.0,
+        body.spacing,
+        orders,
+    )

@@ -105,7 +105,9 @@ def interval(
     if len(conductor.sigma) != 1:
         raise ValueError(f"an interval is of one body; got {len(conductor.sigma)}")
     if refine < 1 or (refine > 1 and phi is not None):
-        raise ValueError(f"refine={refine}: needs a whole number >= 1, and no phi where it is not 1")
+        raise ValueError(
+            f"refine={refine}: needs a whole number >= 1, and no phi where it is not 1"
+        )
     patches = [_checked(conductor, one) for one in (patch, against) if one is not None]
     if refine > 1:
         conductor = split(conductor, refine)

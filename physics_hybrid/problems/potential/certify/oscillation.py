@@ -60,9 +60,7 @@ class Correction:
         """The voxels in which it is not 0."""
         return (self.number >= 0).nonzero()
 
-    def at(
-        self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
-    ) -> Float[Tensor, "n P 3"]:
+    def at(self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P 3"]:
         """c at places of voxels, A/m^2; 0 in voxels that have none."""
         d, h, w = voxels.unbind(dim=1)
         row = self.number[d, h, w]

@@ -48,7 +48,9 @@ class Functional:
             areas = [body.volume / float(h) for h in body.spacing]
             area = sum(float(s.sum()) * a for s, a in zip(skin, areas, strict=True))
             if area == 0:
-                raise ValueError("a patch on skin has no face of tissue to air: mark voxels on skin")
+                raise ValueError(
+                    "a patch on skin has no face of tissue to air: mark voxels on skin"
+                )
             tau = [t + sign * s / area for t, s in zip(tau, skin, strict=True)]
         if body.ends.floating and len(patches) == 1:
             rho = rho - body.tissue / (body.tissue.sum() * body.volume)

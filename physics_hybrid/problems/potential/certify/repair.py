@@ -58,9 +58,7 @@ class Runs:
         tree = _tree(count, first | last, faces)
         return cls(tissue, number, count, first, last, *tree)
 
-    def carry(
-        self, R: np.ndarray, current: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def carry(self, R: np.ndarray, current: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """c through the faces normal to D, H and W, amperes, positive along the axis.
 
         current : what flows at all, A: sums that are rounding beside it are 0.

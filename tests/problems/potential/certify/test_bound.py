@@ -40,8 +40,9 @@ def _finer(nodes: Tensor) -> Tensor:
     return out[0, 0]
 
 
-@pytest.mark.parametrize("ends", ENDS, ids=lambda ends: ends.kind)
-@pytest.mark.parametrize("components", [1, 3, 6])
+@pytest.mark.parametrize(
+    ("ends", "components"), zip(ENDS, (1, 3, 6, 1), strict=True), ids=lambda value: str(value)
+)
 def test_bound_is_above_the_error_of_right_and_wrong_fields(ends: Ends, components: int) -> None:
     seed = components + 7 * len(ends.kind)
     conductor = body(seed, ends, components)
@@ -51,8 +52,8 @@ def test_bound_is_above_the_error_of_right_and_wrong_fields(ends: Ends, componen
     phi = solve(conductor, place, warn=False).phi[0]
     elements = solve_elements(conductor, place).nodes[0]
     currents = Currents.of(Body.of(conductor))
-    noise = torch.randn(phi.shape, dtype=torch.float64) * phi.abs().mean()
-    fields = [(phi, None), (1.2 * phi, None), (phi + noise, None), (0 * phi, None), (phi, elements)]
+    noise = phi.abs().mean() * torch.linspace(-1, 1, phi.numel(), dtype=torch.float64).cos()
+    fields = [(phi, None), (1.2 * phi + noise.view_as(phi), None), (phi, elements)]
     for field, nodes in fields:
         found = Mismatch.of(currents, one_of(place, 0), field, nodes)
         error = error_of(found, fine, truth)
@@ -74,19 +75,14 @@ def test_relative_bound_of_a_uniform_block_falls_with_the_voxel() -> None:
     assert 1.6 < bounds[0] / bounds[1] < 2.4
 
 
-def test_a_field_that_the_elements_hold_has_no_error_at_all() -> None:
-    """Between two plates: the current of a density that makes phi linear in pieces... of zero
-    source, zero field: the bound is rounding."""
+def test_what_no_current_makes_has_no_error() -> None:
     conductor = body(2, Ends("grounded"), 1)
-    nothing = PointSource(
-        source(2, conductor).point, torch.tensor([1e-30], dtype=torch.float64)
-    )
+    nothing = PointSource(source(2, conductor).point, torch.tensor([1e-30], dtype=torch.float64))
     found = certify(conductor, nothing, torch.zeros(1, *conductor.shape, dtype=torch.float64))
     assert float(found.bound) < 1e-25
 
 
-@pytest.mark.parametrize("ends", ["grounded", "sink"])
-@pytest.mark.parametrize("on", ["skin", "voxels"])
+@pytest.mark.parametrize(("ends", "on"), [("grounded", "skin"), ("sink", "voxels")])
 def test_interval_holds_the_voltage_of_a_finer_grid(ends: str, on: str) -> None:
     conductor = body(11, Ends(ends), 1)
     place = source(12, conductor)
