@@ -58,9 +58,7 @@ class Runs:
         tree = _tree(count, first | last, faces)
         return cls(tissue, number, count, first, last, *tree)
 
-    def carry(
-        self, R: np.ndarray, current: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def carry(self, R: np.ndarray, current: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """c through the faces normal to D, H and W, amperes, positive along the axis.
 
         current : what flows at all, A: sums that are rounding beside it are 0.
@@ -83,7 +81,8 @@ class Runs:
         np.add.at(to_w, (h[~in_h], w[~in_h] + 1, d[~in_h]), amount[~in_h])
         R = np.where(self.tissue, R - np.diff(to_h, axis=0) - np.diff(to_w, axis=1), 0.0)
         along = self._along_runs(R)
-        return tuple(np.moveaxis(c, -1, 0) for c in (along, to_h, to_w))
+        d, h, w = (np.moveaxis(c, -1, 0) for c in (along, to_h, to_w))
+        return d, h, w
 
     def _hand_on(self, total: np.ndarray, current: float) -> np.ndarray:
         """What every run hands on to its parent, A."""

@@ -11,8 +11,8 @@ the page says.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
+import math
 import os
 import statistics
 from pathlib import Path
@@ -24,10 +24,11 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from physics_hybrid.problems.potential.certify.body import Body
+from physics_hybrid.problems.potential.certify.body import Body, split
 from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
 from physics_hybrid.problems.potential.certify.current import Currents
-from physics_hybrid.problems.potential.certify.interval import interval, split
+from physics_hybrid.problems.potential.certify.interval import interval
+from physics_hybrid.problems.potential.certify.shapes import prolonged
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.elements.solve import solve_elements
@@ -78,9 +79,9 @@ def _tissue(random: np.random.Generator, grid: tuple[int, ...], ends: Ends) -> n
     pieces, count = ndimage.label(tissue)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
-    if ends.floating:
-        return pieces == np.argmax(sizes)
-    return np.isin(pieces, np.setdiff1d(pieces[[0, -1]], [0]))
+    kept = [np.argmax(sizes)] if ends.floating else np.setdiff1d(pieces[[0, -1]], [0])
+    joined: np.ndarray = np.isin(pieces, kept)
+    return joined
 
 
 def random_source(random: np.random.Generator, conductor: Conductor) -> PointSource:
@@ -168,20 +169,12 @@ def run_case(seed: int) -> dict[str, Any]:
 
 def error_of(found: Mismatch, operator: ElementOperator, truth: Tensor) -> float:
     """Energy norm of v less the truth on the finer grid, W^(1/2)."""
-    v = _finer(found.flux.nodes)
-    d, h, w = operator.sigma.shape[2:]
+    v = prolonged(found.flux.nodes, FINER)
     for form in found.flux.closed:
-        near = dataclasses.replace(form, spacing=form.spacing / FINER, shape=(d, h, w))
-        v = v + _finer(form.cutoff_at_nodes) * near.at_nodes
+        near = form.finer(FINER)
+        v = v + near.cutoff_at_nodes * near.at_nodes
     away = torch.where(operator.in_tissue[0], truth - v, 0.0)
-    return float((away * operator(away[None])[0]).sum()) ** 0.5
-
-
-def _finer(nodes: Tensor) -> Tensor:
-    """A trilinear function on the finer nodes."""
-    size = [(n - 1) * FINER + 1 for n in nodes.shape]
-    out = F.interpolate(nodes[None, None], size=size, mode="trilinear", align_corners=True)
-    return out[0, 0]
+    return math.sqrt(float((away * operator(away[None])[0]).sum()))
 
 
 def _mean(truth: Tensor, patch: Tensor, conductor: Conductor) -> float:
