@@ -1,4 +1,9 @@
-"""Neural operators that learn corrections to physics.
+"""Neural operators that learn corrections to physics, and the solver that they are held to.
+
+    import physics_hybrid as ph
+    body = ph.read_labels("thigh.nii.gz")
+    field = ph.solve(body, at=(0.10, 0.05, 0.03), current=1e-3)
+    field.save("phi.nii.gz")
 
 `load_pretrained()` gives the operator that is shipped. Importing this package imports nothing
 heavy.
@@ -6,23 +11,66 @@ heavy.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from physics_hybrid import burgers as burgers
 from physics_hybrid import caches
 from physics_hybrid import flavour as flavour
 
 if TYPE_CHECKING:
     import torch
 
+    from physics_hybrid.problems.potential.door.body import Body, Limb, read_labels
+    from physics_hybrid.problems.potential.door.field import Field
+    from physics_hybrid.problems.potential.door.lead_field import LeadField, lead_field
+    from physics_hybrid.problems.potential.door.solving import refine, solve
+    from physics_hybrid.problems.potential.door.sources import Patch
     from physics_hybrid.problems.potential.predictor import Predictor
 
-__all__ = ["load_pretrained"]
+__all__ = [
+    "Body",
+    "Field",
+    "LeadField",
+    "Limb",
+    "Patch",
+    "lead_field",
+    "load_pretrained",
+    "read_labels",
+    "refine",
+    "solve",
+]
+
+#: Where the names of the door live: each is imported when it is first asked for.
+_DOOR = {
+    "Body": "body",
+    "Limb": "body",
+    "read_labels": "body",
+    "Field": "field",
+    "LeadField": "lead_field",
+    "lead_field": "lead_field",
+    "refine": "solving",
+    "solve": "solving",
+    "Patch": "sources",
+}
 
 caches.find_room()  # ahead of PhysicsNeMo, whoever imports it
 
 #: `python -m physics_hybrid.benchmark` and other names of before, for one release.
 __path__.append(str(Path(__file__).parent / "old_names"))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.problems.potential.door.{_DOOR[name]}")
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_DOOR})
 
 
 def load_pretrained(

@@ -221,6 +221,29 @@ class Inspects(Protocol):
         """Statistics by name."""
 
 
+@dataclass(frozen=True)
+class Excerpt:
+    """A recipe cut down to few samples, and how many times as long each part takes on all of them.
+
+    statistics, prepare, validate : those of `Problem`. tested : making the test samples.
+    samples : in a test set of the whole recipe, where the excerpt has fewer; None: as many.
+    """
+
+    recipe: Recipe[Any, Any]
+    statistics: float = 1.0
+    prepare: float = 1.0
+    validate: float = 1.0
+    tested: float = 1.0
+    samples: int | None = None
+
+
+class Excerpts(Protocol):
+    """A recipe whose data take long to make: `python -m physics_hybrid check` asks for fewer."""
+
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        """At most so many samples of each kind, made in a folder of their own."""
+
+
 def refuse_foreign(config: Config, group: str, known: set[str], problem: str) -> None:
     """Raise ValueError where a group of the configuration has keys that a problem does not know.
 

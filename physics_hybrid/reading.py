@@ -383,6 +383,13 @@ class Dataset(_Node):
     def ndim(self) -> int:
         return len(self.shape)
 
+    @property
+    def offset(self) -> int | None:
+        """Byte of the file at which its values begin, where they lie in one piece as they are."""
+        with self._failures():
+            place: int | None = self._node.id.get_offset()
+            return place
+
     def __len__(self) -> int:
         if not self.shape:
             raise self.error("is one value, and has no length")

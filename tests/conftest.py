@@ -13,14 +13,22 @@ os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
+import numpy as np
+import pytest
+import torch
+import yaml
 from jaxtyping import install_import_hook
 
-#: Modules whose annotations are held to: the shapes that they say are those that come. Before
-#: anything imports them.
+ROOT = Path(__file__).resolve().parents[1]
+
+#: Modules whose annotations the whole suite holds to: the shapes that they say are those that come.
 POTENTIAL = "physics_hybrid.problems.potential"
+FLAVOUR = "physics_hybrid.problems.flavour"
+BURGERS = "physics_hybrid.problems.burgers"
 TYPED: list[str] = [
     "physics_hybrid.models",
     f"{POTENTIAL}.physics",
+    *(f"{FLAVOUR}.{name}" for name in ("physics", "networks", "losses", "metrics")),
     *(
         f"{POTENTIAL}.{name}"
         for name in (
@@ -34,15 +42,34 @@ TYPED: list[str] = [
             "resample",
         )
     ),
+    *(
+        f"{BURGERS}.{name}"
+        for name in (
+            "stepper",
+            "guards",
+            "networks",
+            "step",
+            "metrics",
+            "rivals",
+            "latent.autoencoder",
+            "latent.step",
+            "uncertain.networks",
+            "uncertain.observation",
+            "uncertain.scores",
+        )
+    ),
+    *(
+        f"physics_hybrid.problems.ptychography.{name}"
+        for name in ("physics", "losses", "metrics", "networks", "predictor")
+    ),
 ]
-install_import_hook(TYPED, "beartype.beartype")
 
-import numpy as np
-import pytest
-import torch
-import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+def pytest_configure(config):
+    """Checks of shapes take two fifths of the quick answer: only the whole suite makes them."""
+    if "not slow" not in config.option.markexpr:
+        install_import_hook(TYPED, "beartype.beartype")  # before anything imports these modules
+
 
 #: The limbs of conf/data/stream.yaml, without jitter of the box.
 LIMBS = {
@@ -107,6 +134,8 @@ TINY = {
         "training.epochs=2",
         "training.threads=1",
         "training.device=cpu",
+        "training.figures_every=0",
+        "evaluation.pictures=false",
         "data.workers=0",
         "evaluation.samples=2",
         "model.statistics_samples=2",
@@ -146,13 +175,9 @@ def trained(tmp_path_factory):
             from physics_hybrid.run.train import train
 
             quiet.setattr(
-                "physics_hybrid.problems.potential.learning.Potential.draw", lambda *_: {}
+                "physics_hybrid.problems.potential.figures.errors_by_distance",
+                lambda *_: Path("none.png"),
             )
-            for name in ("slices", "errors_by_distance"):
-                quiet.setattr(
-                    f"physics_hybrid.problems.potential.figures.{name}", lambda *_: Path("none.png")
-                )
-            quiet.setattr("physics_hybrid.run.train.training_curve", lambda *_: None)
             runs[overrides] = train(
                 configuration(
                     [f"run={len(runs)}", *tiny_overrides(home, ("limbs", "fno"), overrides)]

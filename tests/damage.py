@@ -251,9 +251,39 @@ def read_model(path: Path) -> Any:
     return [as_arrays(dict(loaded.state_dict())), loaded.modes]
 
 
+def states(folder: Path) -> Path:
+    """Four-fluxes, as we write them."""
+    from physics_hybrid.problems.flavour.data.files import write
+    from tests.problems.flavour.test_files import healthy
+
+    content = healthy(7)
+    write(folder / "states.h5", {**content, "F_box": content["F_true"]}, {"source": "a test"})
+    return folder / "states.h5"
+
+
+def others_states(folder: Path) -> Path:
+    """The same in an .h5 that h5py writes when it is told nothing: no checksums."""
+    import h5py
+
+    from tests.problems.flavour.test_files import healthy
+
+    content = healthy(7)
+    with h5py.File(folder / "others_states.h5", "w") as out:
+        for key, values in {**content, "F_box": content["F_true"]}.items():
+            out[key] = values
+    return folder / "others_states.h5"
+
+
+def read_states(path: Path) -> Any:
+    from physics_hybrid.problems.flavour.data.files import Layout, read
+
+    return as_arrays(vars(read(path, Layout(families="dirname"))))
+
+
 def kinds() -> dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], type[Exception]]]:
     """By name: what makes a whole file in a folder, what reads it, and the error that may come."""
     from physics_hybrid.models.model_files import CheckpointError
+    from physics_hybrid.problems.flavour.data.files import StateError
     from physics_hybrid.reading import FileError
 
     return {
@@ -263,11 +293,13 @@ def kinds() -> dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], ty
         ".pt": (state, read_state, CheckpointError),
         ".mdlus": (model, read_model, CheckpointError),
         ".h5 without checksums": (others, read_samples, FileError),
+        ".h5 of states": (states, read_states, StateError),
+        ".h5 of states without checksums": (others_states, read_states, StateError),
     }
 
 
 #: Changed values that nothing can find.
-UNPROTECTED = (".h5 without checksums",)
+UNPROTECTED = (".h5 without checksums", ".h5 of states without checksums")
 
 
 def wrong(kind: str, outcomes: collections.Counter[str]) -> list[str]:

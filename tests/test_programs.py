@@ -40,7 +40,8 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(
     program, typed, tmp_path, blank_pictures
 ):
     # no key, no terminal: nothing is asked
-    done = program("train", "tracker=wandb", "tracker.mode=offline")
+    drawn = ("training.figures_every=10", "evaluation.pictures=true")
+    done = program("train", "tracker=wandb", "tracker.mode=offline", *drawn)
     folder = folder_of(done)
     for name in (
         "config.yaml",
@@ -151,6 +152,17 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(
             ],
             ("limbs", "unet"),
         ),
+        (
+            [
+                "model=uno",
+                "model.backbone.depth=2",
+                "model.backbone.block=layerscale",
+                "training.clipping.mode=agc",
+                "training.clipping.threshold=0.1",
+                "training.monitor_every=2",
+            ],
+            ("limbs", "fno"),
+        ),
     ],
     ids=[
         "unet",
@@ -163,6 +175,7 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(
         "pair",
         "oblique",
         "elements",
+        "uno-layerscale-agc",
     ],
 )
 def test_other_choices_train_the_same_way(trained_here, overrides, tiny):
@@ -379,7 +392,11 @@ def test_a_users_own_files(typed, tmp_path, limbs, blank_pictures):
             ("limbs", "fno"),
             "makes 4x3x3 voxels of the grid 16x12x12",
         ),
-        (["model.baseline.kind=cubic"], ("limbs", "fno"), "isotropic, anisotropic or coarse_solve"),
+        (
+            ["model.baseline.kind=cubic"],
+            ("limbs", "fno"),
+            "isotropic, anisotropic, coarse_solve or solve",
+        ),
         (["data.solver=spectral"], ("limbs", "fno"), "finite_volume or finite_element"),
         (
             ["data.solver=finite_element", "data.solve.dtype=float32"],
@@ -533,6 +550,7 @@ def test_help_does_not_wait_for_torch(tmp_path):
     assert "fno_residual" in done.stdout
 
 
+@pytest.mark.slow
 def test_every_key_is_commented_and_used():
     """A key without a comment above it (or above its group) or without a reader in the package is a
     mistake.

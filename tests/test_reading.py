@@ -24,6 +24,7 @@ def whole(tmp_path_factory):
     return tmp_path_factory.mktemp("whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", damage.kinds())
 def test_a_damaged_file_is_refused_clearly_or_has_the_right_values(whole, kind):
     make, read, clear = damage.kinds()[kind]

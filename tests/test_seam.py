@@ -317,7 +317,7 @@ def test_its_checkpoints_load_and_are_tested_again(run, tmp_path, capsys):
         "output": str(tmp_path),
         "tracker": {"_target_": "physics_hybrid.training.tracker.Tracker"},
     }
-    evaluate_checkpoint(options, {})
+    evaluate_checkpoint(options, lambda _: {})
     first = json.loads((run / "runs/whole/evaluation/metrics.json").read_text())
     again = json.loads((tmp_path / "metrics.json").read_text())
     assert again["large"]["relative_error"] == first["large"]["relative_error"]

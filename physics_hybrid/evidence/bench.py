@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from physics_hybrid.cluster.machine import Machine
 from physics_hybrid.command_line import CONF
 from physics_hybrid.configuration import check_overrides, composing, resolved
@@ -45,6 +47,21 @@ def configuration(overrides: list[str]) -> dict[str, Any]:
         return resolved(CONF, "config", compose("config", overrides=words), words)
 
 
+def configuration_for(model: Any) -> dict[str, Any]:
+    """conf/ for a model that carries none: that of the problem whose package its class lies in.
+
+    A problem NAME has conf/problem/NAME.yaml and, where its groups are not those of config.yaml,
+    conf/experiment/NAME.yaml.
+    """
+    for path in sorted((CONF / "problem").glob("[!_]*.yaml")):
+        package = yaml.safe_load(path.read_text())["_target_"].rsplit(".", 2)[0]
+        if type(model).__module__.startswith(f"{package}."):
+            if (CONF / "experiment" / path.name).exists():
+                return configuration([f"experiment={path.stem}"])
+            return configuration([f"problem={path.stem}"])
+    return configuration([])
+
+
 def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:
     """Raises what train.py raises for the same overrides. statistics_samples: of
     model.statistics_samples; None: as configured.
@@ -57,7 +74,7 @@ def bench(overrides: list[str], statistics_samples: int | None = 1) -> Bench:
     from physics_hybrid.training.trainer import Trainer
 
     config = configuration(["run=measure", *overrides])
-    if statistics_samples is not None:
+    if statistics_samples is not None and "statistics_samples" in config["model"]:
         config = {**config, "model": {**config["model"], "statistics_samples": statistics_samples}}
     machine = initialize(config["training"]["device"])
     recipe = recipe_of(config)

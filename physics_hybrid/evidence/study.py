@@ -7,17 +7,24 @@ reported and the others run. `study_report` says what came out.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from physics_hybrid.command_line import CONF
+from physics_hybrid.run.ledger import PATIENCE
+from physics_hybrid.run.owner import holder
+from physics_hybrid.training.tracker import GROUP
 from physics_hybrid.writing import write_text
 
 #: Exit statuses of a training that was told to leave: 85 (training.requeue_exit_code) with a state
@@ -30,23 +37,47 @@ def slug(words: str) -> str:
     return re.sub(r"\W+", "-", words)
 
 
+class Job(Protocol):
+    """A training of a study or a chain: overrides are what follows `python train.py run=NAME`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def overrides(self) -> tuple[str, ...]: ...
+
+    def done(self, output: Path) -> bool:
+        """Whether nothing of it is left to do."""
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One training: overrides are what follows `python train.py run=NAME`."""
+    """One training: overrides are what follows `python train.py run=NAME`.
+
+    stops_count : a training that stopped because it was not finite is finished.
+    """
 
     arm: str
     samples: str
     seed: int
     overrides: tuple[str, ...]
+    stops_count: bool = False
 
     @property
     def name(self) -> str:
         return "_".join([slug(self.arm), slug(self.samples), f"seed{self.seed}"])
 
+    def done(self, output: Path) -> bool:
+        return finished(self, output) or (self.stops_count and stopped(self, output))
+
 
 @dataclass(frozen=True)
 class Study:
-    """What conf/study/*.yaml says. panels: title of a picture -> arm -> its label there."""
+    """What conf/study/*.yaml says. panels: title of a picture -> arm -> its label there.
+
+    verdict : of a study of failures (`stability.Rule`): who is compared with whom. A training that
+        stops because it is not finite is an outcome there, not a failure to run.
+    """
 
     name: str
     common: list[str]
@@ -55,6 +86,7 @@ class Study:
     arms: dict[str, list[str]]
     reference: str
     panels: dict[str, dict[str, str]]
+    verdict: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, what: str) -> Study:
@@ -67,8 +99,10 @@ class Study:
             raise ValueError(f"there is no study {what!r}: give a .yaml file, or one of {known}")
         keys = set(cls.__dataclass_fields__) - {"name"}
         content: Any = yaml.safe_load(path.read_text())
-        if not isinstance(content, dict) or set(content) != keys:
-            raise ValueError(f"{path}: a study has the keys {', '.join(sorted(keys))}")
+        optional = {"verdict"}
+        if not isinstance(content, dict) or set(content) | optional != keys:
+            needed = ", ".join(sorted(keys - optional))
+            raise ValueError(f"{path}: a study has the keys {needed}")
         study = cls(path.stem, **content)
         strange = study._named_arms() - set(study.arms)
         if strange:
@@ -99,21 +133,21 @@ class Study:
             for samples, amount in self.samples.items():
                 for arm, own in self.arms.items():
                     overrides = (*self.common, *amount, *own, *more, *place)
-                    cells.append(Cell(arm, samples, seed, overrides))
+                    cells.append(Cell(arm, samples, seed, overrides, self.verdict is not None))
         return cells
 
 
-def prepare(cell: Cell, output: Path) -> Path:
+def prepare(cell: Job, output: Path) -> Path:
     """Write the overrides of a cell to OUTPUT/cells/NAME.txt, one a line.
 
     Raises
     ------
     ValueError
-        They are not those that the cell in this folder was started with.
+        They are not those that the cell in this folder was started with, wherever that lay then.
     """
     path = output / "cells" / f"{cell.name}.txt"
     content = "\n".join(cell.overrides) + "\n"
-    if path.exists() and path.read_text() != content:
+    if path.exists() and anywhere(path.read_text()) != anywhere(content):
         raise ValueError(
             f"{path} holds other overrides than the study gives {cell.name} now: use another"
             f" --output, or delete {output / cell.name} and this file"
@@ -123,14 +157,20 @@ def prepare(cell: Cell, output: Path) -> Path:
     return path
 
 
-def log_of(cell: Cell, output: Path) -> Path:
+def anywhere(overrides: str) -> str:
+    """Overrides, a line each, without the folder that they name: OUTPUT may be moved."""
+    folder = re.search(r"^runs_folder='(.*)'$", overrides, re.MULTILINE)
+    return overrides.replace(folder[1], "OUTPUT") if folder else overrides
+
+
+def log_of(cell: Job, output: Path) -> Path:
     """What the training of a cell printed."""
     return output / "cells" / f"{cell.name}.log"
 
 
-def train(cell: Cell, output: Path) -> int:
-    """Run train.py for a cell; what it prints goes to OUTPUT/cells/NAME.log. The exit status; a
-    signal to us ends it, too, saved.
+def train(cell: Job, output: Path) -> int:
+    """Run train.py for a cell, in the group of the output folder; what it prints goes to
+    OUTPUT/cells/NAME.log. The exit status; a signal to us ends it, too, saved.
     """
     program = [sys.executable, "-m", "physics_hybrid", "train"]
     with open(log_of(cell, output), "a") as log:
@@ -139,6 +179,7 @@ def train(cell: Cell, output: Path) -> int:
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, GROUP: output.resolve().name},
         )
         try:
             return process.wait()
@@ -148,12 +189,53 @@ def train(cell: Cell, output: Path) -> int:
             raise
 
 
-def finished(cell: Cell, output: Path) -> bool:
+def train_here(cell: Job, output: Path) -> int:
+    """The same in this process: small cells would spend most of their time on starting a program.
+
+    The exit status that train.py would have.
+    """
+    from physics_hybrid.evidence.bench import configuration
+    from physics_hybrid.run.train import train as train_run
+
+    with (
+        open(log_of(cell, output), "a") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
+        try:
+            train_run(configuration([f"run={cell.name}", *cell.overrides]))
+        except SystemExit as left:
+            return left.code if isinstance(left.code, int) else 1
+        except (ValueError, OSError, RuntimeError) as error:
+            print(f"error: {error}", flush=True)
+            return 1
+    return 0
+
+
+def finished(cell: Job, output: Path) -> bool:
     return (output / cell.name / "evaluation" / "metrics.json").exists()
 
 
-def run(cells: list[Cell], output: Path, launch: Callable[[Cell, Path], int] = train) -> list[str]:
+def stopped(cell: Job, output: Path) -> bool:
+    """Whether its training stopped because it was not finite."""
+    path = output / cell.name / "log.jsonl"
+    if not path.exists():
+        return False
+    lines = path.read_text().splitlines()
+    return bool(lines) and "stopped" in json.loads(lines[-1])
+
+
+def run(
+    cells: Sequence[Any],
+    output: Path,
+    launch: Callable[[Any, Path], int] = train,
+    in_order: bool = False,
+) -> list[str]:
     """Train what is not finished; one line for each cell that failed.
+
+    A training that is left of a runner that was killed is waited for.
+
+    cells : of `Job`. in_order : each needs those before, and one that fails ends it.
 
     Raises
     ------
@@ -165,22 +247,50 @@ def run(cells: list[Cell], output: Path, launch: Callable[[Cell, Path], int] = t
     failures = []
     for number, cell in enumerate(cells, start=1):
         print(f"[{number}/{len(cells)}] {cell.name}: ", end="", flush=True)
-        if finished(cell, output):
+        status = _launched(cell, output, launch)
+        if status is None:
             print("finished before")
             continue
-        status = launch(cell, output)
         if status in TOLD_TO_LEAVE:
             print("told to leave; the same command goes on", flush=True)
             raise SystemExit(status)
-        if status == 0 and finished(cell, output):
-            print("done")
+        if cell.done(output) and (status == 0 or stopped(cell, output)):
+            print("done" if status == 0 else "stopped: not finite", flush=True)
         else:
             failures.append(_failure(cell, output, status))
-            print("FAILED")
+            print("FAILED", flush=True)
+            if in_order:
+                break
     return failures
 
 
-def _failure(cell: Cell, output: Path, status: int) -> str:
+def _launched(cell: Any, output: Path, launch: Callable[[Any, Path], int]) -> int | None:
+    """The exit status of a cell; None where nothing of it was left to do.
+
+    A training that a killed runner had just started may claim the folder after we looked, and ours
+    is refused: then we wait for that one, and look again.
+    """
+    folder = output / cell.name
+    while True:
+        wait_for_owner(folder)
+        if cell.done(output):
+            return None
+        status = launch(cell, output)
+        if status != 1 or holder(folder, PATIENCE) is None:
+            return status
+
+
+def wait_for_owner(folder: Path) -> None:
+    """Until no training owns a folder: one may live on whose runner was killed."""
+    said = False
+    while (owner := holder(folder, PATIENCE)) is not None:
+        if not said:
+            print(f"waiting for {owner}, which trains it ... ", end="", flush=True)
+            said = True
+        time.sleep(0.5)
+
+
+def _failure(cell: Job, output: Path, status: int) -> str:
     """The exit status of a cell, and the last that it said."""
     log = log_of(cell, output)
     text = log.read_text() if log.exists() else ""

@@ -21,8 +21,15 @@ from physics_hybrid.report.plots import plain_ticks, pyplot, save, spared
 from physics_hybrid.writing import write_text
 
 #: The metric that a table compares arms by, and its heading: the first that a run has.
-MAIN = {"relative_l2": "relative L2", "error": "error"}
+MAIN = {
+    "relative_l2": "relative L2",
+    "error": "error",
+    "nrmse": "nRMSE",
+    "misfit": "misfit of far fields",
+}
 METRICS = (*MAIN, "rdm", "mag", "field_error", "charge_defect", *(f"baseline_{m}" for m in MAIN))
+#: Test sets that the table has room for.
+MOST_SETS = 3
 
 
 def report(cells: list[Cell], study: Study, output: Path) -> str | None:
@@ -135,7 +142,7 @@ def main_of(metrics: Iterable[str]) -> str:
 
 def markdown(summary: list[dict[str, Any]], rows: list[dict[str, Any]], study: Study) -> str:
     """Table and a line on where it comes from."""
-    grids = list(summary[0]["grids"])
+    grids = shown(summary)
     heading = MAIN[main_of(summary[0]["grids"][grids[0]])]
     heads = [
         *("samples", "arm"),
@@ -157,6 +164,14 @@ def markdown(summary: list[dict[str, Any]], rows: list[dict[str, Any]], study: S
         ),
     ]
     return "\n".join(lines)
+
+
+def shown(summary: list[dict[str, Any]]) -> list[str]:
+    """The test sets of the table: those that all arms have, the first alone where they are many;
+    study.json has all.
+    """
+    common = [g for g in summary[0]["grids"] if all(g in entry["grids"] for entry in summary)]
+    return common if len(common) <= MOST_SETS else common[:1]
 
 
 def _things(rows: list[dict[str, Any]]) -> str:
@@ -202,6 +217,22 @@ def _budget(summary: list[dict[str, Any]]) -> str:
     return f"**unequal budgets: {', '.join(map(str, steps))} optimiser steps**"
 
 
+#: Of a baseline, and of a network, where all arms have the same amount of data.
+ALONE: dict[str, Any] = {
+    "fmt": "D",
+    "mfc": "none",
+    "color": "#666666",
+    "ms": 8,
+    "zorder": 3,
+    "label": "baseline alone",
+}
+LEARNED: dict[str, Any] = {
+    "fmt": "o",
+    "color": "#0072B2",
+    "capsize": 2,
+    "label": "with the network",
+}
+
 #: Colour by what an arm's name says of its baseline, marker and line by its form; other arms by
 #: their number.
 COLOURS = {
@@ -238,8 +269,10 @@ def draw(summary: list[dict[str, Any]], study: Study, path: Path) -> Path:
     """The main metric against the number of different training samples: a column for each grid, a
     row for each panel; bars are one standard deviation.
     """
-    grids = list(summary[0]["grids"])
+    grids = shown(summary)
     sizes = {e["samples"]: e["distinct_samples"] for e in summary}
+    if len(study.samples) == 1:
+        return _draw_one_amount(summary, study, grids, path)
     figure, axes = pyplot().subplots(
         len(study.panels),
         len(grids),
@@ -266,6 +299,39 @@ def draw(summary: list[dict[str, Any]], study: Study, path: Path) -> Path:
     for axis, grid in zip(axes[0], grids, strict=True):
         axis.set_title(f"tested at {grid.replace('x', '×')}", fontsize=10)
     figure.supxlabel("different training samples", fontsize=10)
+    return save(figure, path, dpi=200)
+
+
+def _draw_one_amount(
+    summary: list[dict[str, Any]], study: Study, grids: list[str], path: Path
+) -> Path:
+    """The main metric of each arm, and of its baseline: a column for each test set."""
+    main = main_of(summary[0]["grids"][grids[0]])
+    size = (3.6 * len(grids) + 2.4, 0.32 * len(summary) + 1.3)
+    figure, axes = pyplot().subplots(
+        1, len(grids), figsize=size, squeeze=False, sharey=True, layout="constrained"
+    )
+    places = range(len(summary))
+    for axis, grid in zip(axes[0], grids, strict=True):
+        for metric, style in ((f"baseline_{main}", ALONE), (main, LEARNED)):
+            there = [
+                (y, e["grids"][grid][metric])
+                for y, e in enumerate(summary)
+                if metric in e["grids"][grid]
+            ]
+            axis.errorbar(
+                [value["mean"] for _, value in there],
+                [y for y, _ in there],
+                xerr=[value["std"] for _, value in there],
+                **style,
+            )
+        axis.set_title(f"tested on {grid}", fontsize=10)
+        axis.set_xlim(left=0)
+        axis.set_xlabel(MAIN[main])
+        axis.grid(True, axis="x", alpha=0.3, linewidth=0.6)
+    axes[0, 0].set_yticks(places, [e["arm"] for e in summary])
+    axes[0, 0].invert_yaxis()
+    axes[0, -1].legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return save(figure, path, dpi=200)
 
 

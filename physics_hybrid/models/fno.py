@@ -11,14 +11,16 @@ from torch.utils.checkpoint import checkpoint
 
 from physics_hybrid.grid import Grid, grid_of
 from physics_hybrid.models.blocks import (
+    BLOCKS,
     Pointwise,
+    SpectralBlock,
     check_modes,
     checked_modes,
     crop,
     proportional_padding,
     zero_,
 )
-from physics_hybrid.models.spectral import ChannelsFirst, SpectralConv3d
+from physics_hybrid.models.spectral import ChannelsFirst
 
 
 class PlainFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
@@ -91,42 +93,24 @@ class PlainFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         return crop(y.movedim(1, -1), grid).movedim(-1, 1)
 
 
-class SpectralBlock(nn.Module):
-    """x + V GELU(K x + W x): K a spectral convolution, W and V pointwise, V zero at the start.
-
-    The block is the identity at step 0, so that depth costs no stability (Zhang, Dauphin and Ma,
-    Fixup, ICLR 2019). Channels lie last.
-    """
-
-    def __init__(self, width: int, modes: Sequence[int]):
-        super().__init__()
-        self.spectral = SpectralConv3d(width, width, modes)
-        self.pointwise = Pointwise(width, width)
-        self.activation = nn.GELU()
-        self.out = zero_(Pointwise(width, width))
-
-    def forward(self, x: Float[Tensor, "B D H W C"]) -> Float[Tensor, "B D H W C"]:
-        there = self.pointwise.product(x)
-        both: Tensor = self.spectral(x, add=there, bias=self.pointwise.bias)
-        correction: Tensor = self.out(self.activation(both))
-        return x + correction
-
-
 class ResidualFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
-    """FNO of zero-initialised residual blocks, channels last inside (`spectral.py`).
+    """FNO of residual blocks (`blocks.BLOCKS`), channels last inside (`spectral.py`).
 
     The output is zero at the start.
 
     Parameters as `PlainFNO`; activation_checkpointing trades a second forward pass for the memory
-    of all blocks but one.
+    of all blocks but one; block is one of `BLOCKS`.
 
     Forward: x (B, in_channels, D, H, W) -> (B, out_channels, D, H, W).
 
     Raises
     ------
     ValueError
-        Where the grid holds fewer modes than `modes`.
+        Where the grid holds fewer modes than `modes`; no such block.
     """
+
+    #: Axes of the grid.
+    axes = 3
 
     def __init__(
         self,
@@ -137,23 +121,24 @@ class ResidualFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         modes: Sequence[int] = (8, 6, 6),
         padding: float = 0.0,
         activation_checkpointing: bool = False,
+        block: str = BLOCKS[0],
     ):
         super().__init__()
-        self.modes, self.padding = checked_modes(modes), padding
+        self.modes, self.padding = checked_modes(modes, self.axes), padding
         self.activation_checkpointing = activation_checkpointing
         self.lift = nn.Sequential(Pointwise(in_channels, width), nn.GELU(), Pointwise(width, width))
-        self.blocks = nn.ModuleList(SpectralBlock(width, self.modes) for _ in range(depth))
+        self.blocks = nn.ModuleList(SpectralBlock(width, self.modes, block) for _ in range(depth))
         self.head = nn.Sequential(
             Pointwise(width, width), nn.GELU(), zero_(Pointwise(width, out_channels))
         )
 
-    def check_grid(self, grid: Grid) -> None:
+    def check_grid(self, grid: Sequence[int]) -> None:
         check_modes(self.modes, grid, self.padding)
 
     def forward(
-        self, x: Float[Tensor, "B in_channels D H W"]
-    ) -> Float[Tensor, "B out_channels D H W"]:
-        grid = grid_of(x)
+        self, x: Float[Tensor, "B in_channels *grid"]
+    ) -> Float[Tensor, "B out_channels *grid"]:
+        grid = x.shape[2:]
         self.check_grid(grid)
         last = x.movedim(1, -1)
         x = proportional_padding(self.lift(last), self.padding)
@@ -164,3 +149,34 @@ class ResidualFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
                 x = block(x)
         y: Tensor = self.head(crop(x, grid))
         return y.movedim(-1, 1)
+
+
+class ResidualFNO2D(ResidualFNO):
+    """The same on two axes.
+
+    Forward: x (B, in_channels, H, W) -> (B, out_channels, H, W).
+    """
+
+    axes = 2
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 1,
+        width: int = 24,
+        depth: int = 4,
+        modes: Sequence[int] = (8, 8),
+        padding: float = 0.0,
+        activation_checkpointing: bool = False,
+        block: str = BLOCKS[0],
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            width=width,
+            depth=depth,
+            modes=modes,
+            padding=padding,
+            activation_checkpointing=activation_checkpointing,
+            block=block,
+        )

@@ -23,7 +23,29 @@ from torch import Tensor, nn
 CORNERS = {"weights1": (0, 0), "weights2": (1, 0), "weights3": (0, 1), "weights4": (1, 1)}
 
 
-class SpectralConv3d(nn.Module):
+class SpectralConv(nn.Module):
+    """What spectral convolutions of two and of three axes share.
+
+    weight : (modes, in, 2, out), real and imaginary parts.
+    """
+
+    weight: nn.Parameter
+    out_channels: int
+
+    def _multiply(self, y: Float[Tensor, "B M1 M2 M3 I"]) -> Float[Tensor, "B M1 M2 M3 O"]:
+        """sum_i y[b, i, mode] w[i, o, mode]; M1 counts real parts, then imaginary ones."""
+        B, _, M2, M3, _ = y.shape
+        y = torch.unflatten(y, 1, (2, -1)).flatten(2, 4)  # (B, re im, modes, I)
+        y = y.permute(2, 1, 0, 3).flatten(1, 2)  # (modes, re im of B, I)
+        z = torch.bmm(y, self.weight.flatten(2))  # (modes, re im of B, re im of O)
+        z = torch.unflatten(torch.unflatten(z, 2, (2, -1)), 1, (2, B))
+        real = z[:, 0, :, 0] - z[:, 1, :, 1]
+        imaginary = z[:, 1, :, 0] + z[:, 0, :, 1]
+        z = torch.stack([real, imaginary]).permute(2, 0, 1, 3)  # (B, re im, modes, O)
+        return z.reshape(B, -1, M2, M3, self.out_channels)
+
+
+class SpectralConv3d(SpectralConv):
     """Spectral convolution with the modes of PhysicsNeMo's `SpectralConv3d`, and its result.
 
     The weights lie as they are multiplied: `weight` (modes, in, 2, out), real and imaginary parts.
@@ -85,18 +107,6 @@ class SpectralConv3d(nn.Module):
             y = y + constant[:, None, None].to(y.dtype)
         return along(waves(D, m1 + 1, *like).T, y, 1, add)
 
-    def _multiply(self, y: Float[Tensor, "B M1 M2 M3 I"]) -> Float[Tensor, "B M1 M2 M3 O"]:
-        """sum_i y[b, i, mode] w[i, o, mode]; M1 counts real parts, then imaginary ones."""
-        B, _, M2, M3, _ = y.shape
-        y = torch.unflatten(y, 1, (2, -1)).flatten(2, 4)  # (B, re im, modes, I)
-        y = y.permute(2, 1, 0, 3).flatten(1, 2)  # (modes, re im of B, I)
-        z = torch.bmm(y, self.weight.flatten(2))  # (modes, re im of B, re im of O)
-        z = torch.unflatten(torch.unflatten(z, 2, (2, -1)), 1, (2, B))
-        real = z[:, 0, :, 0] - z[:, 1, :, 1]
-        imaginary = z[:, 1, :, 0] + z[:, 0, :, 1]
-        z = torch.stack([real, imaginary]).permute(2, 0, 1, 3)  # (B, re im, modes, O)
-        return z.reshape(B, -1, M2, M3, self.out_channels)
-
     def to_physicsnemo(self) -> dict[str, Tensor]:
         """The weights as PhysicsNeMo's layer has them: four of (in, out, m1, m2, m3, 2)."""
         m1, m2, m3 = self.modes
@@ -105,6 +115,59 @@ class SpectralConv3d(nn.Module):
             name: _mirrored(w[d, :, h], d, h).permute(3, 5, 0, 1, 2, 4).contiguous()
             for name, (d, h) in CORNERS.items()
         }
+
+
+class SpectralConv2d(SpectralConv):
+    """Spectral convolution of two axes, -m1 <= k_H < m1 and 0 <= k_W < m2.
+
+    `weight` (modes, in, 2, out): k_H = 0 ... m1 - 1, then -1 ... -m1, each with all k_W.
+
+    Forward: x (B, H, W, in) -> (B, H, W, out). `add` and `bias` as in `SpectralConv3d`.
+
+    Source
+    ------
+    Li et al., Fourier Neural Operator, ICLR 2021, eq. 5.
+
+    Examples
+    --------
+    >>> layer = SpectralConv2d(2, 3, modes=(4, 3))
+    >>> tuple(layer(torch.zeros(1, 16, 12, 2)).shape)
+    (1, 16, 12, 3)
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, modes: Sequence[int]) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        m1, m2 = modes
+        self.modes = m1, m2
+        scale = 1 / (in_channels * out_channels)
+        shape = (2 * m1 * m2, in_channels, 2, out_channels)
+        self.weight = nn.Parameter(scale * torch.rand(shape))
+
+    def forward(
+        self,
+        x: Float[Tensor, "B H W I"],
+        add: Float[Tensor, "B H W O"] | None = None,
+        bias: Float[Tensor, " O"] | None = None,
+    ) -> Float[Tensor, "B H W O"]:
+        H, W = x.shape[1:3]
+        m1, m2 = self.modes
+        like = (x.dtype, x.device)
+
+        y = along(waves(H, m1 + 1, *like) / H, x, 1)
+        y = torch.unflatten(along(waves(W, m2, *like) / W, y, 2), 2, (2, m2))
+        # (B, cos sin m1, re im, m2, I) -> (B, re im +- m1, m2, I)
+        y = along(signs(m1, *like), y.transpose(1, 2).flatten(1, 2), 1)
+
+        y = self._multiply(y[:, :, None])[:, :, 0]
+
+        # the same way back: all matrices transposed
+        y = torch.unflatten(along(signs(m1, *like).T, y, 1), 1, (2, -1))
+        y = along(half(W, m2, *like).T, y.transpose(1, 2).flatten(2, 3), 2)
+        if bias is not None:  # the cosine of k_H = 0 is 1 everywhere
+            constant = F.pad(bias[None], (0, 0, 0, y.shape[1] - 1))
+            y = y + constant[:, None].to(y.dtype)
+        return along(waves(H, m1 + 1, *like).T, y, 1, add)
 
 
 class ChannelsFirst(SpectralConv3d):

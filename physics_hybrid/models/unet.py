@@ -1,7 +1,9 @@
-"""A 3D residual U-Net for any grid size.
+"""A residual U-Net for any grid size, in three dimensions and in two.
 
 Ronneberger et al., MICCAI 2015; residual blocks as in He et al., ECCV 2016.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +12,11 @@ from physicsnemo.core.module import Module
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from physics_hybrid.grid import Grid, grid_of
 from physics_hybrid.models.blocks import zero_
+
+#: Convolution by the number of axes, and how a grid is refined along them.
+CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+INTERPOLATIONS = {2: "bilinear", 3: "trilinear"}
 
 
 class ResidualBlock(nn.Module):
@@ -20,23 +25,27 @@ class ResidualBlock(nn.Module):
     norm is group normalisation; the last convolution is zero at the start.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, groups: int):
+    #: `training/monitor.py` watches what comes out of such layers.
+    monitored = True
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int, axes: int = 3):
         super().__init__()
+        convolution = CONVOLUTIONS[axes]
         self.body = nn.Sequential(
             nn.GroupNorm(_groups(groups, in_channels), in_channels),
             nn.SiLU(),
-            nn.Conv3d(in_channels, out_channels, 3, padding=1),
+            convolution(in_channels, out_channels, 3, padding=1),
             nn.GroupNorm(_groups(groups, out_channels), out_channels),
             nn.SiLU(),
-            zero_(nn.Conv3d(out_channels, out_channels, 3, padding=1)),
+            zero_(convolution(out_channels, out_channels, 3, padding=1)),
         )
         self.skip: nn.Module = nn.Identity()
         if in_channels != out_channels:
-            self.skip = nn.Conv3d(in_channels, out_channels, 1)
+            self.skip = convolution(in_channels, out_channels, 1)
 
     def forward(
-        self, x: Float[Tensor, "B in_channels D H W"]
-    ) -> Float[Tensor, "B out_channels D H W"]:
+        self, x: Float[Tensor, "B in_channels *grid"]
+    ) -> Float[Tensor, "B out_channels *grid"]:
         y: Tensor = self.skip(x) + self.body(x)
         return y
 
@@ -47,14 +56,14 @@ def _groups(wanted: int, channels: int) -> int:
     return wanted
 
 
-def _resize(x: Float[Tensor, "B C D H W"], size: Grid) -> Float[Tensor, "B C _ _ _"]:
-    """Trilinear to `size`; twice the grid by scale_factor: bitwise the same, and the only form that
+def _resize(x: Float[Tensor, "B C *grid"], size: Sequence[int]) -> Float[Tensor, "B C *finer"]:
+    """Linear to `size`; twice the grid by scale_factor: bitwise the same, and the only form that
     PhysicsNeMo's ShardTensor knows (2.2.2).
     """
-    doubled = tuple(2 * n for n in grid_of(x))
-    if size == doubled:
-        return F.interpolate(x, scale_factor=2, mode="trilinear", align_corners=False)
-    return F.interpolate(x, size=size, mode="trilinear", align_corners=False)
+    mode = INTERPOLATIONS[x.ndim - 2]
+    if list(size) == [2 * n for n in x.shape[2:]]:
+        return F.interpolate(x, scale_factor=2, mode=mode, align_corners=False)
+    return F.interpolate(x, size=list(size), mode=mode, align_corners=False)
 
 
 class UNet3D(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
@@ -82,6 +91,9 @@ class UNet3D(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         Where a side of the grid is too small to be halved `levels` times.
     """
 
+    #: Axes of the grid.
+    axes = 3
+
     def __init__(
         self,
         in_channels: int,
@@ -94,27 +106,28 @@ class UNet3D(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     ):
         super().__init__()
         self.levels, self.activation_checkpointing = levels, activation_checkpointing
+        convolution = CONVOLUTIONS[self.axes]
         widths = [width * 2**i for i in range(levels + 1)]
 
         def stage(first: int, rest: int) -> nn.Sequential:
             widths_in = [first] + [rest] * (blocks - 1)
-            return nn.Sequential(*(ResidualBlock(w, rest, groups) for w in widths_in))
+            return nn.Sequential(*(ResidualBlock(w, rest, groups, self.axes) for w in widths_in))
 
-        self.lift = nn.Conv3d(in_channels, width, 3, padding=1)
+        self.lift = convolution(in_channels, width, 3, padding=1)
         self.down = nn.ModuleList(stage(widths[i], widths[i]) for i in range(levels))
         self.shrink = nn.ModuleList(
-            nn.Conv3d(widths[i], widths[i + 1], 3, stride=2, padding=1) for i in range(levels)
+            convolution(widths[i], widths[i + 1], 3, stride=2, padding=1) for i in range(levels)
         )
         self.bottom = stage(widths[-1], widths[-1])
-        self.grow = nn.ModuleList(nn.Conv3d(widths[i + 1], widths[i], 1) for i in range(levels))
+        self.grow = nn.ModuleList(convolution(widths[i + 1], widths[i], 1) for i in range(levels))
         self.up = nn.ModuleList(stage(2 * widths[i], widths[i]) for i in range(levels))
         self.head = nn.Sequential(
             nn.GroupNorm(_groups(groups, width), width),
             nn.SiLU(),
-            zero_(nn.Conv3d(width, out_channels, 1)),
+            zero_(convolution(width, out_channels, 1)),
         )
 
-    def _run(self, stage: nn.Module, x: Float[Tensor, "B C D H W"]) -> Float[Tensor, "B _ D H W"]:
+    def _run(self, stage: nn.Module, x: Float[Tensor, "B C *grid"]) -> Float[Tensor, "B _ *grid"]:
         y: Tensor
         if self.activation_checkpointing and torch.is_grad_enabled():
             y = checkpoint(stage, x, use_reentrant=False)
@@ -122,7 +135,7 @@ class UNet3D(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
             y = stage(x)
         return y
 
-    def check_grid(self, grid: Grid) -> None:
+    def check_grid(self, grid: Sequence[int]) -> None:
         if min(grid) <= 2**self.levels:
             raise ValueError(
                 f"grid {tuple(grid)} is too small to be halved {self.levels} times (each side needs"
@@ -131,9 +144,9 @@ class UNet3D(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
             )
 
     def forward(
-        self, x: Float[Tensor, "B in_channels D H W"]
-    ) -> Float[Tensor, "B out_channels D H W"]:
-        self.check_grid(grid_of(x))
+        self, x: Float[Tensor, "B in_channels *grid"]
+    ) -> Float[Tensor, "B out_channels *grid"]:
+        self.check_grid(x.shape[2:])
         x = self.lift(x)
         skips = []
         for stage, shrink in zip(self.down, self.shrink, strict=True):
@@ -142,7 +155,36 @@ class UNet3D(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
             x = shrink(x)
         x = self._run(self.bottom, x)
         for i in reversed(range(self.levels)):
-            x = _resize(self.grow[i](x), grid_of(skips[i]))
+            x = _resize(self.grow[i](x), skips[i].shape[2:])
             x = self._run(self.up[i], torch.cat([x, skips[i]], dim=1))
         y: Tensor = self.head(x)
         return y
+
+
+class UNet2D(UNet3D):
+    """The same on two axes.
+
+    Forward: x (B, in_channels, H, W) -> (B, out_channels, H, W), any H, W > 2^levels.
+    """
+
+    axes = 2
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 1,
+        width: int = 16,
+        levels: int = 3,
+        blocks: int = 1,
+        groups: int = 8,
+        activation_checkpointing: bool = False,
+    ):
+        super().__init__(
+            in_channels,
+            out_channels,
+            width=width,
+            levels=levels,
+            blocks=blocks,
+            groups=groups,
+            activation_checkpointing=activation_checkpointing,
+        )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 STATISTICS = ("mean", "std", "median", "p95", "max")
 
 
@@ -17,6 +15,8 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def aggregate(rows: Sequence[Mapping[str, object]]) -> dict[str, dict[str, float]]:
     """mean, std, median, p95 and max of every number over the samples that have it."""
+    import numpy as np  # tables alone do not wait for it
+
     names = dict.fromkeys(k for row in rows for k, v in row.items() if isinstance(v, float))
     out = {}
     for name in names:

@@ -10,7 +10,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Evaluation:
     """What came out.
 
     about : where the numbers come from.
-    columns, contenders, varies : as the problem has them.
+    columns, contenders, varies, monitor : as the problem has them.
     tables : test set -> metric -> statistic.
     rows : one dict a sample.
     tested : the names of all samples, in full.
@@ -55,6 +55,7 @@ class Evaluation:
     remarks: list[str] = field(default_factory=list)
     summary: str = ""
     figures: dict[str, Path] = field(default_factory=dict)
+    monitor: str = ""
 
     @property
     def table(self) -> str:
@@ -69,11 +70,13 @@ def evaluate(
     about: dict[str, Any],
     reference: nn.Module | None = None,
     used: Mapping[str, str] | None = None,
+    pictures: bool = True,
 ) -> Evaluation:
     """Run every test set; figures go to `folder`, and one that fails is left out.
 
     used : of the samples that are tested, by name, those that the model has been trained or
         validated on; they make tables of their own.
+    pictures : draw the sample of median error of each.
 
     Raises
     ------
@@ -81,7 +84,13 @@ def evaluate(
         A test set that the model cannot take, or that is empty.
     """
     model.eval()
-    result = Evaluation(about, list(problem.columns), problem.contenders, problem.varies)
+    result = Evaluation(
+        about=about,
+        columns=list(problem.columns),
+        contenders=problem.contenders,
+        varies=problem.varies,
+        monitor=problem.monitor,
+    )
     for tests in problem.test_sets():
         rows = _measured(problem, model, tests, reference, used or {}, result.tested)
         parts = _by_part(rows)
@@ -90,6 +99,8 @@ def evaluate(
             result.rows += [{problem.varies: name, **rows[i]} for i in members]
             result.tables[name] = aggregate([rows[i] for i in members])
             result.about.setdefault("samples", {})[name] = len(members)
+        if not pictures:
+            continue
         first = next(iter(parts.values()))
         middle = sorted(first, key=lambda i: rows[i][problem.monitor])[len(first) // 2]
         with spared(f"picture of {tests.name}"):
@@ -173,7 +184,7 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
         "samples": folder / "samples.csv",
         "report": folder / "report.md",
     }
-    content = _finite({**result.about, **result.tables})
+    content = _finite({**result.about, "monitor": result.monitor, **result.tables})
     write_text(paths["metrics"], json.dumps(content, indent=1, allow_nan=False))
     names = list(dict.fromkeys(k for row in result.rows for k in row))
     with written(paths["samples"]) as temporary, open(temporary, "w", newline="") as file:
@@ -201,7 +212,7 @@ def _report(result: Evaluation, folder: Path) -> str:
         result.summary,
         "## Cost",
         table([result.varies, "ms a sample, median", "peak memory, MB"], costs),
-        "## Pictures",
+        "## Pictures" if pictures else "",
         "\n".join(pictures),
         "## Where the numbers come from",
         "\n".join(f"- {k}: {v}" for k, v in result.about.items()),
@@ -227,6 +238,16 @@ def log_to(tracker: Tracker, result: Evaluation, step: int) -> None:
             tracker.figure(f"evaluation/{key}", path, step)
 
 
+def _of_unknown_training(now: Splits) -> list[str]:
+    """What a reader must know where a model carries no configuration, and no sample a name."""
+    if now:
+        return []  # `_remarks` says it
+    return [
+        "This model carries no configuration: the test samples are those of conf/, and it is not"
+        " known whether it was trained on some of them."
+    ]
+
+
 def _remarks(known: Splits | None, now: Splits, tested: set[str]) -> list[str]:
     """What a reader must know of the samples that were tested.
 
@@ -247,10 +268,12 @@ def _remarks(known: Splits | None, now: Splits, tested: set[str]) -> list[str]:
     return run_splits.remarks_of_sources(run_splits.used(known, {"test": now.get("test", [])}))
 
 
-def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Path:
+def evaluate_checkpoint(
+    options: dict[str, Any], defaults: Callable[[nn.Module], dict[str, Any]]
+) -> Path:
     """What `evaluate.py` does.
 
-    options : conf/evaluate.yaml, resolved. defaults : conf/config.yaml, for a model without a run.
+    options : conf/evaluate.yaml, resolved. defaults : the configuration for a model without a run.
     Returns the folder of the report.
     """
     from hydra.utils import instantiate
@@ -262,13 +285,14 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
             " `python evaluate.py` once"
         )
     model, config, home = load(Path(options["checkpoint"]))
+    lone = config is None
     if config is None:
+        config = defaults(model)
         print(
-            f"{options['checkpoint']} carries no configuration: data and metrics are those of"
-            " conf/config.yaml",
+            f"{options['checkpoint']} carries no configuration: data and metrics are those of conf/"
+            f" for {config['problem'].get('_target_', '').rpartition('.')[2]}",
             file=sys.stderr,
         )
-        config = defaults
     if config["training"]["threads"]:
         torch.set_num_threads(config["training"]["threads"])
     recipe = recipe_of(config).for_evaluation(options, model)
@@ -285,13 +309,18 @@ def evaluate_checkpoint(options: dict[str, Any], defaults: dict[str, Any]) -> Pa
         about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
         known, now = run_splits.recall(home), problem.splits()
         used = run_splits.used(known or {}, now)
-        result = evaluate(problem, model, folder, about, reference, used)
+        drawn = config["evaluation"].get("pictures", True)  # runs of before have no such key
+        if options.get("pictures") is not None:
+            drawn = options["pictures"]
+        result = evaluate(problem, model, folder, about, reference, used, drawn)
         if not result.tables:
             raise ValueError(
                 f"{options['checkpoint']}: its data leave nothing to test; test other data"
                 " (data=...)"
             )
         result.remarks = _remarks(known, now, result.tested)
+        if lone:
+            result.remarks += _of_unknown_training(now)
         paths = write(result, folder)
     tracker.start(folder, {"evaluation": options})
     log_to(tracker, result, 0)

@@ -1,6 +1,7 @@
 """The folder of a run: made once, written only by its owner, found again by its name.
 
 runs/<run>/config.yaml                     resolved configuration
+           origin.json                     commit, hardware, group that it was begun with
            splits.json                     which samples it is trained on, where they are files
            latest_checkpoint.pt            everything to go on from (.previous.pt: the one before)
            best/  final/                   models in PhysicsNeMo's format (.mdlus)
@@ -40,6 +41,7 @@ FREE = (
     "runs_folder",
     "run",
     "training.log_every",
+    "training.monitor_every",
     "training.figures_every",
     "training.checkpoint_every",
     "training.device",
@@ -59,6 +61,12 @@ TAKEN = (
     "model.learning_rate",
     "data.batch_size",
 )
+
+
+#: What a run started from, which it has in its state: that may lie elsewhere now.
+START = "training.init_from"
+#: Settings that older runs had without a key for them.
+UNSAID = {"model.backbone.block": "zero_linear", "model.evaluate_at": "native"}
 
 
 @contextlib.contextmanager
@@ -145,6 +153,7 @@ def changed(old: Config, new: Config, free: Sequence[str] = ()) -> dict[str, tup
     key.
     """
     a, b = leaves(old), leaves(new)
+    a = {key: value for key, value in UNSAID.items() if key in b} | a
     differ = [key for key in sorted({*a, *b} - {*free}) if a.get(key) != b.get(key)]
     return {key: (a.get(key), b.get(key)) for key in differ if not is_free(key)}
 
@@ -184,6 +193,8 @@ def resume(folder: Path, config: dict[str, Any]) -> Resumed | None:
         return None
     known = bool(run_splits.recall(folder))
     changes = changed(state["config"], config, free=PLACES if known else ())
+    if _moved(*changes.get(START, (None, None))):
+        del changes[START]
     refused = [f"{k}: {old} -> {new}" for k, (old, new) in changes.items() if k not in TAKEN]
     if refused:
         more = ["..."] if len(refused) > 6 else []
@@ -199,6 +210,11 @@ def resume(folder: Path, config: dict[str, Any]) -> Resumed | None:
             f" {', '.join(changes)}: ask for more"
         )
     return Resumed(state, changes)
+
+
+def _moved(old: str | None, new: str | None) -> bool:
+    """Whether two paths may be those of one run, which was moved."""
+    return old is not None and new is not None and Path(old).name == Path(new).name
 
 
 def save_config(folder: Path, config: dict[str, Any]) -> None:

@@ -125,6 +125,22 @@ def owned(folder: Path, patience: float) -> Iterator[Owner]:
         release(folder)
 
 
+def holder(folder: Path, patience: float) -> Owner | None:
+    """Who trains in a folder now, by a look at its claims: nothing is waited for, nothing changed.
+
+    patience : seconds of silence after which another host's training counts as gone.
+    """
+    for claim in _claims(folder).values():
+        try:
+            owner = Owner(**json.loads(claim.read_text()))
+            silent = time.time() - claim.stat().st_mtime
+        except (OSError, ValueError, TypeError):  # gone, or its maker was killed while it wrote
+            continue
+        if owner.runs() if owner.is_here else silent < patience:
+            return owner
+    return None
+
+
 def release(folder: Path) -> None:
     """Let go of a folder that this process owns, if it does."""
     owner = Owner.this()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -25,15 +27,18 @@ from physics_hybrid.report.curve import training_curve
 from physics_hybrid.report.plots import spared
 from physics_hybrid.run import folder as run_folder
 from physics_hybrid.run import splits as run_splits
+from physics_hybrid.run.card import write_card
 from physics_hybrid.run.evaluate import evaluate, log_to, write
+from physics_hybrid.run.ledger import ORIGIN, read
 from physics_hybrid.run.load import readers, recipe_of, weights_of
 from physics_hybrid.run.owner import release
-from physics_hybrid.run.provenance import provenance
+from physics_hybrid.run.provenance import provenance, surroundings
 from physics_hybrid.run.staging import staged
 from physics_hybrid.training import log
 from physics_hybrid.training.settings import TrainingSettings
-from physics_hybrid.training.tracker import Tracker
+from physics_hybrid.training.tracker import GROUP, Tracker
 from physics_hybrid.training.trainer import Trainer
+from physics_hybrid.writing import write_text
 
 #: That NumPy takes.
 LARGEST_SEED = 2**32 - 1
@@ -165,11 +170,8 @@ def open_session(
     )
     stack.callback(tracker.finish)
     if machine.writes:
-        millions = sum(p.numel() for p in model.parameters()) / 1e6
-        print(f"model: {millions:.2f} M parameters; {trainer.total_steps} steps", flush=True)
-    if machine.writes and not state:
-        for note in problem.notes(model):
-            print(note, file=sys.stderr, flush=True)
+        write_origin(folder, machine, model)
+        _introduce(trainer, problem.notes(model) if not state else ())
     if resumed:
         trainer.restore(resumed.state, resumed.changes)
         if machine.writes:
@@ -183,6 +185,30 @@ def open_session(
         trainer=trainer,
         tracker=tracker,
     )
+
+
+def write_origin(folder: Path, machine: Machine, model: nn.Module) -> None:
+    """origin.json: what a run was begun with, and the study, chain or sweep that began it.
+
+    A run that goes on keeps the one that it has.
+    """
+    path = folder / ORIGIN
+    if path.exists():
+        return
+    about = {
+        **surroundings(machine.device),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "group": os.environ.get(GROUP),
+    }
+    write_text(path, json.dumps(about, indent=1))
+
+
+def _introduce(trainer: Trainer, notes: Sequence[str]) -> None:
+    """What is trained, and what its problem says of that."""
+    millions = sum(p.numel() for p in trainer.model.parameters()) / 1e6
+    print(f"model: {millions:.2f} M parameters; {trainer.total_steps} steps", flush=True)
+    for note in notes:
+        print(note, file=sys.stderr, flush=True)
 
 
 def _going_on(trainer: Trainer) -> str:
@@ -277,11 +303,12 @@ def finish_run(session: Session) -> None:
     By default not where other nodes would wait for it.
     """
     folder, tracker = session.folder, session.tracker
-    picture = folder / "figures" / "training.png"
-    with spared("training curve"):
-        curve = training_curve(log.records(folder), session.problem.monitor, picture)
-        if curve:
-            tracker.figure("figures/training", curve, session.trainer.progress.step)
+    if session.trainer.settings.figures_every:
+        picture = folder / "figures" / "training.png"
+        with spared("training curve"):
+            curve = training_curve(log.records(folder), session.problem.monitor, picture)
+            if curve:
+                tracker.figure("figures/training", curve, session.trainer.progress.step)
     wanted = session.config["evaluation"]["after_training"]
     if wanted is None:
         wanted = session.machine.nodes == 1
@@ -303,13 +330,34 @@ def evaluate_run(session: Session) -> None:
         model.load_state_dict(trainer.best["model"])
         epoch = trainer.best["epoch"]
     about = provenance(str(session.folder), session.config["seed"], session.machine.device, model)
-    result = evaluate(session.problem, model, folder, about)
+    about |= {"epoch": epoch, "step": trainer.progress.step}
+    drawn = session.config["evaluation"].get("pictures", True)
+    result = evaluate(session.problem, model, folder, about, pictures=drawn)
     if not result.tables:
         print(f"best epoch {epoch}; there is no test split: nothing is tested", flush=True)
         return
     paths = write(result, folder)
     log_to(session.tracker, result, trainer.progress.step)
+    with spared("files in the tracker"):
+        _hand_over(session, [paths["report"], write_card(session.folder)])
     print(
         f"\nbest epoch {epoch}, test split:\n{result.table}\n\nreport: {paths['report']}",
         flush=True,
     )
+
+
+def _hand_over(session: Session, texts: Sequence[Path]) -> None:
+    """Summary, weights, report and model card to the tracker."""
+    run, folder = read(session.folder), session.folder
+    session.tracker.summarise(
+        {
+            f"test/{run.monitor}": run.value,
+            f"test/baseline_{run.monitor}": run.baseline,
+            "training_seconds": run.seconds,
+            "parameters": run.parameters,
+        }
+    )
+    weights = [path for path in (folder / "best", folder / "final") if path.exists()]
+    session.tracker.keep("weights", weights[:1])
+    for kind, path in zip(("report", "model card"), texts, strict=True):
+        session.tracker.keep(kind, [path])

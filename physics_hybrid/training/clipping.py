@@ -1,5 +1,9 @@
-"""Gradient clipping: none, by global norm, by value, or adaptive (AGC, Brock et al., NFNets, ICML
-2021, eq. 3).
+"""Gradient clipping: none, by global norm, by value, or adaptive.
+
+    AGC:  G_i <- G_i lambda max(|W_i|, eps) / |G_i|   where   |G_i| / max(|W_i|, eps) > lambda
+
+in every output unit i of every layer but the last linear one (Brock, De, Smith, Simonyan, NFNets,
+ICML 2021, eq. 3 and section 4.1).
 """
 
 from __future__ import annotations
@@ -10,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from physics_hybrid.checks import among, positive
-from physics_hybrid.models.spectral import SpectralConv3d
+from physics_hybrid.models.spectral import SpectralConv
 
 MODES = ("none", "norm", "value", "agc")
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 
 
 def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callable[[], Tensor]:
@@ -21,7 +27,7 @@ def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callab
 
     Parameters
     ----------
-    mode : none, norm, value or agc.
+    mode : none, norm, value or agc, which leaves the last linear layer (`last_linear`) alone.
     threshold : global norm; largest absolute value; or, for agc, the ratio |G_i| / max(|W_i|, eps)
         allowed in every output unit i.
 
@@ -33,6 +39,8 @@ def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callab
     check_clipping(mode, threshold)
     parameters = [p for p in model.parameters() if p.requires_grad]
     axes = unit_axes(model)
+    last = last_linear(model)
+    left_out = set() if last is None else {*last.parameters()}
 
     def clip() -> Tensor:
         live = [p for p in parameters if p.grad is not None]
@@ -43,7 +51,8 @@ def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callab
             nn.utils.clip_grad_value_(live, threshold)
         elif mode == "agc":
             for p in live:
-                adaptive(p, axes[p], threshold, eps)
+                if p not in left_out:
+                    adaptive(p, axes[p], threshold, eps)
         return norm
 
     return clip
@@ -59,13 +68,26 @@ def check_clipping(mode: str, threshold: float) -> None:
 def unit_axes(model: nn.Module) -> dict[nn.Parameter, int | None]:
     """The axis of each parameter that counts output units; None where the whole tensor is one unit.
 
-    PyTorch layers have it first, spectral weights (modes, in, 2, out) last.
+    PyTorch layers have it first, transposed convolutions (in, out, ...) second, spectral weights
+    (modes, in, 2, out) last. Biases, gains and single numbers are one unit.
     """
     axes = {p: 0 if p.ndim > 1 else None for p in model.parameters()}
     for layer in model.modules():
-        if isinstance(layer, SpectralConv3d):
-            axes[layer.weight] = 3
+        weight = getattr(layer, "weight", None)
+        if isinstance(weight, nn.Parameter) and isinstance(layer, SpectralConv):
+            axes[weight] = 3
+        elif isinstance(weight, nn.Parameter) and isinstance(layer, TRANSPOSED):
+            axes[weight] = 1
     return axes
+
+
+def last_linear(model: nn.Module) -> nn.Module | None:
+    """The linear layer that the output comes from: the last one of a part called `head`, else the
+    last of the model.
+    """
+    heads = [part for name, part in model.named_modules() if name.split(".")[-1] == "head"]
+    linear = [part for part in (heads or [model])[-1].modules() if isinstance(part, LINEAR)]
+    return linear[-1] if linear else None
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ COUNTS = (
     "accumulate",
     "checkpoint_every",
     "validate_every",
-    "figures_every",
     "log_every",
     "max_bad_steps",
 )
@@ -47,12 +46,20 @@ class TrainingSettings:
     log_every: int
     max_bad_steps: int
     requeue_exit_code: int
+    #: Runs of before this key are not watched.
+    monitor_every: int = 0
 
     def __post_init__(self) -> None:
         for name in COUNTS:
             at_least(1, f"training.{name}", getattr(self, name))
         positive("training.learning_rate", self.learning_rate)
-        for name in ("weight_decay", "warmup_steps", "final_learning_rate"):
+        for name in (
+            "weight_decay",
+            "warmup_steps",
+            "final_learning_rate",
+            "figures_every",
+            "monitor_every",
+        ):
             not_negative(f"training.{name}", getattr(self, name))
         for beta in self.betas:
             within(0, 1, "each of training.betas", beta, ends="[)")

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from physics_hybrid.checks import one_of
+from physics_hybrid.report.markdown import table
 from physics_hybrid.report.plots import pyplot
+
+#: The variable that names a study, a chain or a sweep to the runs that it starts.
+GROUP = "PHYSICS_HYBRID_GROUP"
 
 
 class Tracker:
@@ -27,6 +32,14 @@ class Tracker:
     def log(self, values: dict[str, float], step: int) -> None: ...
 
     def figure(self, name: str, path: Path, step: int) -> None: ...
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Numbers that stand for the whole run."""
+
+    def keep(self, kind: str, paths: Sequence[Path]) -> None:
+        """Files of the run that go where the figures go: weights, report, model card."""
+
+    def table(self, name: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -71,6 +84,7 @@ class WandbTracker(Tracker):
                 id=run_id,
                 resume="allow" if run_id else None,
                 mode=self.mode,
+                group=os.environ.get(GROUP),
             )
             self.run_id = self.run.id
         except Exception as error:
@@ -90,9 +104,33 @@ class WandbTracker(Tracker):
 
             self.run.log({name: wandb.Image(str(path))}, step=step)
 
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        if self.run:
+            self.run.summary.update(dict(values))
+
+    def keep(self, kind: str, paths: Sequence[Path]) -> None:
+        if self.run:
+            import wandb
+
+            artifact = wandb.Artifact(f"{_word(kind)}-{self.run.id}", type=_word(kind))
+            for path in paths:
+                add = artifact.add_dir if path.is_dir() else artifact.add_file
+                add(str(path))
+            self.run.log_artifact(artifact)
+
+    def table(self, name: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        if self.run:
+            import wandb
+
+            self.run.log({name: wandb.Table(columns=[*heads], data=[list(row) for row in rows])})
+
     def finish(self) -> None:
         if self.run:
             self.run.finish()
+
+
+def _word(kind: str) -> str:
+    return kind.replace(" ", "_")
 
 
 def _wandb_key() -> bool:
@@ -133,6 +171,20 @@ class TensorBoardTracker(Tracker):
         if self.writer:
             picture = pyplot().imread(path)[..., :3]
             self.writer.add_image(name, picture, step, dataformats="HWC")
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        lines = [[key, str(value)] for key, value in values.items()]
+        self.table("summary", ["what", "value"], lines)
+
+    def keep(self, kind: str, paths: Sequence[Path]) -> None:
+        """Texts alone: event files hold no weights."""
+        if self.writer:
+            for path in [p for p in paths if p.suffix == ".md"]:
+                self.writer.add_text(kind, path.read_text())
+
+    def table(self, name: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        if self.writer:
+            self.writer.add_text(name, table(heads, rows))
 
     def finish(self) -> None:
         if self.writer:

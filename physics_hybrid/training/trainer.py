@@ -30,7 +30,7 @@ from physics_hybrid.cluster.signals import Requeue, Signals
 from physics_hybrid.models import model_files
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Batch, Problem
-from physics_hybrid.training import agreement, checkpoint, log
+from physics_hybrid.training import agreement, checkpoint, log, monitor
 from physics_hybrid.training.optimisation import Optimisation
 from physics_hybrid.training.progress import EpochMeans, Progress, progress_bar
 from physics_hybrid.training.settings import TrainingSettings
@@ -73,6 +73,7 @@ class Trainer:
         if machine.world_size > 1:
             self.parallel = agreement.parallel(model, machine)
         self.progress, self.means = Progress(), EpochMeans()
+        self.activations = monitor.Monitor(model, settings.monitor_every if machine.writes else 0)
         self.best: dict[str, Any] | None = None
         self.signals = signals or Signals(settings.requeue_exit_code)
         self.leaving: int | None = None  # a signal that all ranks know of
@@ -225,7 +226,10 @@ class Trainer:
         while progress.position < length:
             started = time.perf_counter()
             share = min(s.accumulate, length - progress.position)
-            values = self.step(self._take(batches, share, bar))
+            taken = self._take(batches, share, bar)
+            with self.activations.watching(progress.step):
+                values = self.step(taken)
+            self._note_activations()
             progress.position += share
             progress.step += 1
             progress.seconds += time.perf_counter() - started
@@ -239,6 +243,14 @@ class Trainer:
                 self._leave(bar)
             if progress.step % s.checkpoint_every == 0 and progress.position < length:
                 self.save()
+
+    def _note_activations(self) -> None:
+        """Write down what the monitor has seen in this step, if it was watched."""
+        step, blocks = self.progress.step, self.activations.blocks()
+        if not blocks:
+            return
+        log.add_record(self.folder, monitor.record(step, blocks), monitor.FILE, order="step")
+        self.tracker.log({"activations/growth": monitor.growth(blocks)}, step)
 
     def _take(self, batches: Iterator[Any], count: int, bar: tqdm[Any]) -> list[Any]:
         """The batches of a step. They may be long in coming: a signal does not wait for them."""
@@ -325,6 +337,9 @@ class Trainer:
         last, good = self.folder / checkpoint.LATEST, "No checkpoint was written yet"
         if last.exists():
             good = f"The last good state is {last}"
+        stopped = {"epoch": progress.epoch + 1, "step": progress.step, "stopped": what}
+        if self.machine.writes:
+            log.add_record(self.folder, stopped)
         raise TrainingStopped(
             f"{progress.bad_steps} steps in a row were not finite; the last: {what}. {good}; lower"
             " training.learning_rate or look at these samples"
@@ -342,6 +357,7 @@ class Trainer:
             "epoch": progress.epoch,
             "step": progress.step,
             "seconds": round(progress.seconds, 3),
+            **({"skipped": progress.skipped} if progress.skipped else {}),
             **{f"train/{k}": v for k, v in self.means.means().items()},
         }
         self.means, progress.changed = EpochMeans(), []
@@ -352,8 +368,7 @@ class Trainer:
             self._keep_models()
             self._report(record, bar)
         self.save()
-        due = progress.epoch % s.figures_every == 0 or progress.finished
-        if self.machine.writes and due:
+        if self.machine.writes and self._figures_due():
             self._draw()
 
     def _validate(self) -> dict[str, float]:
@@ -389,6 +404,11 @@ class Trainer:
         if monitored is not None:
             line += f", validation {monitor} {monitored:.4f}"
         bar.write(line)
+
+    def _figures_due(self) -> bool:
+        """Every so many epochs, and at the end; 0: never."""
+        every = self.settings.figures_every
+        return every > 0 and (self.progress.finished or self.progress.epoch % every == 0)
 
     def _draw(self) -> None:
         """Figures never stop a training."""

@@ -12,10 +12,10 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
 
 def evaluate(options: dict[str, Any]) -> None:
-    from physics_hybrid.evidence.bench import configuration
+    from physics_hybrid.evidence.bench import configuration_for
     from physics_hybrid.run.evaluate import evaluate_checkpoint
 
-    print(evaluate_checkpoint(options, configuration([])))
+    print(evaluate_checkpoint(options, configuration_for))
 
 
 def main(arguments: list[str]) -> None:

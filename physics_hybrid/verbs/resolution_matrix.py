@@ -15,6 +15,8 @@ run's seed; truth solved on that grid):
     correction, trilinear  that prediction over its baseline, interpolated, times the baseline of
                            the grid
     correction, Fourier    the same, by cosines
+    home                   model.evaluate_at=home: the correction computed there of the conductivity
+                           of the grid itself, interpolated, times the baseline of the grid
     baseline               its baseline alone
 
 Errors are relative L2 (see potential/metrics.py), also by distance from the source and by

@@ -9,10 +9,11 @@ that fails is reported and the others run. `--array-index 7` means one cell, `--
 overrides down and leaves the rest to others (pbs/study.pbs), `--collect` runs nothing. At the end,
 whatever is there goes into
 
-    OUTPUT/study.json  study.md  study.png
+    OUTPUT/study.json  study.md  study.png  runs.md
 
 with means and standard deviations over seeds. Ratios to the reference arm are taken seed by seed,
-on the same limbs.
+on the same limbs. A study with a `verdict` (stability) counts failures instead, and ends with the
+verdict of its rule. The same command with other --seeds may run beside this one.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from physics_hybrid.command_line import readable_errors
 
 def main(arguments: list[str]) -> None:
     given = _parser().parse_intermixed_args(arguments)
-    from physics_hybrid.evidence.study import Study, leave, prepare, run
-    from physics_hybrid.evidence.study_report import report
+    from physics_hybrid.evidence import stability, study_report
+    from physics_hybrid.evidence.pipeline import conclude
+    from physics_hybrid.evidence.study import Study, leave, prepare, run, train, train_here
+    from physics_hybrid.run.ledger import ordered, read
 
     with readable_errors():
         study = Study.read(given.study)
@@ -47,9 +50,16 @@ def main(arguments: list[str]) -> None:
             return
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, leave)
-        failures = [] if given.collect else run(chosen, given.output)
+        failures = []
+        if not given.collect:
+            launch = train_here if given.here else train
+            failures = run(chosen, given.output, launch)
         if given.array_index is None:
+            report = study_report.report if study.verdict is None else stability.report
             print(report(cells, study, given.output) or "nothing is finished")
+            there = [c.name for c in cells if (given.output / c.name).exists()]
+            runs = ordered([read(given.output / name) for name in there])
+            conclude(runs, given.output.resolve().name, given.output)
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     sys.exit(1 if failures else 0)
@@ -72,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
             "write the overrides of the cells to OUTPUT/cells/NAME.txt, print the paths, run"
             " nothing"
         ),
+    )
+    parser.add_argument(
+        "--here",
+        action="store_true",
+        help="train in this process, cell after cell: for cells of seconds",
     )
     parser.add_argument(
         "--collect", action="store_true", help="report what is finished, run nothing"

@@ -587,6 +587,7 @@ def test_a_meeting_point_that_cannot_be_reached_is_an_error_for_people(alone):
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "words"), [(0, "1/2 clients joined"), (1, "timed out")])
 def test_a_rank_that_never_comes_is_not_waited_for_until_the_walltime(alone, rank, words):
     """It died, or its node was never started, before there is a heartbeat."""

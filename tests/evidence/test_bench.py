@@ -9,8 +9,11 @@ import pytest
 
 from physics_hybrid.evidence import peak_memory
 from physics_hybrid.evidence.bench import bench
+from physics_hybrid.problems.burgers.evidence import pages as burgers
+from physics_hybrid.problems.flavour.evidence import pages as flavour
 from physics_hybrid.problems.potential.evidence import step_overhead
-from physics_hybrid.problems.potential.evidence.pages import PAGES, ROOT, fill, linked, put, results
+from physics_hybrid.problems.potential.evidence.pages import PAGES, ROOT, linked, put, results
+from physics_hybrid.report.pages import fill
 
 SMALL = [
     "data.grid=[16,12,12]",
@@ -28,6 +31,7 @@ def test_overhead_compares_the_whole_step_with_the_bare_backbone_on_the_same_fea
     assert result["backbone"].endswith("ResidualFNO")
 
 
+@pytest.mark.slow
 def test_bench_trains_the_configured_model():
     b = bench([*SMALL, "model.composition=direct", "training.learning_rate=0.02"])
     assert b.trainer.model.composition == "direct"
@@ -88,8 +92,11 @@ def test_every_table_has_one_place_and_no_place_is_forgotten():
             assert name not in places, f"{name} is on {places.get(name)} and on {page}"
             assert "\nx\n" in fill(text, name, "x")
             places[name] = page
-    # the table of the flavour problem is that of its study, which writes study.md
-    assert places == {**PAGES, "flavour": "docs/flavour.md"}
+    assert places == {
+        **PAGES,
+        **dict.fromkeys(flavour.TABLES, flavour.PAGE),
+        **dict.fromkeys(burgers.TABLES, burgers.PAGE),
+    }
 
 
 def test_a_table_goes_to_its_page_and_to_no_other(tmp_path):

@@ -30,10 +30,16 @@ for verb in sys.argv[1:]:
 
 #: Their help needs neither a configuration nor a solver. (torchrun's own is torch's.)
 WORDS_ALONE = (
+    "chain",
+    "check",
+    "activations",
     "data-rates",
+    "inspect",
     "pages",
     "peak-memory",
+    "plot",
     "resolution-matrix",
+    "runs",
     "scaling",
     "ship",
     "step-overhead",

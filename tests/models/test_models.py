@@ -12,6 +12,7 @@ from physicsnemo.core.module import Module
 from physics_hybrid.models.blocks import check_modes
 from physics_hybrid.models.fno import PlainFNO, ResidualFNO
 from physics_hybrid.models.unet import UNet3D
+from physics_hybrid.models.uno import UNO3D
 from physics_hybrid.problems.potential.baseline import PointSourceBaseline
 from physics_hybrid.problems.potential.geometry import GeometryEncoder
 from physics_hybrid.problems.potential.hybrid import HybridWrapper, feature_channels
@@ -22,6 +23,7 @@ BACKBONES = {
     "fno": lambda c, **k: PlainFNO(c, width=8, depth=2, modes=[4, 3, 3], **k),
     "fno_residual": lambda c, **k: ResidualFNO(c, width=8, depth=2, modes=[4, 3, 3], **k),
     "unet": lambda c, **k: UNet3D(c, width=4, levels=2, **k),
+    "uno": lambda c, **k: UNO3D(c, width=4, depth=2, modes=[4, 3, 3], **k),
 }
 
 
@@ -91,7 +93,7 @@ def test_any_grid_and_gradients_reach_every_weight(name, grid, limbs):
     assert not idle
 
 
-@pytest.mark.parametrize("name", ["fno_residual", "unet"])
+@pytest.mark.parametrize("name", ["fno_residual", "unet", "uno"])
 def test_multiplicative_hybrid_starts_as_the_baseline(name, batch):
     model = hybrid(name)
     phi = model(model_inputs(batch), batch.spacing)
@@ -109,8 +111,8 @@ def test_compositions_are_what_they_say(batch):
         for c in ("multiplicative", "additive", "direct")
     }
     model = hybrid("fno_residual")
-    _, phi_a, tissue = model.prepare(x, batch.spacing)
-    phi_a = phi_a * tissue
+    tissue = batch.tissue[:, None]
+    phi_a = tissue * model.baseline(batch.sigma, batch.source_point, batch.current, batch.spacing)
     unit = phi_a.sum(dim=(2, 3, 4), keepdim=True) / tissue.sum(dim=(2, 3, 4), keepdim=True)
     assert torch.allclose(phi["additive"] - phi["direct"], phi_a, rtol=1e-4, atol=1e-7)
     assert torch.allclose(

@@ -50,6 +50,7 @@ def elsewhere():
     return replace(Owner.this(), host="node17", process=4711)
 
 
+@pytest.mark.slow
 def test_of_several_that_start_at_once_one_owns_the_folder_and_is_named(tmp_path):
     processes = [holder(tmp_path, 3) for _ in range(3)]
     said = [process.stdout.readline().strip() for process in processes]

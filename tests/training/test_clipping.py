@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from physics_hybrid.models.blocks import Local2d, Pointwise
 from physics_hybrid.models.fno import ResidualFNO
-from physics_hybrid.training.clipping import clipper, unit_axes
+from physics_hybrid.models.spectral import SpectralConv2d, SpectralConv3d
+from physics_hybrid.models.uno import UNO2D
+from physics_hybrid.training.clipping import clipper, last_linear, unit_axes
 
 
 def filled(seed=0):
@@ -48,7 +51,12 @@ def test_agc_bounds_every_output_unit_and_only_the_offenders():
     assert torch.equal(spectral.grad[..., [0, 1, 3]], calm)
     ratio = spectral.grad[..., 2].norm() / spectral.detach()[..., 2].norm()
     assert float(ratio) == pytest.approx(0.1, rel=1e-4)
+    last = {*last_linear(model).parameters()}
+    assert {*model.head[2].parameters()} == last
     for p, axis in unit_axes(model).items():
+        if p in last:
+            assert p.grad.norm() > 1  # left alone
+            continue
         others = [a for a in range(p.ndim) if a != axis]
         gradient, weight = (torch.linalg.vector_norm(t, dim=others) for t in (p.grad, p.data))
         assert (gradient <= 0.1 * weight.clamp_min(1e-3) * (1 + 1e-4)).all()
@@ -60,6 +68,71 @@ def test_output_axis_of_spectral_and_pointwise_weights():
     assert ((32, 4, 2, 4), 3) in by_shape
     assert ((4, 3, 1, 1, 1), 0) in by_shape
     assert ((4,), None) in by_shape
+
+
+#: A layer of each layout of the house, what comes in, and how many units come out.
+LAYERS = {
+    "linear": (lambda: nn.Linear(3, 5), (2, 3), 1),
+    "convolution": (lambda: nn.Conv2d(3, 5, 3), (2, 3, 6, 6), 1),
+    "transposed convolution": (lambda: nn.ConvTranspose2d(3, 5, 2, stride=2), (2, 3, 4, 4), 1),
+    "volumes, transposed": (lambda: nn.ConvTranspose3d(3, 5, 2, stride=2), (2, 3, 4, 4, 4), 1),
+    "pointwise": (lambda: Pointwise(3, 5), (2, 4, 4, 3), -1),
+    "local": (lambda: Local2d(3, 5, 3, padding=1), (2, 4, 4, 3), -1),
+    "spectral, two axes": (lambda: SpectralConv2d(3, 5, (2, 2)), (2, 6, 6, 3), -1),
+    "spectral, three axes": (lambda: SpectralConv3d(3, 5, (2, 2, 2)), (2, 6, 6, 6, 3), -1),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_unit_is_what_one_output_channel_comes_from(name):
+    """The loss of one output channel alone has a gradient in one unit alone: in all of it."""
+    make, shape, channels = LAYERS[name]
+    torch.manual_seed(0)
+    layer = make()
+    y = layer(torch.randn(shape)).movedim(channels, 0)
+    y[3].square().sum().backward()
+    axis = unit_axes(layer)[layer.weight]
+    per_unit = layer.weight.grad.movedim(axis, 0).flatten(1).norm(dim=1)
+    assert len(per_unit) == 5
+    assert per_unit[3] > 0
+    assert per_unit[[0, 1, 2, 4]].abs().max() == 0
+    # and clipping it leaves the others alone
+    layer.weight.grad = 10 * torch.ones_like(layer.weight)
+    layer.weight.grad.movedim(axis, 0)[3] *= 100
+    with torch.no_grad():
+        layer.weight.fill_(1000.0)
+        layer.weight.movedim(axis, 0)[3] *= 1e-3
+    clipper(nn.Sequential(layer, nn.Linear(2, 2)), "agc", 0.1, 1e-3)()
+    clipped = layer.weight.grad.movedim(axis, 0)
+    assert (clipped[[0, 1, 2, 4]] == 10).all()
+    assert torch.allclose(clipped[3], torch.full_like(clipped[3], 0.1))
+
+
+def test_scalars_and_vectors_are_one_unit_and_zero_weights_have_room():
+    model = UNO2D(1, 2, width=4, depth=2, modes=[2, 2], block="rezero")
+    axes = unit_axes(model)
+    gain = model.bottom[0].out.weight
+    assert gain.ndim == 0
+    assert axes[gain] is None
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    clipper(model, "agc", 0.1, 1e-3)()
+    assert float(gain.grad) == pytest.approx(1e-4)  # lambda eps
+    assert (model.head[2].weight.grad == 1).all()
+
+
+def test_the_last_linear_layer_is_that_of_the_head_wherever_it_stands():
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = ResidualFNO(3, width=4, depth=1, modes=[2, 2, 2])
+            self.encoder = nn.Linear(3, 3)
+
+    model = Wrapped()
+    assert last_linear(model) is model.backbone.head[2]
+    plain = nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Linear(2, 1), nn.Softplus())
+    assert last_linear(plain) is plain[2]
+    assert last_linear(nn.LayerNorm(3)) is None
 
 
 @pytest.mark.parametrize(

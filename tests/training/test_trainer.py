@@ -297,6 +297,7 @@ def test_settings_refuse(change, message):
         settings(**change)
 
 
+@pytest.mark.slow
 def test_wandb_offline_writes_and_without_a_key_never_asks(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -367,6 +368,19 @@ def test_a_signal_during_the_last_validation_still_leaves_with_its_code(tmp_path
     with pytest.raises(Requeue):
         t.fit()
     assert checkpoint.load_latest(tmp_path)["progress"]["finished"]
+
+
+@pytest.mark.parametrize(("every", "epochs"), [(0, []), (2, [2, 3]), (5, [3])])
+def test_figures_are_drawn_every_so_many_epochs_and_at_the_end_or_never(tmp_path, every, epochs):
+    drawn = []
+
+    class Drawing(Fit):
+        def draw(self, model, folder, tag):
+            drawn.append(int(tag.removeprefix("epoch")))
+            return {}
+
+    trainer(tmp_path, Drawing(), figures_every=every).fit()
+    assert drawn == epochs
 
 
 def test_figures_never_stop_a_training(tmp_path, capsys):

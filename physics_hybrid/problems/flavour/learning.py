@@ -85,8 +85,8 @@ class Family:
 
         sample = self.states.rows([index])
         title = (
-            f"median test sample of {self.name}: error {row['error']:.3f}, "
-            f"Box3D alone {row['baseline_error']:.3f}"
+            f"median test sample of {self.name}: error {row['error']:.2g}, "
+            f"Box3D alone {row['baseline_error']:.2g}"
         )
         predicted = self.problem.predict(model, sample)
         return figures.angles(sample, predicted, folder / f"angles_{self.name}.png", title)
@@ -170,8 +170,9 @@ class Flavour:
         model.eval()
         batch = self.samples["validation"]
         path = folder / f"{tag}_validation.png"
-        F = self.predict(model, batch)
-        return {"figures/validation": figures.against_truth(batch, F, path, "validation split")}
+        F, alone = self.predict(model, batch), cast("Closure", model).box3d(batch.before, batch.u)
+        title = f"{len(batch)} states of the validation split"
+        return {"figures/validation": figures.against_truth(batch, F, alone, path, title)}
 
     # --- the life of the data
 

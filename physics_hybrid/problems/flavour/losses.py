@@ -10,11 +10,10 @@
 Each is a mean over samples and species.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 TERMS = ("density", "magnitude", "direction", "unphysical", "residual", "change")
@@ -28,14 +27,23 @@ class FlavourLoss:
     floor: float = 0.1
 
     def __call__(
-        self, F: Tensor, truth: Tensor, before: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and its terms, detached: states (B, 6, 4) divided by N_tot."""
+        self,
+        F: Float[Tensor, "B 6 4"],
+        truth: Float[Tensor, "B 6 4"],
+        before: Float[Tensor, "B 6 4"],
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """The loss, and its terms, detached; states divided by N_tot."""
         terms = self.terms(F, truth, before)
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         return loss, {name: term.detach() for name, term in terms.items()}
 
-    def terms(self, F: Tensor, truth: Tensor, before: Tensor) -> dict[str, Tensor]:
+    def terms(
+        self,
+        F: Float[Tensor, "B 6 4"],
+        truth: Float[Tensor, "B 6 4"],
+        before: Float[Tensor, "B 6 4"],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Each by its name; states divided by N_tot."""
         N, N_true = F[..., 3], truth[..., 3]
         size, size_true = _size(F), _size(truth)
         cosine = (F[..., :3] * truth[..., :3]).sum(-1) / (size * size_true)
@@ -53,6 +61,6 @@ class FlavourLoss:
         }
 
 
-def _size(F: Tensor) -> Tensor:
+def _size(F: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B"]:
     """|F|, with a gradient where it is 0."""
     return (F[..., :3].square().sum(-1) + 1e-12).sqrt()

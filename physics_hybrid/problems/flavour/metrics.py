@@ -11,11 +11,10 @@
 `error` is 1 where a prediction leaves the state as it is, and as wrong as no closure at all.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from physics_hybrid.problem import Row
@@ -42,12 +41,12 @@ class Metrics:
     floor: float
     rule: Quadrature
 
-    def error(self, F: Tensor, batch: States) -> Tensor:
-        """The first column: (B, 6, 4) -> (B,), float64."""
+    def error(self, F: Float[Tensor, "B 6 4"], batch: States) -> Float64[Tensor, " B"]:
+        """The first column."""
         largest = _largest(batch.after - batch.before).clamp_min(self.floor)
         return _largest(F - batch.after) / largest
 
-    def __call__(self, F: Tensor, batch: States) -> list[Row]:
+    def __call__(self, F: Float[Tensor, "B 6 4"], batch: States) -> list[Row]:
         """One dict a sample; F divided by N_tot."""
         change = (F.double() - batch.before.double())[..., 3]
         true = batch.after[:, 0, 3].double()
@@ -63,7 +62,7 @@ class Metrics:
         values = {name: column.tolist() for name, column in columns.items()}
         return [{name: values[name][i] for name in values} for i in range(len(batch))]
 
-    def growth(self, F: Tensor) -> Tensor:
+    def growth(self, F: Float[Tensor, "B 6 4"]) -> Float64[Tensor, " B"]:
         """sqrt(I+ I-) of states, as a share of N_tot; what is unphysical is cut to what is not."""
         N = F[..., 3:].clamp_min(0)
         size = F[..., :3].norm(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -73,11 +72,11 @@ class Metrics:
         return (found.plus * found.minus).sqrt().double()
 
 
-def _largest(difference: Tensor) -> Tensor:
+def _largest(difference: Float[Tensor, "B 6 4"]) -> Float64[Tensor, " B"]:
     return difference.double().abs().amax(dim=(1, 2))
 
 
-def equipartition(F: Tensor) -> Tensor:
-    """Every flavour the mean of all, neutrinos and antineutrinos apart: (B, 6, 4) -> (B, 6, 4)"""
+def equipartition(F: Float[Tensor, "B 6 4"]) -> Float[Tensor, "B 6 4"]:
+    """Every flavour the mean of all, neutrinos and antineutrinos apart."""
     pairs = F.reshape(-1, 2, 3, 4).mean(dim=2, keepdim=True)
     return pairs.expand(-1, 2, 3, 4).reshape(-1, 6, 4)

@@ -19,11 +19,10 @@ standard deviations from its mean, and falls with the eighth power beyond. Numbe
 of each flavour are kept, and the map turns and moves with the axes, whatever the weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from physicsnemo.core.module import Module
 from torch import Tensor, nn
 
@@ -73,7 +72,7 @@ class ResidualMLP(nn.Module):
                 nn.init.zeros_(layer.bias)
         nn.init.zeros_(self.leave.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B inputs"]) -> Float[Tensor, "B outputs"]:
         x = self.enter(x)
         for block in self.blocks:
             x = x + block(x)
@@ -107,19 +106,25 @@ class Closure(Module):  # type: ignore[misc]
         self.mean: Tensor
         self.std: Tensor
 
-    def increment(self, F: Tensor, found: Conversion) -> Tensor:
-        """D_net of states at rest, (B, 6, 4), divided by N_tot."""
+    def increment(self, F: Float[Tensor, "B 6 4"], found: Conversion) -> Float[Tensor, "B 6 4"]:
+        """D_net of states at rest, divided by N_tot."""
         raise NotImplementedError
 
-    def forward(self, F: Tensor, u: Tensor | None = None) -> Tensor:
-        """States after, in the unit of F: (B, 6, 4), (B, 4) -> (B, 6, 4)."""
+    def forward(
+        self, F: Float[Tensor, "B 6 4"], u: Float[Tensor, "B 4"] | None = None
+    ) -> Float[Tensor, "B 6 4"]:
+        """States after, in the unit of F; u the four-velocity of the fluid over c."""
         return self._apply_to(F, u, corrected=True)
 
-    def box3d(self, F: Tensor, u: Tensor | None = None) -> Tensor:
+    def box3d(
+        self, F: Float[Tensor, "B 6 4"], u: Float[Tensor, "B 4"] | None = None
+    ) -> Float[Tensor, "B 6 4"]:
         """Box3D alone, in the frame of the fluid."""
         return self._apply_to(F, u, corrected=False)
 
-    def _apply_to(self, F: Tensor, u: Tensor | None, corrected: bool) -> Tensor:
+    def _apply_to(
+        self, F: Float[Tensor, "B 6 4"], u: Float[Tensor, "B 4"] | None, corrected: bool
+    ) -> Float[Tensor, "B 6 4"]:
         scale = total(F)
         # float64 but for the network: near |F| = N the guard loses digits
         unit = (F / scale).double()
@@ -139,7 +144,7 @@ class Closure(Module):  # type: ignore[misc]
             change = change @ boost(reversed_velocity(u)).transpose(1, 2)
         return F + change.to(F) * scale
 
-    def normalised(self, features: Tensor) -> Tensor:
+    def normalised(self, features: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         return ((features - self.mean) / self.std).to(self.mean)
 
 
@@ -147,8 +152,8 @@ def _rule(settings: dict[str, object]) -> Quadrature:
     return quadrature(**settings)  # type: ignore[arg-type]
 
 
-def features(F: Tensor, found: Conversion) -> Tensor:
-    """27 invariants of states at rest, and what Box3D says of them: (B, 33)."""
+def features(F: Float[Tensor, "B 6 4"], found: Conversion) -> Float[Tensor, "B 33"]:
+    """27 invariants of states at rest, and what Box3D says of them."""
     u = F.new_tensor(AT_REST).expand(len(F), 4)
     moved = found.increment[:, (0, 3)]
     of_box3d = [
@@ -180,7 +185,7 @@ class FlavourMLP(Closure):
         super().__init__(quadrature, guard, mean, std, target_scale)
         self.network = ResidualMLP(INVARIANTS, 24, width, depth, dropout, batch_norm)
 
-    def increment(self, F: Tensor, found: Conversion) -> Tensor:
+    def increment(self, F: Float[Tensor, "B 6 4"], found: Conversion) -> Float[Tensor, "B 6 4"]:
         inputs = self.normalised(features(F, found))[:, :INVARIANTS]
         out: Tensor = self.network(inputs).reshape(-1, 6, 4)
         return self.target_scale * out.to(F)
@@ -211,8 +216,10 @@ class FlavourEquivariant(Closure):
         self.register_buffer("swap", torch.tensor(swap), persistent=False)
         self.swap: Tensor
 
-    def scalars(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """d (B, 3) and C (B, 6, 8), the same where mu and tau change places."""
+    def scalars(
+        self, inputs: Float[Tensor, "B 33"]
+    ) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 6 8"]]:
+        """d and C, the same where mu and tau change places."""
         d, C = torch.split(self.network(inputs), [3, 48], dim=1)
         other_d, other_C = torch.split(self.network(inputs[:, self.swap]), [3, 48], dim=1)
         C, other_C = C.reshape(-1, 6, 8), other_C.reshape(-1, 6, 8)
@@ -220,12 +227,12 @@ class FlavourEquivariant(Closure):
         C = C + other_C[:, SWAP][:, :, (*SWAP, 6, 7)]
         return 0.5 * d, 0.5 * C
 
-    def trust(self, inputs: Tensor) -> Tensor:
-        """1 among states like those of the training, to 0 far from them: (B, 33) -> (B,)"""
+    def trust(self, inputs: Float[Tensor, "B 33"]) -> Float[Tensor, " B"]:
+        """1 among states like those of the training, to 0 far from them."""
         farthest = torch.maximum(inputs.abs(), inputs[:, self.swap].abs()).amax(dim=1)
         return (self.trusted / farthest.clamp_min(self.trusted)) ** STEEP
 
-    def increment(self, F: Tensor, found: Conversion) -> Tensor:
+    def increment(self, F: Float[Tensor, "B 6 4"], found: Conversion) -> Float[Tensor, "B 6 4"]:
         inputs = self.normalised(features(F, found))
         d, C = self.scalars(inputs.clamp(-self.trusted, self.trusted))
         d, C = d.to(F), C.to(F)

@@ -41,7 +41,7 @@ KEYS = {
         "splits",
         "hold_out",
     },
-    "evaluation": {"after_training", "batch_size", "floor", "control"},
+    "evaluation": {"after_training", "pictures", "batch_size", "floor", "control"},
 }
 #: The generated set, inside the package.
 SHIPPED = Path(__file__).parent / "data" / "generated.h5"

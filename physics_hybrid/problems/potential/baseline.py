@@ -4,6 +4,7 @@ isotropic     phi_a = I / (4 pi sigma_ref sqrt(|r - r_s|^2 + eps^2))
 anisotropic   phi_a = I / (4 pi sqrt(det sigma) sqrt(d^T sigma^-1 d)),  softened alike
 coarse_solve  phi_b = phi_a (phi_c / phi_a),  the ratio interpolated from a coarse grid that phi_c
               was solved on                                                         [V]
+solve         phi_b, solved on the grid itself: for truths that are not this solver's     [V]
 """
 
 import torch
@@ -48,7 +49,8 @@ class PointSourceBaseline(Module):  # type: ignore[misc]  # PhysicsNeMo has no t
         super().__init__()
         if kind not in ("isotropic", "anisotropic"):
             raise ValueError(
-                f"model.baseline.kind must be isotropic, anisotropic or coarse_solve; got {kind!r}"
+                f"model.baseline.kind must be isotropic, anisotropic, coarse_solve or solve;"
+                f" got {kind!r}"
             )
         if not _is_reference(sigma_ref):
             raise ValueError(
@@ -173,7 +175,7 @@ class CoarseSolveBaseline(Module):  # type: ignore[misc]  # PhysicsNeMo has no t
                 f"model.baseline.coarsen must be a whole number of at least 2; got {coarsen!r}"
             )
         self.coarsen, self.home, self.tolerance = coarsen, home, tolerance
-        self.ends = Ends("sink") if ends == "pair" else Ends(ends, beta)
+        self.ends = _of_one_electrode(ends, beta)
         self.pole = PointSourceBaseline(sigma_ref=1.0, softening=softening)
 
     @property
@@ -214,20 +216,92 @@ class CoarseSolveBaseline(Module):  # type: ignore[misc]  # PhysicsNeMo has no t
         with torch.autocast(sigma.device.type, enabled=False):
             body = Conductor(tissue_mean(sigma.float(), coarse), wide, self.ends)
             ampere = torch.ones_like(current)
-            source = PointSource(point, ampere)
-            # no warning: coarse it is meant to be
-            phi_c = solve(body, source, self.tolerance, torch.float32, warn=False).phi
             phi_a = self.pole(body.sigma, point, ampere, wide)[:, 0]
-            if self.ends.floating:
-                phi_c = phi_c - _lowest(phi_c, body) + _lowest(phi_a, body)
+            phi_c = _solved(body, point, phi_a, self.tolerance)
             smooth = upsample(phi_c / phi_a, body.tissue, grid)[:, None]
             phi_b: Tensor = smooth * self.pole(sigma, point, current, spacing)
             return phi_b
 
 
+class SolveBaseline(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
+    """The problem solved on the grid itself, by finite volumes (`solve`, float32).
+
+    For truths that are not this solver's, a user's finite elements on a mesh, say: the network then
+    learns what separates the two. Where no current passes the ends, and for a pair, as
+    `CoarseSolveBaseline`.
+
+    Parameters
+    ----------
+    ends, beta : str, float or None
+        How the current leaves, see `Ends`.
+    tolerance : float
+        Relative residual of the solution.
+
+    Forward
+    -------
+    As `PointSourceBaseline`. No gradient flows through it.
+
+    Raises
+    ------
+    ValueError
+        From forward: no tissue at an end that should carry the current away.
+    """
+
+    remedy = "another solver for the truth, or more samples"
+
+    def __init__(
+        self, ends: str = "grounded", beta: float | int | None = None, tolerance: float = 1e-4
+    ):
+        super().__init__()
+        self.tolerance = tolerance
+        self.ends = _of_one_electrode(ends, beta)
+        self.pole = PointSourceBaseline(sigma_ref=1.0)
+
+    def check_grid(self, grid: Grid) -> None:
+        """Any grid will do."""
+
+    @torch.no_grad()
+    def forward(
+        self,
+        sigma: Float[Tensor, "B C D H W"],
+        point: Float[Tensor, "B 3"],
+        current: Float[Tensor, " B"],
+        spacing: Float[Tensor, "B 3"],
+    ) -> Float[Tensor, "B 1 D H W"]:
+        with torch.autocast(sigma.device.type, enabled=False):
+            body = Conductor(sigma.float(), spacing, self.ends)
+            phi_a = self.pole(body.sigma, point, torch.ones_like(current), spacing)[:, 0]
+            phi = _solved(body, point, phi_a, self.tolerance)
+            return (per_sample(current) * phi)[:, None]
+
+
+def _of_one_electrode(ends: str, beta: float | int | None) -> Ends:
+    """How the current of one electrode of a problem leaves: the difference of two potentials with
+    ends=sink is that of a pair."""
+    return Ends("sink") if ends == "pair" else Ends(ends, beta)
+
+
+def _solved(
+    body: Conductor,
+    point: Float[Tensor, "B 3"],
+    phi_a: Float[Tensor, "B D H W"],
+    tolerance: float,
+) -> Float[Tensor, "B D H W"]:
+    """Potential of 1 A, V; where it is known up to a constant its lowest value is that of phi_a."""
+    source = PointSource(point, torch.ones_like(point[:, 0]))
+    # no warning: the network corrects what is wrong beside better tissue, too
+    phi = solve(body, source, tolerance, torch.float32, warn=False).phi
+    if body.ends.floating:
+        phi = (phi - _lowest(phi, body) + _lowest(phi_a, body)) * body.tissue
+    return phi
+
+
 def _lowest(phi: Float[Tensor, "B D H W"], body: Conductor) -> Float[Tensor, "B 1 1 1"]:
     """The lowest potential in tissue."""
     return per_sample(torch.where(body.tissue, phi, torch.inf).amin(dim=(1, 2, 3)))
+
+
+Baseline = PointSourceBaseline | CoarseSolveBaseline | SolveBaseline
 
 
 def build_baseline(
@@ -237,8 +311,10 @@ def build_baseline(
     sigma_ref: str | float | int = "conductive_mean",
     softening: float | int = 0.1,
     coarsen: int = 2,
-) -> PointSourceBaseline | CoarseSolveBaseline:
+) -> Baseline:
     """conf/model's `baseline`. home : the training grid, where there is one."""
     if kind == "coarse_solve":
         return CoarseSolveBaseline(coarsen, ends.kind, ends.beta, home, softening)
+    if kind == "solve":
+        return SolveBaseline(ends.kind, ends.beta)
     return PointSourceBaseline(kind, sigma_ref, softening)

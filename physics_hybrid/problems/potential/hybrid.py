@@ -68,6 +68,9 @@ class HybridWrapper(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         Statistics of the transformed sigma over the training split, one a component.
     spacing_hidden : int
         Hidden units of the spacing modulation.
+    home : list of 3 int or None
+        On finer grids than this one, that of training, the correction is taken from this grid
+        (`Surrogate`), so that a network costs the same on every grid. None: from each grid itself.
 
     Forward
     -------
@@ -99,6 +102,7 @@ class HybridWrapper(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         sigma_mean: Sequence[float] = (0.0, 0.0, 0.0),
         sigma_std: Sequence[float] = (1.0, 1.0, 1.0),
         spacing_hidden: int = 16,
+        home: Sequence[int] | None = None,
     ):
         super().__init__()
         among(COMPOSITIONS, "model.composition", composition)
@@ -109,6 +113,7 @@ class HybridWrapper(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
             )
         self.backbone, self.encoder, self.baseline = backbone, encoder, baseline
         self.composition, self.sigma_components = composition, sigma_components
+        self.home = None if home is None else tuple(home)
         self.sigma_input, self.sigma_eps = sigma_input, sigma_eps
         self.register_buffer("sigma_mean", _column(sigma_mean), persistent=False)
         self.register_buffer("sigma_std", _column(sigma_std), persistent=False)
@@ -118,39 +123,58 @@ class HybridWrapper(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     def forward(
         self, x: Float[Tensor, "..."], spacing: Float[Tensor, "B 3"]
     ) -> Float[Tensor, "B 1 D H W"]:
-        features, phi_a, tissue = self.prepare(x, spacing)
-        correction = self.backbone(self.modulation(features, spacing)).float()
-        return self.compose(correction, phi_a, tissue)
-
-    def check_grid(self, grid: Grid) -> None:
-        """Raise ValueError where the backbone or the baseline cannot take a grid."""
-        for part in (self.backbone, self.baseline):
-            part.check_grid(grid)
-
-    def prepare(
-        self, x: Float[Tensor, "..."], spacing: Float[Tensor, "B 3"]
-    ) -> tuple[
-        Float[Tensor, "B features D H W"], Float[Tensor, "B 1 D H W"], Float[Tensor, "B 1 D H W"]
-    ]:
-        """What the backbone sees (before modulation), the baseline in volts, and where there is
-        tissue.
-        """
-        C = self.sigma_components
-        if x.ndim != 5 or x.shape[1] != C + 4:
-            raise ValueError(
-                f"x must be (B, {C} + 4, D, H, W): sigma, source, X, Y, Z; got {tuple(x.shape)}"
-            )
-        sigma, f, coordinates = x[:, :C], x[:, C], x[:, C + 1 :]
-        tissue = (sigma[:, :1] > 0).to(x.dtype)
+        correction = self.correction(x, spacing)
+        sigma, f, _ = self._parts(x)
         current, centroid = source_moments(f, spacing)
         with torch.no_grad():
             phi_a = self.baseline(sigma, centroid, current, spacing)
+        return self.compose(correction, phi_a, (sigma[:, :1] > 0).to(x.dtype))
+
+    def correction(
+        self, x: Float[Tensor, "..."], spacing: Float[Tensor, "B 3"]
+    ) -> Float[Tensor, "B 1 D H W"]:
+        """c, what the network adds to the baseline, on the grid of x."""
+        features = self.features(x, spacing)
+        c: Tensor = self.backbone(self.modulation(features, spacing)).float()
+        return c
+
+    def check_grid(self, grid: Grid) -> None:
+        """Raise ValueError where the backbone or the baseline cannot take a grid."""
+        self.backbone.check_grid(self.home_of(grid))
+        self.baseline.check_grid(grid)
+
+    def home_of(self, grid: Grid) -> Grid:
+        """The grid that the correction is taken from: `home` for finer ones, else the grid."""
+        if self.home is None or any(n < m for n, m in zip(grid, self.home, strict=True)):
+            return grid
+        D, H, W = self.home
+        return D, H, W
+
+    def features(
+        self, x: Float[Tensor, "..."], spacing: Float[Tensor, "B 3"]
+    ) -> Float[Tensor, "B features D H W"]:
+        """What the backbone sees, before modulation."""
+        sigma, f, coordinates = self._parts(x)
+        tissue = (sigma[:, :1] > 0).to(x.dtype)
+        current, centroid = source_moments(f, spacing)
+        with torch.no_grad():
             source = self._source(f, current, spacing)
             relative = self._relative(f, centroid, spacing)
             normalised = self._sigma(sigma)
         geometry = self.encoder(torch.cat([normalised, tissue], dim=1))
         parts = [geometry, normalised, tissue, source, coordinates, *relative]
-        return torch.cat(parts, dim=1), phi_a, tissue
+        return torch.cat(parts, dim=1)
+
+    def _parts(
+        self, x: Float[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "B C D H W"], Float[Tensor, "B D H W"], Float[Tensor, "B 3 D H W"]]:
+        """sigma, source and coordinates of the channel stack."""
+        C = self.sigma_components
+        if x.ndim != 5 or x.shape[1] != C + 4:
+            raise ValueError(
+                f"x must be (B, {C} + 4, D, H, W): sigma, source, X, Y, Z; got {tuple(x.shape)}"
+            )
+        return x[:, :C], x[:, C], x[:, C + 1 :]
 
     def compose(
         self,

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from physics_hybrid.checks import one_of
 from physics_hybrid.grid import Grid, is_grid
-from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign
+from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
 from physics_hybrid.problems.potential.data.protocol import Data
 from physics_hybrid.problems.potential.data.splits import fractions_of
 from physics_hybrid.problems.potential.learning import ALL, Potential, SigmaInput, TestPlan
@@ -40,6 +41,7 @@ MODEL_KEYS = {
     "sigma_input",
     "sigma_eps",
     "spacing_hidden",
+    "evaluate_at",
     "statistics_samples",
 }
 DATA_KINDS = ("limbs", "files", "labels")
@@ -95,6 +97,9 @@ class PotentialRecipe:
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model, build_ends(self.config), self.config["problem"]["coordinates"])
 
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        return _excerpt(self, samples, folder)
+
     def for_evaluation(self, options: Config, model: nn.Module) -> PotentialRecipe:
         """Data, grids and samples of conf/evaluate.yaml where it has any, else those of the run.
 
@@ -126,6 +131,50 @@ class PotentialRecipe:
                 evaluation[key] = options[key]
         data |= {"sigma_components": model.sigma_components, "batch_size": evaluation["batch_size"]}
         return PotentialRecipe({**self.config, "data": data, "evaluation": evaluation}, split)
+
+
+def _excerpt(recipe: PotentialRecipe, samples: int, folder: Path) -> Excerpt:
+    """Fewer limbs or bodies, solved in `folder`; files stay as they are.
+
+    What the whole recipe would find in its own folder costs nothing there.
+    """
+    from physics_hybrid.problems.potential.data.limb_data import LimbData
+
+    config = recipe.config
+    data, model = dict(config["data"]), dict(config["model"])
+    evaluation = dict(config["evaluation"])
+    whole = build_data(config, Place(torch.device("cpu")), recipe.split)
+    if not isinstance(whole, LimbData):
+        return Excerpt(recipe)
+    batches = 2 * evaluation["batch_size"]
+    few = {
+        "validation": min(whole.validation_samples, max(2, samples // 4)),
+        "train": min(whole.train_samples or 0, samples),
+        "test": min(evaluation["samples"], batches),
+    }
+    grids = build_test_plan(config, whole).grids
+    missing = {
+        "validation": whole.missing("validation", whole.grid, whole.validation_samples),
+        "train": whole.missing("train", whole.grid, whole.train_samples or 0),
+        "test": max((whole.missing("test", g, evaluation["samples"]) for g in grids), default=0),
+    }
+    statistics = model["statistics_samples"]
+    model["statistics_samples"] = min(statistics, samples)
+    data |= {"folder": str(folder), "validation_samples": few["validation"]}
+    if whole.train_samples:
+        data["train_samples"] = few["train"]
+    tested = evaluation["samples"]
+    evaluation["samples"] = few["test"]
+    cut = {**config, "data": data, "model": model, "evaluation": evaluation}
+    made = few["validation"] + few["train"]
+    return Excerpt(
+        recipe=PotentialRecipe(cut, recipe.split),
+        statistics=statistics / model["statistics_samples"],
+        prepare=(missing["validation"] + missing["train"]) / made,
+        validate=whole.validation_samples / few["validation"],
+        tested=missing["test"] / few["test"],
+        samples=tested,
+    )
 
 
 def build_ends(config: Config) -> Ends:
@@ -358,5 +407,23 @@ def build_model(config: Config, statistics: Statistics) -> nn.Module:
         sigma_input=model["sigma_input"],
         sigma_eps=model["sigma_eps"],
         spacing_hidden=model["spacing_hidden"],
+        # runs of before have no such key
+        home=_home(model.get("evaluate_at", "native"), home),
         **statistics,
     )
+
+
+def _home(evaluate_at: str, grid: list[int] | None) -> list[int] | None:
+    """The grid that corrections are taken from on finer ones; None: each grid its own.
+
+    Raises
+    ------
+    ValueError
+        Another word; home without a training grid.
+    """
+    one_of(("native", "home"), "model.evaluate_at", evaluate_at)
+    if evaluate_at == "native":
+        return None
+    if grid is None:
+        raise ValueError("model.evaluate_at=home needs the grid of training: set data.grid")
+    return grid

@@ -30,13 +30,18 @@ def tissue_mean(sigma: Float[Tensor, "B C D H W"], grid: Grid) -> Float[Tensor, 
     A coarse voxel that holds any tissue is tissue: the body stays in one piece, reaches its ends
     and holds its source.
     """
-    field = torch.cat([(sigma[:, :1] > 0).to(sigma.dtype), sigma], dim=1)
-    for axis, coarse in enumerate(grid, start=2):
-        fine = field.shape[axis]
-        share = (_overlap(coarse, fine, sigma.device) / fine).to(sigma.dtype)
-        field = (field.movedim(axis, -1) @ share.T).movedim(-1, axis)
+    field = mean(torch.cat([(sigma[:, :1] > 0).to(sigma.dtype), sigma], dim=1), grid)
     tissue, total = field[:, :1], field[:, 1:]
     return torch.where(tissue > 0, total / tissue, 0.0)
+
+
+def mean(field: Float[Tensor, "*n D H W"], grid: Grid) -> Float[Tensor, "*n _ _ _"]:
+    """Mean of a field over every voxel of a coarser grid, by volume."""
+    for axis, coarse in zip((-3, -2, -1), grid, strict=True):
+        fine = field.shape[axis]
+        share = (_overlap(coarse, fine, field.device) / fine).to(field.dtype)
+        field = (field.movedim(axis, -1) @ share.T).movedim(-1, axis)
+    return field
 
 
 def _overlap(coarse: int, fine: int, device: torch.device) -> Tensor:

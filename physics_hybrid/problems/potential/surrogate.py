@@ -5,7 +5,7 @@ electrodes' potentials has a surface of zeros, where a multiplicative correction
 """
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.physics.conductor import zero_mean
 from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.resample import mean, tissue_mean, upsample
 from physics_hybrid.problems.potential.scene import Scene
 
 
@@ -73,6 +74,21 @@ def baseline_potential(baseline: nn.Module, scene: Scene, ends: Ends) -> Float[T
     return superpose(torch.cat(parts), scene, ends)
 
 
+def on_coarser(scene: Scene, grid: Grid) -> Scene:
+    """The same bodies and electrodes on a coarser grid over the same box: mean conductivity of the
+    tissue in each voxel, and the same current."""
+    sides = [n / m for n, m in zip(scene.shape, grid, strict=True)]
+    return Scene(
+        sigma=tissue_mean(scene.sigma, grid),
+        source=mean(scene.source, grid),
+        spacing=scene.spacing * torch.tensor(sides).to(scene.spacing),
+        source_point=scene.source_point,
+        current=scene.current,
+        names=scene.names,
+        return_point=scene.return_point,
+    )
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """A network as a solver: `Surrogate(network, ends)(scene)` is phi (B, D, H, W) in V.
@@ -82,14 +98,33 @@ class Surrogate:
     coordinates : channels that the network sees, cell or node.
     """
 
-    network: nn.Module
+    network: Any
     ends: Ends = Ends()
     coordinates: str = "cell"
 
     def __call__(self, scene: Scene) -> Float[Tensor, "B D H W"]:
+        home = self.network.home_of(scene.shape)
+        if home != scene.shape:
+            return superpose(self._from_home(scene, home), scene, self.ends)
         inputs = model_inputs(scene, self.coordinates)
         spacing = scene.spacing.repeat(len(inputs) // len(scene), 1)
         return superpose(self.network(inputs, spacing)[:, 0], scene, self.ends)
+
+    def _from_home(self, scene: Scene, home: Grid) -> Float[Tensor, "rows D H W"]:
+        """phi of every electrode: the correction from a coarser grid, interpolated within the
+        tissue, on the baseline of this one."""
+        small = on_coarser(scene, home)
+        inputs = model_inputs(small, self.coordinates)
+        count = len(inputs) // len(scene)
+        c = self.network.correction(inputs, small.spacing.repeat(count, 1))[:, 0]
+        c = upsample(c, small.tissue.repeat(count, 1, 1, 1), scene.shape)
+        baseline = cast(nn.Module, self.network.baseline)
+        rows = []
+        for point, part in zip(scene.electrodes, c.chunk(count), strict=True):
+            phi_a = baseline(scene.sigma, point, scene.current, scene.spacing)
+            tissue = scene.tissue[:, None].to(phi_a.dtype)
+            rows.append(self.network.compose(part[:, None], phi_a, tissue)[:, 0])
+        return torch.cat(rows)
 
     def baseline(self, scene: Scene) -> Float[Tensor, "B D H W"]:
         """What the network corrects."""

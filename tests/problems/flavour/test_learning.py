@@ -175,7 +175,7 @@ def test_a_generation_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     from physics_hybrid.problems.flavour.physics.simulation import Box
 
     monkeypatch.setattr(made, "PART", 2)
-    box = Box(length=8, cells=8, polar=4, azimuth=2, shortest=2, longest=2)
+    box = Box(length=8.0, cells=8, polar=4, azimuth=2, shortest=2.0, longest=2.0)
     parts = made.generate(4, tmp_path / "parts", box, fused=False)
     first = {path: dict(np.load(path)) for path in parts}
     parts[1].unlink()
@@ -193,7 +193,31 @@ def test_a_generation_goes_on_where_it_was_killed(tmp_path, monkeypatch):
     assert states.families == ("random", "merger", "isotropic", "shallow")
 
 
-def test_a_model_without_its_run_is_no_potential():
+def test_a_model_without_its_run_is_tested_as_the_flavour_closure(tmp_path, monkeypatch, capsys):
+    """A lone .mdlus file says by its class which problem it is of."""
+    from physics_hybrid.evidence import bench
+    from physics_hybrid.run.evaluate import evaluate_checkpoint
+
+    model = shutil.copy(SHIPPED.parent.parent / "pretrained" / "flavour.mdlus", tmp_path / "lone")
+    model = model.rename(tmp_path / "lone.mdlus")
+    path = small(tmp_path / "set.h5")
+    monkeypatch.setattr("physics_hybrid.problems.flavour.figures.angles", blank)
+    monkeypatch.setattr(
+        bench, "configuration", lambda words: configured(*words, "run=x", f"data.path={path}")
+    )
+    options = {"device": "cpu", "checkpoint": str(model), "reference": None, "split": "all"}
+    options |= {"output": str(tmp_path / "out"), "batch_size": None}
+    options |= {"tracker": {"_target_": "physics_hybrid.training.tracker.Tracker"}}
+    evaluate_checkpoint(options, bench.configuration_for)
+    said = capsys.readouterr()
+    assert "| merger | equivariant |" in said.out
+    assert "not known which samples this model was trained on" in said.out
+    assert "are those of conf/ for FlavourRecipe" in said.err
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["all"]["error"]["mean"] < 0.8 * metrics["all"]["baseline_error"]["mean"]
+
+
+def test_a_model_of_another_problem_is_no_potential():
     from physics_hybrid.models.model_files import load_model
     from physics_hybrid.problems.potential.problem import PotentialRecipe
 

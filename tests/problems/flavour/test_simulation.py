@@ -73,13 +73,13 @@ def test_the_dispersion_relation_gives_known_rates(state, rate):
 
 def test_minerbo_grows_as_linear_distributions_where_the_crossing_is_deep():
     state = beams(0.5, 0.5, [0, 0, 1 / 3], [0, 0, -1 / 3])
-    found = largest_growth(state, product(12, 4), np.linspace(-1, 1, 41))
+    found = largest_growth(state, product(12, 4), np.linspace(-1, 1, 41).tolist())
     assert float(found) * 2 * N0 * RATE_OF_DENSITY == pytest.approx(6.49e10, rel=0.02)
 
 
 def test_a_simulation_conserves_and_grows_as_the_dispersion_relation_says():
     state = beams(0.5, 0.5, [0, 0, 1 / 3], [0, 0, -1 / 3])
-    box = Box(length=48, cells=48, azimuth=2, noise=1e-5, shortest=100, longest=100)
+    box = Box(length=48.0, cells=48, azimuth=2, noise=1e-5, shortest=100.0, longest=100.0)
     out = simulate(state[None], box, [(1, 2)])
     assert (out.drift < 1e-6).all()
     assert out.increment.sum(dim=1).abs().max() < 1e-12
@@ -89,7 +89,7 @@ def test_a_simulation_conserves_and_grows_as_the_dispersion_relation_says():
     # time is in units of sum w |G|: that of I+ + I-
     found = convert(state[None], box.rule)
     unit = float(found.plus + found.minus)
-    expected = float(largest_growth(state, box.rule, np.linspace(-1, 1, 41))) / unit
+    expected = float(largest_growth(state, box.rule, np.linspace(-1, 1, 41).tolist())) / unit
     rate = fitted_rate(out.times * 100, out.electron, 1e-7, 1e-4)
     assert rate == pytest.approx(expected, rel=0.12)
 
@@ -102,3 +102,27 @@ def test_families_are_what_they_say_and_follow_from_their_number():
         assert ((crossing > low) & (crossing <= high)).all()
         assert (draw(family, 3, 1) == states[1]).all()
         assert not (states[0] == states[1]).all()
+
+
+def test_convergence_is_measured_against_the_reference_and_goes_on(tmp_path, monkeypatch):
+    from physics_hybrid.problems.flavour.evidence import convergence
+
+    base = Box(length=16.0, cells=8, polar=6, azimuth=2, step=0.4, shortest=20.0, longest=20.0)
+    boxes = {
+        "reference": ({}, 0),
+        "the same": ({}, 0),
+        "half the step": ({"step": 0.2}, 0),
+        "other noise": ({}, 1),
+    }
+    monkeypatch.setattr(convergence, "BOXES", boxes)
+    result = convergence.measure(2, tmp_path, fused=False, base=base)
+    assert list(result["boxes"]) == ["the same", "half the step", "other noise"]
+    assert len(result["boxes"]["the same"]["random"]) == 1
+    for differences in result["boxes"]["the same"].values():
+        assert set(differences) == {0.0}
+    largest = {k: max(sum(by.values(), [])) for k, by in result["boxes"].items()}
+    assert 0 < largest["half the step"] < largest["other noise"]
+    assert "| half the step |" in convergence.convergence_table(result)
+    assert "2 states" in convergence.convergence_table(result)
+    monkeypatch.setattr(convergence, "simulate", None)  # all of it is there
+    assert convergence.measure(2, tmp_path, fused=False, base=base) == result

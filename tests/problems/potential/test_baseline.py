@@ -12,6 +12,7 @@ from physics_hybrid.models.fno import ResidualFNO
 from physics_hybrid.problems.potential.baseline import (
     CoarseSolveBaseline,
     PointSourceBaseline,
+    SolveBaseline,
     build_baseline,
 )
 from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
@@ -79,6 +80,23 @@ def test_any_grid_and_any_tensor(grid, components, limbs):
         < 0.16
         < 0.5 * alone(PointSourceBaseline(), batch, ends)[0]
     )
+
+
+@pytest.mark.parametrize("kind", ["grounded", "robin", "sink", "pair"])
+def test_solved_on_the_grid_itself_it_is_the_truth_where_that_is_the_solvers_own(kind):
+    batch, ends = solved((24, 12, 12), kind)
+    error, _ = alone(SolveBaseline(ends.kind, ends.beta), batch, ends)
+    assert error < 1e-3
+    phi = call(build_baseline("solve", ends, [24, 12, 12]), batch)[:, 0]
+    assert (phi[batch.tissue] > 0).all()  # a multiplicative correction meets no zero
+
+
+def test_solved_on_the_grid_itself_leaves_what_separates_finite_elements_from_volumes():
+    limbs = limb_distribution()
+    ends, solver = Ends(), Solver("finite_element", tolerance=1e-8)
+    batch = LimbStream(limbs, (24, 12, 12), 0, "test", solver, CPU).batch(range(2))
+    error, _ = alone(SolveBaseline(), batch, ends)
+    assert 0.01 < error < 0.3 * alone(PointSourceBaseline(), batch, ends)[0]
 
 
 def test_a_scalar_conductor():
@@ -187,10 +205,21 @@ def test_inside_the_hybrid_it_starts_alone_trains_and_round_trips_through_mdlus(
     assert torch.equal(loaded(x, batch.spacing), phi)
 
 
+def test_the_solver_inside_the_hybrid_round_trips_through_mdlus(tmp_path):
+    batch, ends = solved((24, 12, 12), "robin", 2)
+    model = hybrid(build_baseline("solve", ends, [24, 12, 12]))
+    model.save(str(tmp_path / "m.mdlus"))
+    loaded = Module.from_checkpoint(str(tmp_path / "m.mdlus"))
+    assert type(loaded.baseline) is SolveBaseline
+    assert loaded.baseline.ends == Ends("robin", 5.0)
+    x = model_inputs(batch)
+    assert torch.equal(loaded(x, batch.spacing), model(x, batch.spacing))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: build_baseline("coarse", Ends(), None), "isotropic, anisotropic or coarse_solve"),
+        (lambda: build_baseline("coarse", Ends(), None), "anisotropic, coarse_solve or solve"),
         (lambda: CoarseSolveBaseline(1), "coarsen must be a whole number"),
         (lambda: CoarseSolveBaseline(4, "robin"), "positive beta"),
         (

@@ -13,6 +13,7 @@ from physics_hybrid.report.curve import training_curve
 from tests.conftest import limb_distribution
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_slices_of_a_source_and_of_a_sink(batch, tmp_path, sign):
     batch = dataclasses.replace(batch, u=sign * batch.u, current=sign * batch.current)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from physics_hybrid.problems.flavour.data.states import States
 from physics_hybrid.problems.flavour.physics.fluxes import COMPONENTS, SPECIES
 from physics_hybrid.reading import FileError, Group, open_h5, text_of
+from physics_hybrid.writing import STORED, create_h5
 
 Array = NDArray[np.float64]
 AXES = ("samples", "species", "components")
@@ -165,7 +166,8 @@ def _check_physical(F: Array, path: Path, key: str) -> None:
     for sample in np.flatnonzero(~(number > 0))[:1].tolist():
         raise StateError(f"{path}[{sample}]", key, f"N_tot must be > 0; got {number[sample]:.6g}")
     slack = ROUNDING * number[:, None]
-    size = np.linalg.norm(F[..., :3], axis=-1)
+    with np.errstate(over="ignore"):  # then it is infinite, and above N
+        size = np.linalg.norm(F[..., :3], axis=-1)
     for sample, species in np.argwhere(F[..., 3] < -slack)[:1].tolist():
         value = F[sample, species, 3]
         rule = f"N must be >= 0; got {value:.6g}{_of([species])}"
@@ -228,20 +230,16 @@ def _families(file: Group, count: int, layout: Layout) -> list[str]:
 
 
 def write(path: Path, arrays: dict[str, Any], attributes: dict[str, str]) -> None:
-    """An HDF5 file with checksums, renamed into place."""
-    import os
-
-    import h5py
-
-    temporary = path.with_name(f".{path.name}")
-    with h5py.File(temporary, "w") as file:
+    """An HDF5 file whose every part has a checksum; texts are of fixed length. Raises OSError as
+    `writing.create_h5`.
+    """
+    with create_h5(path) as file:
         for key, values in arrays.items():
-            if isinstance(values, np.ndarray):
-                file.create_dataset(
-                    key, data=values, compression="gzip", shuffle=True, fletcher32=True
-                )
-            else:
-                file.create_dataset(key, data=values, dtype=h5py.string_dtype())
+            data = values if isinstance(values, np.ndarray) else _fixed(values)
+            file.create_dataset(key, data=data, **STORED)
         for key, text in attributes.items():
             file.attrs[key] = str(text)
-    os.replace(temporary, path)
+
+
+def _fixed(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    return np.array([text.encode() for text in texts])

@@ -18,11 +18,10 @@ its other value, and the rounding of a rotation with it; the other side's P is t
 lepton number with that.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from physics_hybrid.problems.flavour.physics.fluxes import FLAVOURS, physical_share, total
@@ -40,31 +39,31 @@ TOGETHER = 128
 
 @dataclass(frozen=True)
 class Conversion:
-    """What Box3D says of states (B, 6, 4) divided by N_tot.
+    """What Box3D says of states divided by N_tot.
 
-    increment : (B, 6, 4), what it adds.
-    plus, minus : I+ and I-, (B,).
+    increment : what it adds.
+    plus, minus : I+ and I-.
     """
 
-    increment: Tensor
-    plus: Tensor
-    minus: Tensor
+    increment: Float[Tensor, "B 6 4"]
+    plus: Float[Tensor, " B"]
+    minus: Float[Tensor, " B"]
 
     @property
-    def size(self) -> Tensor:
-        """Norm of what the electron flavours lose. (B,)"""
+    def size(self) -> Float[Tensor, " B"]:
+        """Norm of what the electron flavours lose."""
         size: Tensor = self.increment[:, (0, 3)].flatten(1).norm(dim=1)
         return size
 
     @property
-    def crossing(self) -> Tensor:
-        """I_small / I_large, 0 to 1: how deep the crossing is. (B,)"""
+    def crossing(self) -> Float[Tensor, " B"]:
+        """I_small / I_large, 0 to 1: how deep the crossing is."""
         large = torch.maximum(self.plus, self.minus)
         return torch.minimum(self.plus, self.minus) / large.clamp_min(1e-30)
 
 
-def convert(F: Tensor, rule: Quadrature) -> Conversion:
-    """Box3D of states (B, 6, 4) divided by N_tot, in the precision of F; float64 in between, since
+def convert(F: Float[Tensor, "B 6 4"], rule: Quadrature) -> Conversion:
+    """Box3D of states divided by N_tot, in the precision of F; float64 in between, since
     the exponents of beams and the edge of the crossing lose digits.
     """
     q, axes = turned(F)
@@ -76,59 +75,65 @@ def convert(F: Tensor, rule: Quadrature) -> Conversion:
     return Conversion(increment.to(F), plus.to(F), minus.to(F))
 
 
-def box3d(F: Tensor, rule: Quadrature) -> Tensor:
-    """States before -> states after, (B, 6, 4), in any unit of density."""
+def box3d(F: Float[Tensor, "B 6 4"], rule: Quadrature) -> Float[Tensor, "B 6 4"]:
+    """States before -> states after, in any unit of density."""
     scale = total(F)
     unit = F / scale
     return F + convert(unit, rule).increment * scale
 
 
-def growth_rate(F: Tensor, rule: Quadrature) -> Tensor:
-    """sqrt(I+ I-) as a rate in 1/s: F (B, 6, 4) in 1/cm^3 -> (B,)."""
+def growth_rate(F: Float[Tensor, "B 6 4"], rule: Quadrature) -> Float[Tensor, " B"]:
+    """sqrt(I+ I-) as a rate in 1/s; F in 1/cm^3."""
     scale = total(F)
     found = convert(F / scale, rule)
     return (found.plus * found.minus).sqrt() * scale[:, 0, 0] * RATE_OF_DENSITY
 
 
-def electron_minus_heavy(g: Tensor) -> Tensor:
-    """G of the four kinds e, x, ebar, xbar: (B, 4, A) -> (B, A)"""
+def electron_minus_heavy(g: Float[Tensor, "B 4 A"]) -> Float[Tensor, "B A"]:
+    """G of the four kinds e, x, ebar, xbar."""
     return (g[:, 0] - g[:, 1]) - (g[:, 2] - g[:, 3])
 
 
-def kinds(F: Tensor) -> Tensor:
-    """e, x, ebar, xbar; x the mean of mu and tau: (B, 6, 4) -> (B, 4, 4)"""
+def kinds(F: Float[Tensor, "B 6 4"]) -> Float[Tensor, "B 4 4"]:
+    """e, x, ebar, xbar; x the mean of mu and tau."""
     heavy = 0.5 * (F[:, (1, 4)] + F[:, (2, 5)])
     return torch.stack([F[:, 0], heavy[:, 0], F[:, 3], heavy[:, 1]], dim=1)
 
 
-def share_out(leaving: Tensor) -> Tensor:
-    """The increments of all species when D leaves the electron flavour: (B, 2, 4) -> (B, 6, 4)"""
+def share_out(leaving: Float[Tensor, "B 2 4"]) -> Float[Tensor, "B 6 4"]:
+    """The increments of all species when D leaves the electron flavour."""
     half = leaving / (FLAVOURS - 1)
     return torch.stack([-leaving, half, half], dim=2).flatten(1, 2)
 
 
-def turned(F: Tensor) -> tuple[Tensor, Tensor]:
-    """Exponents of the four kinds in the frame of the state, (B, 4, 4), and its axes, (B, 3, 3);
-    float64.
-    """
+def turned(
+    F: Float[Tensor, "B 6 4"],
+) -> tuple[Float64[Tensor, "B 4 4"], Float64[Tensor, "B 3 3"]]:
+    """Exponents of the four kinds in the frame of the state, and its axes."""
     axes = frame(F)
     q = exponents(kinds(F))
     return torch.cat([q[..., :3] @ axes.transpose(1, 2), q[..., 3:]], dim=-1), axes
 
 
-def turned_back(change: Tensor, axes: Tensor) -> Tensor:
-    """Four-fluxes (B, K, 4) from the frame of the state to that of its axes."""
+def turned_back(
+    change: Float[Tensor, "B K 4"], axes: Float[Tensor, "B 3 3"]
+) -> Float[Tensor, "B K 4"]:
+    """Four-fluxes from the frame of the state to that of its axes."""
     return torch.cat([change[..., :3] @ axes.to(change), change[..., 3:]], dim=-1)
 
 
-def distributions(F: Tensor, rule: Quadrature) -> tuple[Tensor, Tensor]:
-    """g of the four kinds in the frame of the state, (B, 4, A), and its axes; float64."""
+def distributions(
+    F: Float[Tensor, "B 6 4"], rule: Quadrature
+) -> tuple[Float64[Tensor, "B 4 A"], Float64[Tensor, "B 3 3"]]:
+    """g of the four kinds in the frame of the state, and its axes."""
     q, axes = turned(F)
     return torch.exp(q @ rule.with_one().T), axes
 
 
-def _leaving(q: Tensor, directions: Tensor, moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """D of neutrinos and antineutrinos, (B, 2, 4), in the frame of the state; I+ and I-, (B,)."""
+def _leaving(
+    q: Float[Tensor, "B 4 4"], directions: Float[Tensor, "4 A"], moments: Float[Tensor, "A 4"]
+) -> tuple[Float[Tensor, "B 2 4"], Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """D of neutrinos and antineutrinos, in the frame of the state; I+ and I-."""
     g = torch.exp(q @ directions)
     excess_of_electrons = g[:, 0::2] - g[:, 1::2]
     G, weights = excess_of_electrons[:, 0] - excess_of_electrons[:, 1], moments[:, 3]
@@ -138,8 +143,13 @@ def _leaving(q: Tensor, directions: Tensor, moments: Tensor) -> tuple[Tensor, Te
     return (excess_of_electrons * leaves[:, None]) @ moments, plus, minus
 
 
-def survival(G: Tensor, weights: Tensor, plus: Tensor, minus: Tensor) -> Tensor:
-    """P of each direction, (B, A), that keeps lepton number: sum w (1 - P) G = 0."""
+def survival(
+    G: Float[Tensor, "B A"],
+    weights: Float[Tensor, " A"],
+    plus: Float[Tensor, " B"],
+    minus: Float[Tensor, " B"],
+) -> Float[Tensor, "B A"]:
+    """P of each direction that keeps lepton number: sum w (1 - P) G = 0."""
     sign = torch.where(plus < minus, 1.0, -1.0)[:, None].to(G)
     small, large = torch.minimum(plus, minus), torch.maximum(plus, minus)
     on_small = (sign * G).clamp_min(0)

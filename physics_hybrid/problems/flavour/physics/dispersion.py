@@ -7,21 +7,22 @@
 discretised here). A wave grows at the largest imaginary part of Omega.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from physics_hybrid.problems.flavour.physics.box3d import distributions, electron_minus_heavy
 from physics_hybrid.problems.flavour.physics.sphere import Quadrature
 
 
-def growth(weighted: Tensor, directions: Tensor, k: Tensor) -> Tensor:
-    """Largest growth rate of each wave: w G (A,), directions (A, 3), k (K, 3) -> (K,).
+def growth(
+    weighted: Float64[Tensor, " A"], directions: Float64[Tensor, "A 3"], k: Float64[Tensor, "K 3"]
+) -> Float64[Tensor, " K"]:
+    """Largest growth rate of each wave.
 
-    In the unit of w G; k in that unit over c.
+    weighted : w G; the rate is in its unit, k in that unit over c.
     """
     coupling = (1 - directions @ directions.T) * weighted
     matter = coupling.sum(dim=1)
@@ -31,8 +32,10 @@ def growth(weighted: Tensor, directions: Tensor, k: Tensor) -> Tensor:
     return largest
 
 
-def largest_growth(F: Tensor, rule: Quadrature, wavenumbers: Sequence[float]) -> Tensor:
-    """Largest growth rate of a state (6, 4) divided by N_tot over waves along its lepton flux.
+def largest_growth(
+    F: Float[Tensor, "6 4"], rule: Quadrature, wavenumbers: Sequence[float]
+) -> Float64[Tensor, ""]:
+    """Largest growth rate of a state divided by N_tot over waves along its lepton flux.
 
     wavenumbers : and the rate, in units of sqrt2 G_F N_tot.
     """

@@ -11,12 +11,11 @@ Mu and tau are alike. All are divided by N_tot, and drawn by rejection: a state 
 by what Box3D's integrals say of it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from physics_hybrid.problems.flavour.physics.box3d import convert
@@ -36,8 +35,8 @@ CROSSING = {
 SHARPEST = 0.85
 
 
-def draw(family: str, seed: int, number: int) -> Tensor:
-    """State `number` of a family, (6, 4), float64; a function of its arguments alone."""
+def draw(family: str, seed: int, number: int) -> Float64[Tensor, "6 4"]:
+    """State `number` of a family; a function of its arguments alone."""
     random = np.random.default_rng([seed, FAMILIES.index(family), number])
     low, high = CROSSING[family]
     rule = product(24, 16)
@@ -49,7 +48,7 @@ def draw(family: str, seed: int, number: int) -> Tensor:
             return states[int(fits[0])]
 
 
-def _state(family: str, random: np.random.Generator) -> Tensor:
+def _state(family: str, random: np.random.Generator) -> Float64[Tensor, "6 4"]:
     densities, fluxes = DRAWN.get(family, _any)(random)
     kinds = np.concatenate([densities[:, None] * fluxes, densities[:, None]], axis=1)
     e, x, ebar, xbar = kinds

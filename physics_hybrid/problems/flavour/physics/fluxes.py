@@ -8,9 +8,8 @@ t). It is physical where N >= 0 and |F| <= N. The metric is (+, +, +, -):
     F_a . F_b = F_a^x F_b^x + F_a^y F_b^y + F_a^z F_b^z - N_a N_b
 """
 
-from __future__ import annotations
-
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 SPECIES = ("nu_e", "nu_mu", "nu_tau", "nubar_e", "nubar_mu", "nubar_tau")
@@ -30,20 +29,20 @@ MARGIN = 0.999
 ROUNDING = 1e-6
 
 
-def total(F: Tensor) -> Tensor:
-    """N_tot, the sum of the six densities: (..., 6, 4) -> (..., 1, 1)."""
+def total(F: Float[Tensor, "*B 6 4"]) -> Float[Tensor, "*B 1 1"]:
+    """N_tot, the sum of the six densities."""
     return F[..., 3].sum(-1)[..., None, None]
 
 
-def dot(a: Tensor, b: Tensor) -> Tensor:
+def dot(a: Float[Tensor, "... 4"], b: Float[Tensor, "... 4"]) -> Float[Tensor, "..."]:
     """The Minkowski product over the last axis."""
     return (a * b * a.new_tensor(METRIC)).sum(-1)
 
 
-def invariants(F: Tensor, u: Tensor) -> Tensor:
-    """The 21 products F_i . F_j, i <= j, and the 6 products F_i . u: (B, 27).
+def invariants(F: Float[Tensor, "B 6 4"], u: Float[Tensor, "B 4"]) -> Float[Tensor, "B 27"]:
+    """The 21 products F_i . F_j, i <= j, and the 6 products F_i . u.
 
-    F : (B, 6, 4), divided by N_tot. u : (B, 4).
+    F : divided by N_tot. u : four-velocity of the fluid.
     """
     products = F @ (F * F.new_tensor(METRIC)).transpose(-1, -2)
     first, second = zip(*PAIRS, strict=True)
@@ -57,8 +56,8 @@ def swapped_invariants() -> list[int]:
     return moved + [len(PAIRS) + k for k in SWAP]
 
 
-def boost(u: Tensor) -> Tensor:
-    """The pure Lorentz boost that brings a fluid of four-velocity u to rest: (B, 4) -> (B, 4, 4).
+def boost(u: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 4 4"]:
+    """The pure Lorentz boost that brings a fluid of four-velocity u to rest.
 
     It is the identity, to the bit, for u at rest; that of -u (space part) is its inverse.
     """
@@ -70,30 +69,32 @@ def boost(u: Tensor) -> Tensor:
     return torch.cat([upper, lower[..., None, :]], dim=-2)
 
 
-def reversed_velocity(u: Tensor) -> Tensor:
+def reversed_velocity(u: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 4"]:
     """The four-velocity of the opposite motion."""
     return u * u.new_tensor((-1.0, -1.0, -1.0, 1.0))
 
 
-def excess(F: Tensor) -> Tensor:
-    """How far |F| is above N: (..., 6, 4) -> (..., 6); positive is unphysical, as is N < 0."""
+def excess(F: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B"]:
+    """How far |F| is above N; positive is unphysical, as is N < 0."""
     difference: Tensor = F[..., :3].norm(dim=-1) - F[..., 3]
     return difference
 
 
-def is_physical(F: Tensor, tolerance: float = 0.0) -> Tensor:
-    """Whether all species of a state have N >= 0 and |F| <= N, within a share of N_tot: (...)."""
+def is_physical(F: Float[Tensor, "*B 6 4"], tolerance: float = 0.0) -> Bool[Tensor, "*B"]:
+    """Whether all species of a state have N >= 0 and |F| <= N, within a share of N_tot."""
     slack = tolerance * total(F)[..., 0]
     fits = (excess(F) <= slack) & (F[..., 3] >= -slack)
     return fits.all(dim=-1)
 
 
-def physical_share(F: Tensor, step: Tensor) -> Tensor:
+def physical_share(
+    F: Float[Tensor, "B 6 4"], step: Float[Tensor, "B 6 4"]
+) -> Float[Tensor, "B 1 1"]:
     """The largest lambda <= 1 for which F + lambda step is physical, all species alike.
 
         lambda = min(1, 0.999 x smallest positive root of (N + l dN)^2 = |F + l dF|^2)
 
-    F, step : (B, 6, 4); F physical. Returns (B, 1, 1).
+    F : physical.
 
     The quadratic is solved in float64: near its edge float32 has lost the difference.
     """
@@ -106,7 +107,9 @@ def physical_share(F: Tensor, step: Tensor) -> Tensor:
     return share[..., None, None]
 
 
-def _first_root(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+def _first_root(
+    a: Float[Tensor, "B 6"], b: Float[Tensor, "B 6"], c: Float[Tensor, "B 6"]
+) -> Float[Tensor, "B 6"]:
     """Smallest positive root of a l^2 + 2 b l + c, c >= 0; infinity where there is none."""
     discriminant = b**2 - a * c
     # the form that does not cancel: l = c / (sqrt(b^2 - a c) - b)

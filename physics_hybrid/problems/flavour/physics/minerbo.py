@@ -6,11 +6,10 @@
 from a closed form good to 8e-4 (Jedynak, Rheol. Acta 54 (2015) 29).
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 #: Below this Z, coth Z - 1 / Z is summed: the difference has lost digits.
@@ -20,7 +19,7 @@ SHARPEST = 1.0 - 1e-6
 NEWTON_STEPS = 3
 
 
-def langevin(Z: Tensor) -> Tensor:
+def langevin(Z: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """coth Z - 1 / Z, Z >= 0."""
     large = Z.clamp_min(SERIES_BELOW)
     direct = 1 / torch.tanh(large) - 1 / large
@@ -30,7 +29,7 @@ def langevin(Z: Tensor) -> Tensor:
     return torch.where(Z < SERIES_BELOW, series, direct)
 
 
-def _slope(Z: Tensor) -> Tensor:
+def _slope(Z: Float[Tensor, "*B"]) -> Float[Tensor, "*B"]:
     """1 / Z^2 - 1 / sinh^2 Z"""
     large = Z.clamp(SERIES_BELOW, 300.0)
     direct = 1 / Z.clamp_min(SERIES_BELOW) ** 2 - 1 / torch.sinh(large) ** 2
@@ -39,8 +38,8 @@ def _slope(Z: Tensor) -> Tensor:
     return torch.where(Z < SERIES_BELOW, series, direct)
 
 
-def inverse_langevin(f: Tensor) -> Tensor:
-    """Z of a flux factor in [0, 1), to 1e-12; float64."""
+def inverse_langevin(f: Float[Tensor, "*B"]) -> Float64[Tensor, "*B"]:
+    """Z of a flux factor in [0, 1), to 1e-12."""
     f = f.double().clamp(0.0, SHARPEST)
     top = 2 * (1 - f) * (1 + 1.01524 * f)
     bottom = 3 - 1.00651 * f**2 - 0.962251 * f**4 + 1.47353 * f**6 - 0.48953 * f**8
@@ -50,8 +49,8 @@ def inverse_langevin(f: Tensor) -> Tensor:
     return Z.clamp_min(0.0)
 
 
-def exponents(F: Tensor) -> Tensor:
-    """The four numbers q of each species with g(n) = exp(q . (n, 1)): (..., 4) -> (..., 4).
+def exponents(F: Float[Tensor, "*B 4"]) -> Float64[Tensor, "*B 4"]:
+    """The four numbers q of each species with g(n) = exp(q . (n, 1)).
 
     With them all distributions of a state on all directions are one product of matrices.
     """
@@ -67,7 +66,9 @@ def exponents(F: Tensor) -> Tensor:
     return torch.cat([Z[..., None] * direction, height[..., None]], dim=-1)
 
 
-def distribution(F: Tensor, directions: Tensor) -> Tensor:
-    """g on directions (A, 3): (..., 4) -> (..., A), 1/cm^3 per steradian if F is in 1/cm^3."""
+def distribution(
+    F: Float[Tensor, "*B 4"], directions: Float[Tensor, "A 3"]
+) -> Float64[Tensor, "*B A"]:
+    """g on directions, 1/cm^3 per steradian if F is in 1/cm^3."""
     q = exponents(F)
     return torch.exp(q[..., :3] @ directions.to(q).T + q[..., 3:])

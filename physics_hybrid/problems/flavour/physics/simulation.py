@@ -15,8 +15,6 @@ they lose is put back in every cell, so that only lepton number can drift. A spi
 real numbers, real parts first: then -i H is a real matrix, and a compiler fuses the whole step.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from functools import cache, partial
 
 import numpy as np
 import torch
+from jaxtyping import Complex, Float, Float64
 from torch import Tensor
 
 from physics_hybrid.problems.flavour.physics.box3d import (
@@ -69,7 +68,9 @@ class Box:
     def dtype(self) -> torch.dtype:
         return torch.float64 if self.precision == "float64" else torch.float32
 
-    def duration(self, plus: Tensor, minus: Tensor) -> Tensor:
+    def duration(
+        self, plus: Float[Tensor, " B"], minus: Float[Tensor, " B"]
+    ) -> Float[Tensor, " B"]:
         """Time to simulate, from I+ and I- with I+ + I- = 1."""
         rate = (plus * minus).sqrt()
         return (self.rates / rate.clamp_min(1e-9)).clamp(self.shortest, self.longest) * (
@@ -81,15 +82,15 @@ class Box:
 class Spinors:
     """psi of simulations that run together.
 
-    q : (6, B, Z, A), Re psi_e, Re psi_mu, Re psi_tau, then the imaginary parts.
+    q : Re psi_e, Re psi_mu, Re psi_tau, then the imaginary parts.
     """
 
-    q: Tensor
+    q: Float[Tensor, "6 B Z A"]
 
     @classmethod
     def noise(
         cls, seeds: Sequence[Sequence[int]], cells: int, directions: int, size: float
-    ) -> Spinors:
+    ) -> "Spinors":
         """Electron flavour, and uniform noise in the others; a simulation follows from its seed."""
         parts = []
         for seed in seeds:
@@ -99,12 +100,12 @@ class Spinors:
             parts.append(np.stack([electron, *x, np.zeros_like(electron), *y]))
         return cls(torch.from_numpy(np.stack(parts, axis=1)))
 
-    def probabilities(self) -> Tensor:
-        """|psi_a|^2, mean over the cells: (3, B, A), float64."""
+    def probabilities(self) -> Float64[Tensor, "3 B A"]:
+        """|psi_a|^2, mean over the cells."""
         return probabilities(self.q)
 
 
-def probabilities(q: Tensor) -> Tensor:
+def probabilities(q: Float[Tensor, "6 B Z A"]) -> Float64[Tensor, "3 B A"]:
     q = q.double()
     return (q[:3] ** 2 + q[3:] ** 2).mean(dim=2)
 
@@ -112,11 +113,8 @@ def probabilities(q: Tensor) -> Tensor:
 # --- the right-hand side
 
 
-def density_matrices(q: Tensor) -> Tensor:
-    """psi psi^dagger as nine real numbers: ee, mumu, tautau, Re emu, Re etau, Re mutau, Im ...
-
-    (6, B, Z, A) -> (9, B, Z, A)
-    """
+def density_matrices(q: Float[Tensor, "6 B Z A"]) -> Float[Tensor, "9 B Z A"]:
+    """psi psi^dagger as nine real numbers: ee, mumu, tautau, Re emu, Re etau, Re mutau, Im ..."""
     a, b, c, x, y, z = q
     real = [a * a + x * x, b * b + y * y, c * c + z * z]
     real += [a * b + x * y, a * c + x * z, b * c + y * z]
@@ -124,7 +122,7 @@ def density_matrices(q: Tensor) -> Tensor:
     return torch.stack(real + imaginary)
 
 
-def rotate(q: Tensor, H: Tensor) -> Tensor:
+def rotate(q: Float[Tensor, "6 B Z A"], H: Float[Tensor, "9 B Z A"]) -> Float[Tensor, "6 B Z A"]:
     """-i H psi; H as nine real numbers, in the order of `density_matrices`."""
     ee, mm, tt, em, et, mt, i_em, i_et, i_mt = H
     a, b, c, x, y, z = q
@@ -140,10 +138,12 @@ def rotate(q: Tensor, H: Tensor) -> Tensor:
     )
 
 
-def rates(q: Tensor, sources: Tensor, velocities: Tensor) -> Tensor:
+def rates(
+    q: Float[Tensor, "6 B Z A"], sources: Float[Tensor, "B A 4"], velocities: Float[Tensor, "4 A"]
+) -> Float[Tensor, "6 B Z A"]:
     """d psi / dt at rest: -i (J^0 - v . J) psi.
 
-    sources : w G (1, v), (B, A, 4). velocities : (1, -v), (4, A).
+    sources : w G (1, v). velocities : (1, -v).
     """
     J = density_matrices(q) @ sources
     half_trace = 0.5 * (J[0] + J[1] + J[2])
@@ -154,8 +154,13 @@ def rates(q: Tensor, sources: Tensor, velocities: Tensor) -> Tensor:
     return rotate(q, H)
 
 
-def runge_kutta(q: Tensor, sources: Tensor, velocities: Tensor, dt: Tensor) -> Tensor:
-    """A step of the classical fourth order, brought back to its norm; dt (B, 1, 1)."""
+def runge_kutta(
+    q: Float[Tensor, "6 B Z A"],
+    sources: Float[Tensor, "B A 4"],
+    velocities: Float[Tensor, "4 A"],
+    dt: Float[Tensor, "B 1 1"],
+) -> Float[Tensor, "6 B Z A"]:
+    """A step of the classical fourth order, brought back to its norm."""
     k1 = rates(q, sources, velocities)
     k2 = rates(q + dt / 2 * k1, sources, velocities)
     k3 = rates(q + dt / 2 * k2, sources, velocities)
@@ -171,8 +176,8 @@ def compiled() -> Callable[..., Tensor]:
     return step
 
 
-def shift(q: Tensor, phase: Tensor) -> Tensor:
-    """psi(z - v_z t), exactly: phase exp(-i k v_z t), (B, Z, A)."""
+def shift(q: Float[Tensor, "6 B Z A"], phase: Complex[Tensor, "B Z A"]) -> Float[Tensor, "6 B Z A"]:
+    """psi(z - v_z t), exactly; phase exp(-i k v_z t)."""
     psi = torch.fft.ifft(torch.fft.fft(torch.complex(q[:3], q[3:]), dim=2) * phase, dim=2)
     return torch.cat([psi.real, psi.imag])
 
@@ -182,22 +187,24 @@ def shift(q: Tensor, phase: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of simulations (B,).
+    """What came of simulations.
 
-    increment : (B, 6, 4), in the unit of the states given.
-    drift : (B, 3) over the simulation: of the mean norm; of the lepton number of the flavour that
+    increment : in the unit of the states given.
+    drift : over the simulation: of the mean norm; of the lepton number of the flavour that
         drifts most, as a share of sum w |G|; of the total number, as a share of N_tot.
-    times, electron : t (K,) and the mean survival of electron flavour then (K, B).
+    times, electron : t, and the mean survival of electron flavour then.
     """
 
-    increment: Tensor
-    drift: Tensor
-    times: Tensor
-    electron: Tensor
+    increment: Float[Tensor, "B 6 4"]
+    drift: Float[Tensor, "B 3"]
+    times: Float[Tensor, " K"]
+    electron: Float[Tensor, "K B"]
 
 
-def simulate(F: Tensor, box: Box, seeds: Sequence[Sequence[int]], fused: bool = False) -> Outcome:
-    """Simulate states (B, 6, 4) divided by N_tot, all of them together.
+def simulate(
+    F: Float[Tensor, "B 6 4"], box: Box, seeds: Sequence[Sequence[int]], fused: bool = False
+) -> Outcome:
+    """Simulate states divided by N_tot, all of them together.
 
     The result is the mean over the last third of the time and over the box. Mu and tau start alike
     and their difference is chance: both get half of what left. What lepton number has drifted is
@@ -220,8 +227,10 @@ def simulate(F: Tensor, box: Box, seeds: Sequence[Sequence[int]], fused: bool = 
     return Outcome(increment, torch.cat([drift, number[:, None]], dim=1), times, electron)
 
 
-def keep_lepton_number(leave: Tensor, G: Tensor, weights: Tensor) -> Tensor:
-    """The nearest 1 - P, (B, A), for which sum w (1 - P) G = 0."""
+def keep_lepton_number(
+    leave: Float64[Tensor, "B A"], G: Float64[Tensor, "B A"], weights: Float64[Tensor, " A"]
+) -> Float64[Tensor, "B A"]:
+    """The nearest 1 - P for which sum w (1 - P) G = 0."""
     drifted, size = (leave * G) @ weights, (G**2 @ weights).clamp_min(1e-300)
     return leave - (drifted / size)[:, None] * G
 
@@ -230,28 +239,41 @@ def keep_lepton_number(leave: Tensor, G: Tensor, weights: Tensor) -> Tensor:
 class Run:
     """The constants of simulations that run together.
 
-    sources : w G (1, v), (B, A, 4), float64. steps : of all; dt : of each, (B,).
+    sources : w G (1, v). steps : of all; dt : of each.
     """
 
     box: Box
     rule: Quadrature
-    sources: Tensor
-    dt: Tensor
+    sources: Float64[Tensor, "B A 4"]
+    dt: Float64[Tensor, " B"]
     steps: int
 
     @classmethod
-    def of(cls, G: Tensor, rule: Quadrature, box: Box, duration: Tensor) -> Run:
+    def of(
+        cls,
+        G: Float64[Tensor, "B A"],
+        rule: Quadrature,
+        box: Box,
+        duration: Float64[Tensor, " B"],
+    ) -> "Run":
         one = torch.ones(len(rule), 1, dtype=torch.float64)
         moments = torch.cat([one, rule.directions], dim=1) * rule.weights[:, None]
         steps = math.ceil(float(duration.max()) / box.step)
         return cls(box, rule, G[..., None] * moments, duration / steps, steps)
 
-    def lepton_number(self, chances: Tensor) -> Tensor:
-        """sum w G |psi_a|^2 of each flavour: (3, B, A) -> (3, B)"""
+    def lepton_number(self, chances: Float64[Tensor, "3 B A"]) -> Float64[Tensor, "3 B"]:
+        """sum w G |psi_a|^2 of each flavour."""
         return (self.sources[..., 0] * chances).sum(-1)
 
-    def go(self, start: Spinors, fused: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Survival of the electron flavour (B, A), drifts (B, 2), times and mean survivals."""
+    def go(
+        self, start: Spinors, fused: bool
+    ) -> tuple[
+        Float64[Tensor, "B A"],
+        Float64[Tensor, "B 2"],
+        Float[Tensor, " K"],
+        Float64[Tensor, "K B"],
+    ]:
+        """Survival of the electron flavour, drifts, times and mean survivals."""
         q = start.q.to(self.box.dtype)
         before = probabilities(q)
         advance = self._advance(q, fused)
@@ -275,15 +297,15 @@ class Run:
         drift = torch.stack([norm, lepton], dim=1)
         return total / count, drift, torch.tensor(times), torch.stack(electron)
 
-    def _advance(self, q: Tensor, fused: bool) -> Callable[[Tensor], Tensor]:
+    def _advance(self, q: Float[Tensor, "6 B Z A"], fused: bool) -> Callable[[Tensor], Tensor]:
         step = compiled() if fused else runge_kutta
         one = torch.ones(1, len(self.rule), dtype=torch.float64)
         velocities = torch.cat([one, -self.rule.directions.T]).to(q)
         sources, dt = self.sources.to(q), self.dt[:, None, None].to(q)
         return partial(step, sources=sources, velocities=velocities, dt=dt)
 
-    def _phase(self, q: Tensor, share: float) -> Tensor:
-        """exp(-i k v_z t) for a share of a step: (B, Z, A)"""
+    def _phase(self, q: Float[Tensor, "6 B Z A"], share: float) -> Complex[Tensor, "B Z A"]:
+        """exp(-i k v_z t) for a share of a step."""
         spacing = self.box.length / self.box.cells
         k = 2 * math.pi * torch.fft.fftfreq(self.box.cells, spacing, dtype=torch.float64)
         angle = k[:, None] * self.rule.directions[:, 2] * share

@@ -6,13 +6,12 @@ lepton number flux. Round z they are evenly spaced, so that where all fluxes are
 anybody's guess, the guess does not matter.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from scipy.integrate import lebedev_rule
 from torch import Tensor
 
@@ -24,21 +23,21 @@ NO_DIRECTION = 1e-3
 
 @dataclass(frozen=True)
 class Quadrature:
-    """directions (A, 3), unit vectors; weights (A,), of sum 4 pi. Both float64."""
+    """directions : unit vectors. weights : of sum 4 pi."""
 
-    directions: Tensor
-    weights: Tensor
+    directions: Float64[Tensor, "A 3"]
+    weights: Float64[Tensor, " A"]
 
     def __len__(self) -> int:
         return len(self.weights)
 
-    def with_one(self) -> Tensor:
-        """(n, 1), (A, 4)"""
+    def with_one(self) -> Float64[Tensor, "A 4"]:
+        """(n, 1)"""
         one = torch.ones(len(self), 1, dtype=torch.float64)
         return torch.cat([self.directions, one], dim=1)
 
-    def moments(self) -> Tensor:
-        """w (n, 1): what turns a distribution (A,) into a four-flux. (A, 4)"""
+    def moments(self) -> Float64[Tensor, "A 4"]:
+        """w (n, 1): what turns a distribution into a four-flux."""
         return self.with_one() * self.weights[:, None]
 
 
@@ -87,8 +86,8 @@ def quadrature(kind: str, polar: int, azimuth: int, order: int) -> Quadrature:
     return product(polar, azimuth)
 
 
-def frame(F: Tensor) -> Tensor:
-    """The axes (x, y, z) of a state as rows: F (B, 6, 4), divided by N_tot -> (B, 3, 3).
+def frame(F: Float[Tensor, "B 6 4"]) -> Float64[Tensor, "B 3 3"]:
+    """The axes (x, y, z) of a state as rows; F divided by N_tot.
 
     z : the electron minus heavy lepton number flux; where that has no direction the largest flux.
     x : the part across z of the flux that has most of it; where none has any, anywhere.
@@ -105,26 +104,27 @@ def frame(F: Tensor) -> Tensor:
     return torch.stack([x, torch.linalg.cross(z, x), z], dim=1)
 
 
-def _unit(vector: Tensor) -> Tensor:
+def _unit(vector: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3"]:
     unit: Tensor = vector / vector.norm(dim=-1, keepdim=True)
     return unit
 
 
-def _longest(vectors: Tensor) -> Tensor:
-    """(B, K, 3) -> (B, 3)"""
+def _longest(vectors: Float[Tensor, "B K 3"]) -> Float[Tensor, "B 3"]:
     index = vectors.norm(dim=-1).argmax(dim=1)
     longest: Tensor = vectors[torch.arange(len(vectors), device=vectors.device), index]
     return longest
 
 
-def _first_direction(vector: Tensor, instead: Tensor) -> Tensor:
+def _first_direction(
+    vector: Float[Tensor, "B 3"], instead: Float[Tensor, "B 3"]
+) -> Float[Tensor, "B 3"]:
     """`vector` where it is long enough, else `instead`, else the z axis."""
     axis = vector.new_tensor((0.0, 0.0, 1.0)).expand_as(vector)
     instead = torch.where((instead.norm(dim=-1) > 1e-12)[:, None], instead, axis)
     return torch.where((vector.norm(dim=-1) > NO_DIRECTION)[:, None], vector, instead)
 
 
-def _any_across(z: Tensor) -> Tensor:
+def _any_across(z: Float[Tensor, "B 3"]) -> Float[Tensor, "B 3"]:
     """A vector that is not along z: the axis of the smallest component."""
     axis = torch.zeros_like(z).scatter(1, z.abs().argmin(dim=1, keepdim=True), 1.0)
     return axis - (axis * z).sum(-1, keepdim=True) * z

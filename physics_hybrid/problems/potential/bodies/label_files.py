@@ -37,6 +37,9 @@ class LabelVolume:
     name : of the file.
     checksum : SHA-256 of its bytes.
     notes : what was understood, a line each.
+    order : the axes of the file that became D, H, W.
+    affine : (4, 4), from the index (D, H, W) of a voxel to its centre in the world of the file
+        (right, anterior, superior), mm; None where the file knows no world.
     """
 
     labels: np.ndarray
@@ -44,6 +47,8 @@ class LabelVolume:
     name: str
     checksum: str
     notes: tuple[str, ...] = ()
+    order: tuple[int, ...] = (0, 1, 2)
+    affine: np.ndarray | None = None
 
 
 def volumes(
@@ -116,6 +121,8 @@ def read_labels(
         name=path.name,
         checksum=digest.hexdigest(),
         notes=tuple(f"{path.name}: {note}" for note in (*raw.notes, *notes)),
+        order=tuple(order),
+        affine=None if raw.affine is None else raw.affine[:, [*order, 3]],
     )
 
 

@@ -56,6 +56,17 @@ NOT_A_VOLUME = "must be a volume of three axes with at least 2 voxels each"
 PATIENT = ("superior", "inferior", "las", "ras", "lps")
 
 
+#: The worlds of a .nrrd, and the signs that turn them to right, anterior, superior.
+WORLDS = {
+    "right anterior superior": (1.0, 1.0, 1.0),
+    "ras": (1.0, 1.0, 1.0),
+    "left anterior superior": (-1.0, 1.0, 1.0),
+    "las": (-1.0, 1.0, 1.0),
+    "left posterior superior": (-1.0, -1.0, 1.0),
+    "lps": (-1.0, -1.0, 1.0),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Raw:
     """What a file holds, in the order of its own axes.
@@ -64,12 +75,15 @@ class Raw:
     spacing : (3,) m; None where the file does not say.
     upright : its axis that is nearly inferior-superior, or that counts as D; None: nobody knows.
     notes : what was understood, where that is not plain.
+    affine : (4, 4), from the index of a voxel to its centre in the world (right, anterior,
+        superior), mm; None where the file knows no world.
     """
 
     array: np.ndarray
     spacing: np.ndarray | None
     upright: int | None
     notes: tuple[str, ...] = ()
+    affine: np.ndarray | None = None
 
 
 def _opened_as(what: str, path: Path) -> failures:
@@ -89,7 +103,7 @@ def image(path: Path, trusted: bool) -> Raw:
     with _opened_as(what, path):
         loaded: Any = nibabel.load(path)
         array = np.asanyarray(loaded.dataobj)
-        affine = np.asarray(loaded.affine, dtype=float)
+        affine = np.array(loaded.affine, dtype=float)
         zooms: np.ndarray = np.asarray(loaded.header.get_zooms()[:3], dtype=float)
         nifti = hasattr(loaded.header, "get_xyzt_units")
         unit = loaded.header.get_xyzt_units()[0] if nifti else "mm"
@@ -104,7 +118,9 @@ def image(path: Path, trusted: bool) -> Raw:
         )
         raise SampleError(where, "spacing", rule)
     notes = [] if oriented else ["an Analyze file, which has no orientation: the third axis is up"]
-    return Raw(array, zooms * _unit(unit, where), upright, tuple(notes))
+    metres = _unit(unit, where)
+    affine[:3] *= 1e3 * metres
+    return Raw(array, zooms * metres, upright, tuple(notes), affine if oriented else None)
 
 
 def nrrd(path: Path, trusted: bool) -> Raw:
@@ -121,7 +137,7 @@ def nrrd(path: Path, trusted: bool) -> Raw:
     spacing, upright = _nrrd_axes(header, layer, where)
     names = _segments(header)
     notes = (f"segments {', '.join(names)}",) if names else ()
-    return Raw(array, spacing, upright, notes)
+    return Raw(array, spacing, upright, notes, _nrrd_affine(header, where))
 
 
 def _one_layer(array: np.ndarray, header: Mapping[str, Any], where: str) -> tuple[np.ndarray, int]:
@@ -156,6 +172,22 @@ def _nrrd_axes(
     sizes, upright = _axes(directions.T, where)
     space = str(header.get("space", "")).lower()
     return sizes * unit, upright if any(word in space for word in PATIENT) else None
+
+
+def _nrrd_affine(header: Mapping[str, Any], where: str) -> np.ndarray | None:
+    """From a voxel to the world, mm; None where a header does not say all of it."""
+    towards = WORLDS.get(str(header.get("space", "")).lower().replace("-", " "))
+    origin, given = header.get("space origin"), header.get("space directions")
+    if towards is None or origin is None or given is None:
+        return None
+    units = _words(header.get("space units"))
+    directions = np.array([row for row in given if row is not None], dtype=float)
+    affine = np.eye(4)
+    affine[:3, :3] = directions[np.isfinite(directions).all(axis=1)].T
+    affine[:3, 3] = np.asarray(origin, dtype=float)
+    millimetres = 1e3 * _unit(units[-1] if units else "unknown", where)
+    affine[:3] *= millimetres * np.array(towards)[:, None]
+    return affine
 
 
 def _segments(header: Mapping[str, Any]) -> list[str]:

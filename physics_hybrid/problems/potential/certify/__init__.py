@@ -3,7 +3,7 @@ r"""How wrong a potential is at most: guaranteed bounds, whatever made the field
 **The truth** is the exact solution of the voxel problem, not of a discrete one. In tissue (a union
 of voxels, sigma a positive definite constant or tensor in each), with electrodes I_e at x_e,
 
-    div J = sum I_e delta(x - x_e) - (ends: sink) I / |tissue|,     J = -sigma grad phi       [A/m^3]
+    div J = sum I_e delta(x - x_e) - (ends: sink) I / |tissue|,     J = -sigma grad phi   [A/m^3]
 
 J . n = 0 on skin and sealed ends, phi = 0 on grounded ends, J . n = gamma phi with gamma = beta
 sigma_DD on robin ends. Electrodes on a face between voxels are where `Conductor.in_tissue` moves

@@ -133,6 +133,11 @@ class LimbData:
             sigma_components=self.sigma_components,
         )
 
+    def missing(self, split: str, grid: Grid, count: int) -> int:
+        """How many samples would have to be solved: `count`, or 0 where their file is there."""
+        path = dataset_path(self.folder, self.stream(split, grid), count)
+        return 0 if path.exists() else count
+
     # --- training
 
     @property

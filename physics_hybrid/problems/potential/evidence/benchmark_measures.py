@@ -164,7 +164,7 @@ def floor_of(
     network: Network, batch: Batch, peak: Mapping[str, float], machine: Machine, repeats: int
 ) -> dict[str, float] | None:
     backbone = network.model.backbone
-    features = network.model.prepare(model_inputs(batch), batch.spacing)[0]
+    features = network.model.features(model_inputs(batch), batch.spacing)
     counted = roofline.count(backbone, features.shape[1], len(features), batch.shape)
     if counted is None:
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,19 +18,21 @@ from physics_hybrid.grid import name_of
 from physics_hybrid.problems.potential.evidence import (
     benchmark_report,
     data_rates,
+    door,
     resolution_matrix,
     validate_report,
 )
 from physics_hybrid.problems.potential.evidence.model_card import seeds_table
 from physics_hybrid.problems.potential.metrics import main_table
 from physics_hybrid.problems.potential.predictor import FOLDER, NAME
-from physics_hybrid.writing import write_text
+from physics_hybrid.report import pages
+from physics_hybrid.report.pages import ROOT
 
-ROOT = Path(__file__).resolve().parents[4]
 #: The page of each table, from the top of the clone.
 PAGES = {
     "results": "README.md",
     "shipped": "docs/use_it.md",
+    "door": "docs/use_it.md",
     "validation": "docs/truth.md",
     "rates": "docs/truth.md",
     "benchmark": "docs/benchmark.md",
@@ -43,21 +44,9 @@ PAGES = {
 }
 
 
-def fill(text: str, name: str, content: str) -> str:
-    """Replace what stands between <!-- name --> and <!-- /name -->. Raises ValueError where the
-    markers are missing.
-    """
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not pattern.search(text):
-        page = PAGES.get(name, "the page")
-        raise ValueError(f"{page} has no place for {name!r}: <!-- {name} --> ... <!-- /{name} -->")
-    return pattern.sub(lambda m: m[1] + content.rstrip() + "\n" + m[2], text)
-
-
 def put(name: str, content: str, root: Path = ROOT) -> None:
     """Write a table to its place. Raises ValueError where its page has none."""
-    page = root / PAGES[name]
-    write_text(page, fill(page.read_text(), name, content))
+    pages.put(PAGES[name], name, content, root)
 
 
 def linked(picture: str, name: str) -> str:
@@ -147,6 +136,10 @@ def _rates(report: Path) -> str:
     return data_rates.table(_read(report))
 
 
+def _door(report: Path) -> str:
+    return door.tables(_read(report))
+
+
 def _matrix(report: Path) -> str:
     caption = "Error by training grid, wavelength and distance"
     return pictured(report, "matrix", resolution_matrix.matrix_table, caption)
@@ -175,6 +168,7 @@ def _memory(report: Path) -> str:
 TABLES: dict[str, Callable[[Path], str]] = {
     "scaling": _scaling,
     "rates": _rates,
+    "door": _door,
     "validation": truth,
     "matrix": _matrix,
     "benchmark": _benchmark,

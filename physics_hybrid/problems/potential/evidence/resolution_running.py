@@ -9,6 +9,8 @@ On each grid, for the same test limbs (those of the first run's seed; truth solv
     correction, trilinear  that prediction over its baseline, interpolated, times the baseline of
                            the grid
     correction, Fourier    the same, by cosines
+    home                   model.evaluate_at=home: the correction computed there of the conductivity
+                           of the grid itself, interpolated, times the baseline of the grid
     baseline               its baseline alone
 
 Runs that differ in their seed only are one row, given as mean and standard deviation over seeds.
@@ -18,6 +20,7 @@ wavelength.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import statistics
@@ -46,7 +49,7 @@ from physics_hybrid.run.folder import FREE, leaves
 from physics_hybrid.run.load import load
 from physics_hybrid.run.provenance import surroundings
 
-DIRECT, BASELINE = "direct", "baseline"
+DIRECT, HOME, BASELINE = "direct", "home", "baseline"
 UPSAMPLED = (
     "potential, trilinear",
     "potential, Fourier",
@@ -87,6 +90,9 @@ def contenders(
             cosine(ratio, inside, batch.shape) * base,
         )
         out |= dict(zip(UPSAMPLED, carried, strict=True))
+        at_home: Any = copy.copy(model)  # the same weights
+        at_home.home = coarse.shape
+        out[HOME] = free.surrogate(at_home)(batch)
     if problem.ends.floating:
         return {who: zero_mean(phi, batch.tissue) for who, phi in out.items()}
     return {who: torch.where(batch.tissue, phi, 0.0) for who, phi in out.items()}

@@ -24,7 +24,7 @@ def measure(overrides: list[str], repeats: int) -> dict[str, Any]:
     b = bench(overrides)
     bare: Any = build_model(b.config, b.statistics).to(b.machine.device)
     with torch.no_grad():
-        features = bare.prepare(model_inputs(b.batch), b.batch.spacing)[0]
+        features = bare.features(model_inputs(b.batch), b.batch.spacing)
     target = torch.randn_like(features[:, :1])
     optimizer = torch.optim.AdamW(bare.backbone.parameters(), lr=1e-3)
 

@@ -149,7 +149,7 @@ class Conductor:
             If a point is not inside the grid (the last face along an axis does not count as
             inside).
         """
-        index, inside = self._index(point)
+        index, inside = self.index_of(point)
         if not bool(inside.all()):
             raise ValueError(
                 f"source point {point.tolist()} m lies on or outside the outer faces of the grid "
@@ -157,7 +157,7 @@ class Conductor:
             )
         return index
 
-    def _index(
+    def index_of(
         self, point: Float[Tensor, "*n K 3"]
     ) -> tuple[Int[Tensor, "*n K 3"], Bool[Tensor, "*n K"]]:
         """The voxels that hold points in metres, clamped to the grid, and whether each is one of
@@ -191,7 +191,7 @@ class Conductor:
         self, points: Float[Tensor, "n K 3"]
     ) -> tuple[Float[Tensor, "n K"], Float[Tensor, "n K C"]]:
         """Mean diagonal of sigma, and sigma, in the voxels of n points; 0 outside the grid."""
-        index, inside = self._index(points)
+        index, inside = self.index_of(points)
         held = torch.unflatten(at(self.sigma, index.flatten(0, 1)), 0, points.shape[:2])
         sigma = held * inside[..., None]
         return sigma[..., :3].mean(dim=-1), sigma

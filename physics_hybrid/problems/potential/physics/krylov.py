@@ -3,6 +3,7 @@ r"""Conjugate gradients with a multigrid preconditioner, batched: A x = b in eve
 (Saad, Iterative Methods for Sparse Linear Systems, 2003, alg. 9.1)
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,8 @@ def conjugate_gradients(
     max_iterations: int = 200,
     preconditioner: FluxOperator | None = None,
     phi_end: Float[Tensor, "K 2 H W"] | None = None,
+    start: Float[Tensor, "K D H W"] | None = None,
+    report: Callable[[Tensor], None] | None = None,
 ) -> Solution:
     """Solve A x = rhs to |rhs - A x| <= tolerance |rhs| in every sample; the true residual is
     checked, not the recursion.
@@ -48,6 +51,9 @@ def conjugate_gradients(
     preconditioner : whose multigrid cycle to use, where the operator itself has none.
     phi_end : what rhs holds of the ends (`Subtraction.phi_end`): the iteration then starts from a
         nested one (`Multigrid.start`) instead of 0.
+    start : a guess of x to begin with instead; one that is good enough is the answer, after 0
+        iterations.
+    report : called after every iteration with the relative residuals (K,).
 
     Raises
     ------
@@ -59,13 +65,17 @@ def conjugate_gradients(
     size = _norm(rhs)
     goal = tolerance * size
     x, residual = torch.zeros_like(rhs), rhs
-    if phi_end is not None:
+    done, restart = size == 0, True
+    if start is not None:
+        x = torch.where((size > 0) & (A.diagonal > 0), start, 0.0)
+        residual = rhs - A(x)
+        done = done | (_norm(residual) <= goal)
+    elif phi_end is not None:
         x = torch.where(size > 0, precondition.start(rhs, phi_end), 0.0)
         residual = rhs - A(x)
-    done, restart = size == 0, True
     direction, rz_before = x, size  # read only after the first iteration
     iterations = 0
-    while iterations < max_iterations:
+    while iterations < max_iterations and not (start is not None and bool(done.all())):
         iterations += 1
         z = precondition(residual)
         rz = dot(residual, z)
@@ -79,13 +89,15 @@ def conjugate_gradients(
         residual = torch.addcmul(residual, alpha, image, value=-1)
         rz_before, restart = rz, False
         done = done | (_norm(residual) <= goal)
+        if report is not None:
+            report(_relative(residual, size))
         if bool(done.all()):
             residual = rhs - A(x)
             done = _norm(residual) <= goal
             if bool(done.all()):
                 break
             restart = True
-    relative = (_norm(residual) / size.clamp_min(torch.finfo(rhs.dtype).tiny)).flatten()
+    relative = _relative(residual, size)
     if not bool(done.all()):
         raise SolverError(_unreached(done.flatten(), relative, tolerance, max_iterations))
     phi = torch.where(A.diagonal > 0, x, 0.0)  # coarse corrections spill into air
@@ -107,6 +119,13 @@ def _cycle_of(operator: Operator, preconditioner: FluxOperator | None) -> Multig
 def _norm(u: Float[Tensor, "K D H W"]) -> Float[Tensor, "K 1 1 1"]:
     """Euclidean norm in every sample."""
     return dot(u, u).sqrt()
+
+
+def _relative(
+    residual: Float[Tensor, "K D H W"], size: Float[Tensor, "K 1 1 1"]
+) -> Float[Tensor, " K"]:
+    """Norm of the residual over that of the right-hand side."""
+    return (_norm(residual) / size.clamp_min(torch.finfo(size.dtype).tiny)).flatten()
 
 
 def _unreached(

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.physics.flux import FluxOperator
-from physics_hybrid.problems.potential.physics.stencil import Stencil, pair_sum
+from physics_hybrid.problems.potential.physics.stencil import Haloed, Stencil, pair_sum
 
 #: Chebyshev smoothing: degree, and the part [2 / EIGENVALUE_RATIO, 2] of the spectrum of D^-1 A it
 #: damps. The upper end is Gershgorin's bound for a diagonally dominant matrix. 3 and 8 gave the
@@ -51,7 +51,8 @@ class Multigrid:
 
     def __call__(self, residual: Float[Tensor, "K D H W"]) -> Float[Tensor, "K D H W"]:
         """About A^-1 r, in volts for r in A/m^3."""
-        return self._cycle(residual.to(self.dtype), 0).to(residual.dtype)
+        own = residual.to(self.dtype, copy=True, memory_format=torch.contiguous_format)
+        return self._cycle(own, 0).to(residual.dtype)
 
     def start(
         self, rhs: Float[Tensor, "K D H W"], phi_end: Float[Tensor, "K 2 H W"]
@@ -60,29 +61,36 @@ class Multigrid:
         as -k_end phi_end in the voxels of the two ends.
         """
         phi_end = phi_end.to(self.dtype)
-        inner = rhs.to(self.dtype) - self._of_ends(phi_end, 0)
+        inner = rhs.to(self.dtype, copy=True)
+        self._add_ends(inner, phi_end, 0, -1.0)
         return self._nested(inner, phi_end, 0).to(rhs.dtype)
 
     def _nested(
         self, inner: Float[Tensor, "K D H W"], phi_end: Float[Tensor, "K 2 H W"], depth: int
     ) -> Float[Tensor, "K D H W"]:
         """The first guess on this level. inner : right-hand side without that of the ends."""
-        if depth == len(self.levels) - 1:
-            return self._improved(
-                torch.zeros_like(inner), inner + self._of_ends(phi_end, depth), depth
-            )
-        inner = _restrict(inner)
-        phi_end = F.avg_pool2d(phi_end, 2, ceil_mode=True)
-        x = self._nested(inner, phi_end, depth + 1)
-        x = self._improved(x, inner + self._of_ends(phi_end, depth + 1), depth + 1)
-        return self._linear(x, depth)
+        if depth < len(self.levels) - 1:
+            coarse_end = F.avg_pool2d(phi_end, 2, ceil_mode=True)
+            x = self._linear(self._nested(_restrict(inner), coarse_end, depth + 1), depth)
+        else:
+            x = torch.zeros_like(inner)
+        if depth == 0:
+            return x  # conjugate gradients improve this one
+        rhs = inner.clone(memory_format=torch.contiguous_format)
+        self._add_ends(rhs, phi_end, depth, 1.0)
+        return self._improved(x, rhs, depth)
 
-    def _of_ends(self, phi_end: Float[Tensor, "K 2 H W"], depth: int) -> Float[Tensor, "K D H W"]:
-        """-k_end phi_end in the voxels of the two ends of a level, A/m^3; 0 elsewhere."""
-        A = self.levels[depth]
-        first, last = (A.conductance[0][:, [end]] * phi_end[:, [end]] for end in (0, -1))
-        others = A.n[0] - 1
-        return -F.pad(first, (0, 0, 0, 0, 0, others)) - F.pad(last, (0, 0, 0, 0, others, 0))
+    def _add_ends(
+        self,
+        field: Float[Tensor, "K D H W"],
+        phi_end: Float[Tensor, "K 2 H W"],
+        depth: int,
+        sign: float,
+    ) -> None:
+        """Add -k_end phi_end, A/m^3, to the voxels of the two ends of a level."""
+        conductance = self.levels[depth].conductance[0]
+        for end in (0, -1):
+            field[:, end].addcmul_(conductance[:, end], phi_end[:, end], value=-sign)
 
     def _improved(
         self, x: Float[Tensor, "K D H W"], rhs: Float[Tensor, "K D H W"], depth: int
@@ -90,28 +98,35 @@ class Multigrid:
         """x after one cycle, its correction as long as brings the energy down most."""
         A = self.levels[depth]
         residual = rhs - A(x)
-        correction = self._cycle(residual, depth)
+        own = residual.clone(memory_format=torch.contiguous_format)
+        correction = self._cycle(own, depth)
         along, energy = dot(residual, correction), dot(correction, A(correction))
         return x + torch.where(energy > 0, along / energy, 0.0) * correction
 
     def _linear(self, coarse: Float[Tensor, "K _ _ _"], depth: int) -> Float[Tensor, "K D H W"]:
         """Linear interpolation from the next coarser level in its tissue; 0 in air."""
+        n = self.levels[depth].n
         tissue = (self.levels[depth + 1].diagonal > 0).to(coarse.dtype)
-        share = _trilinear(tissue, self.levels[depth].n).clamp_min(SMALL_SHARE)
-        fine = _trilinear(coarse * tissue, self.levels[depth].n) / share
-        return torch.where(self.levels[depth].diagonal > 0, fine, 0.0)
+        share = _linear(tissue, n)
+        inside = (self.levels[depth].diagonal > 0) & (share > SMALL_SHARE)
+        weight = torch.where(inside, 1 / share.clamp_min(SMALL_SHARE), 0.0)
+        return _linear(coarse * tissue, n).mul_(weight)
 
-    def _cycle(self, rhs: Float[Tensor, "K D H W"], depth: int) -> Float[Tensor, "K D H W"]:
-        """One V-cycle from this level down, starting at 0."""
+    def _cycle(self, residual: Float[Tensor, "K D H W"], depth: int) -> Float[Tensor, "K D H W"]:
+        """One V-cycle from this level down, starting at 0. Uses `residual` up."""
         A = self.levels[depth]
-        x = _smooth(A, rhs)
+        x = torch.zeros_like(residual)
+        _smooth(A, x, residual)
         if depth == len(self.levels) - 1:
             for _ in range(3):
-                x = x + _smooth(A, rhs - A(x))
+                _smooth(A, x, residual)
             return x
-        correction = self._cycle(_restrict(rhs - A(x)), depth + 1)
-        x = x + _interpolate(correction, A.n)
-        return x + _smooth(A, rhs - A(x))
+        correction = self._cycle(_restrict(residual), depth + 1)
+        step = _interpolate(correction, A.n)
+        A.subtract(residual, step)
+        x += step.field
+        _smooth(A, x, residual)
+        return x
 
 
 def dot(u: Float[Tensor, "K D H W"], v: Float[Tensor, "K D H W"]) -> Float[Tensor, "K 1 1 1"]:
@@ -119,42 +134,52 @@ def dot(u: Float[Tensor, "K D H W"], v: Float[Tensor, "K D H W"]) -> Float[Tenso
     return (u * v).sum(dim=(1, 2, 3), keepdim=True)
 
 
-def _trilinear(field: Float[Tensor, "K _ _ _"], n: Grid) -> Float[Tensor, "K _ _ _"]:
-    """To voxels half as long; beyond an odd side of the fine grid there is nothing."""
-    doubled = [2 * size for size in field.shape[1:]]
-    fine = F.interpolate(field[:, None], size=doubled, mode="trilinear", align_corners=False)
-    return fine[:, 0, : n[0], : n[1], : n[2]]
+def _linear(field: Float[Tensor, "K _ _ _"], n: Grid) -> Float[Tensor, "K D H W"]:
+    """To voxels half as long, linearly; beyond the outer centres the value there. Beyond an odd
+    side of the fine grid there is nothing."""
+    for axis in (2, 1, 0):  # the last one first: what is copied grows
+        dim, size = axis + 1, field.shape[axis + 1]
+        before = torch.cat([field.narrow(dim, 0, 1), field.narrow(dim, 0, size - 1)], dim=dim)
+        after = torch.cat([field.narrow(dim, 1, size - 1), field.narrow(dim, -1, 1)], dim=dim)
+        shape = [*field.shape]
+        shape.insert(dim + 1, 2)
+        fine = field.new_empty(shape)
+        for side, neighbour in enumerate((before, after)):
+            torch.lerp(field, neighbour, 0.25, out=fine.select(dim + 1, side))
+        field = fine.flatten(dim, dim + 1).narrow(dim, 0, n[axis])
+    return field
 
 
 def _restrict(residual: Float[Tensor, "K D H W"]) -> Float[Tensor, "K _ _ _"]:
     """Mean over 2 x 2 x 2 voxels."""
     for axis in range(3):
         residual = pair_sum(residual, axis)
-    return residual / 8
+    return residual.div_(8)
 
 
-def _interpolate(coarse: Float[Tensor, "K _ _ _"], n: Grid) -> Float[Tensor, "K _ _ _"]:
+def _interpolate(coarse: Float[Tensor, "K _ _ _"], n: Grid) -> Haloed:
     """The value of a coarse voxel in each of its fine ones."""
-    for axis in range(3):
+    for axis in (2, 1):
         fine = coarse.repeat_interleave(2, dim=axis + 1)
         coarse = fine.narrow(axis + 1, 0, n[axis])
-    return coarse
+    step = Haloed.empty(len(coarse), n, coarse)
+    step.field[:, 0::2] = coarse
+    step.field[:, 1::2] = coarse[:, : n[0] // 2]
+    return step
 
 
-def _smooth(A: Stencil, rhs: Float[Tensor, "K D H W"]) -> Float[Tensor, "K D H W"]:
-    """Chebyshev iteration for D^-1 A x = D^-1 rhs from x = 0 (Saad, Iterative Methods, 2003,
-    alg. 12.1)."""
+def _smooth(A: Stencil, x: Float[Tensor, "K D H W"], residual: Float[Tensor, "K D H W"]) -> None:
+    """Chebyshev iteration for D^-1 A e = D^-1 residual from e = 0: x += e, residual -= A e.
+    (Saad, Iterative Methods, 2003, alg. 12.1)"""
     high, low = 2.0, 2.0 / EIGENVALUE_RATIO
     centre, half = (high + low) / 2, (high - low) / 2
     sigma = centre / half
     rho = 1 / sigma
-    step = A.inverse * rhs / centre
-    x = step.clone()
+    step = Haloed.empty(len(x), A.n, x)
+    torch.mul(residual, A.inverse, out=step.field).div_(centre)
+    x += step.field
     for _ in range(SMOOTHING_DEGREE - 1):
-        rhs = rhs - A(step)
         rho_next = 1 / (2 * sigma - rho)
-        momentum = (rho_next * rho) * step
-        step = torch.addcmul(momentum, A.inverse, rhs, value=2 * rho_next / half)
-        x += step
+        step = A.advance(x, residual, step, rho_next * rho, 2 * rho_next / half)
         rho = rho_next
-    return x
+    A.subtract(residual, step)

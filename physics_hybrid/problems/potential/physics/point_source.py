@@ -65,10 +65,10 @@ def potential(
         return per_sample(torch.as_tensor(value, dtype=sigma.dtype, device=sigma.device))
 
     mean, square = _mean_and_square(offsets, sigma)
-    length = torch.sqrt(square + column(softening) ** 2)
-    length = length.clamp_min(torch.finfo(sigma.dtype).tiny)
-    length = torch.maximum(length, column(clamp))
-    return column(current) / (4 * math.pi * column(mean) * length)
+    # clamped below the root: at the source itself it has a derivative, too
+    least = (column(clamp) ** 2).clamp_min(torch.finfo(sigma.dtype).tiny)
+    length = torch.sqrt(torch.maximum(square + column(softening) ** 2, least))
+    return column(current / (4 * math.pi * mean)) / length
 
 
 def _mean_and_square(

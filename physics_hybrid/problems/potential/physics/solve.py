@@ -5,14 +5,21 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from physics_hybrid.problems.potential.physics.box import Box
 from physics_hybrid.problems.potential.physics.conductor import Conductor, zero_mean
-from physics_hybrid.problems.potential.physics.electrodes import PointSource, nodal_source
+from physics_hybrid.problems.potential.physics.electrodes import (
+    PointSource,
+    check_source,
+    nodal_source,
+)
 from physics_hybrid.problems.potential.physics.flux import FluxOperator
+from physics_hybrid.problems.potential.physics.implicit import with_derivatives
 from physics_hybrid.problems.potential.physics.krylov import Solution, conjugate_gradients
 from physics_hybrid.problems.potential.physics.multipoint import MultipointOperator, operator_of
 from physics_hybrid.problems.potential.physics.subtraction import Subtraction
@@ -30,6 +37,8 @@ def solve(
     singularity: str = "subtraction",
     max_iterations: int = 200,
     warn: bool = True,
+    start: Float[Tensor, "K D H W"] | None = None,
+    report: Callable[[Tensor], None] | None = None,
 ) -> Solution:
     """Potential of a source in a conductor, finite volumes. With zero flux on the whole surface
     (ends: sink, pair) its mean over tissue is 0. Tissue that shares no face with the rest and
@@ -37,8 +46,8 @@ def solve(
     it).
 
     Warns (UserWarning) of an electrode just inside a poor conductor, unless told not to.
-    Differentiable in sigma (not an oblique one) and in a current density, through every iteration
-    (memory grows with them).
+    Differentiable in sigma (not an oblique one), in the place and the current of a source and in a
+    current density, for the price of one more solve (`implicit.py`).
 
     Parameters
     ----------
@@ -48,6 +57,8 @@ def solve(
     singularity : "subtraction" or "nodal"
         Closed form plus a smooth correction, or the whole current in the voxel that holds the
         source.
+    start : phi in V to begin with, such as a network's; None: a nested iteration.
+    report : called after every iteration with the relative residuals (K,).
 
     Raises
     ------
@@ -83,6 +94,22 @@ def solve(
     """
     if singularity not in ("subtraction", "nodal"):
         raise ValueError(f"singularity must be 'subtraction' or 'nodal'; got {singularity!r}")
+    if isinstance(source, PointSource):
+        check_source(conductor, source)  # in coordinates that its owner knows
+        box = Box.of(conductor)
+        if box.size != conductor.shape:
+            inner = solve(
+                box.conductor(conductor),
+                box.source(source, conductor.spacing),
+                tolerance,
+                dtype,
+                singularity,
+                max_iterations,
+                warn,
+                None if start is None else box.within(start),
+                report,
+            )
+            return dataclasses.replace(inner, phi=box.whole(inner.phi))
     operator, preconditioner = operator_of(conductor, dtype), None
     if isinstance(operator, MultipointOperator):
         # the part of the tensors along the axes: as good as the fibres are along one
@@ -99,15 +126,29 @@ def solve(
             _warn_beside_better(conductor, source)
     # the coarse grids of the cycle have ends that are grounded, or let nothing pass
     nested = preconditioner is None and conductor.ends.kind != "robin"
-    rest = conjugate_gradients(
-        operator,
-        known.rhs,
-        tolerance,
-        max_iterations,
-        preconditioner,
-        phi_end=known.phi_end if nested else None,
+
+    def inverse(
+        rhs: Tensor, begin: Tensor | None, seen: Callable[[Tensor], None] | None
+    ) -> Solution:
+        """A^-1 rhs, from a guess or a nested iteration."""
+        return conjugate_gradients(
+            operator,
+            rhs,
+            tolerance,
+            max_iterations,
+            preconditioner,
+            phi_end=known.phi_end if nested and rhs is known.rhs else None,
+            start=begin,
+            report=seen,
+        )
+
+    with torch.no_grad():
+        begin = None if start is None else start.to(known.phi_inf) - known.phi_inf
+        rest = inverse(known.rhs, begin, report)
+    phi = with_derivatives(
+        operator, known.rhs, rest.phi, lambda g: inverse(g, None, None).phi, conductor.ends.floating
     )
-    phi = rest.phi + known.phi_inf
+    phi = phi + known.phi_inf
     if conductor.ends.floating:
         phi = zero_mean(phi, conductor.tissue.expand_as(phi))
     return Solution(phi, rest.iterations, rest.residual)
@@ -118,8 +159,8 @@ def _warn_beside_better(conductor: Conductor, source: PointSource) -> None:
     shows."""
     for electrode in source.electrodes:
         point = conductor.in_tissue(electrode.point)
-        own = conductor.sigma_at(point)[:, :3].mean(dim=1)
-        best = conductor.best_near(point, BESIDE_VOXELS)[:, :3].mean(dim=1)
+        own = conductor.sigma_at(point).detach()[:, :3].mean(dim=1)
+        best = conductor.best_near(point, BESIDE_VOXELS).detach()[:, :3].mean(dim=1)
         beside = best > BETTER * own
         if bool(beside.any()):
             k = int(beside.nonzero()[0])

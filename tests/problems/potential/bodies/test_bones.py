@@ -17,6 +17,7 @@ def shanks():
     return limb_distribution(bone_shape="tibia_fibula")
 
 
+@pytest.mark.slow
 def test_the_map_holds_both_bones_whole():
     with np.load(MAP, allow_pickle=False) as file:
         labels, spacing = file["labels"], float(file["spacing"])
@@ -92,6 +93,7 @@ def test_a_size_that_does_not_fit_is_thinned():
         assert {AIR, SKIN, FAT, MUSCLE, BONE} == set(np.unique(labels))
 
 
+@pytest.mark.slow
 def test_the_same_key_the_same_limb_on_every_grid_and_nothing_but_the_bones_differs(shanks, limbs):
     for number in range(3):
         limb, plain = shanks.draw(0, 2, number), limbs.draw(0, 2, number)

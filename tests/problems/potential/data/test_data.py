@@ -272,6 +272,7 @@ def test_ranks_that_find_different_samples_say_so_and_do_not_wait_for_each_other
     assert "on_error=skip" in done.stdout
 
 
+@pytest.mark.slow
 def test_truth_of_every_kind_may_lie_in_one_folder(tmp_path):
     """Volumes and elements, subtracted and nodal, with tissue labels and without: each batch has
     one kind, none is left out, and losses take them all.

@@ -68,6 +68,7 @@ def test_what_arrives_is_what_was_read(batch, room, monkeypatch, capsys):
     assert warnings == (0 if room else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "kind", "message"),
     [

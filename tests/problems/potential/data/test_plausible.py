@@ -147,6 +147,7 @@ def test_air_as_a_tiny_number_is_told_and_taken_as_air_where_the_user_says(
     assert "air" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sample_is_known_however_it_is_read(tmp_path, solved, batch):
     tiny = {**solved, "sigma": np.where(solved["sigma"] > 0, solved["sigma"], 1e-8)}
     (one,) = scan_one(tmp_path, tiny)

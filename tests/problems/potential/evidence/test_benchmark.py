@@ -129,6 +129,7 @@ def test_matched_accuracy_takes_the_loosest_tolerance_that_is_good_enough():
     assert b["times_multigrid"] is None
 
 
+@pytest.mark.slow
 def test_other_limbs_are_named_and_other_ends_refused(trained, tmp_path):
     from physics_hybrid.evidence.bench import configuration
     from physics_hybrid.problem import Place

@@ -158,6 +158,7 @@ def test_wrong_input_is_explained(shipped, body, change, message):
         shipped[1].predict(**arguments)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_shipped_is_refused(trained, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="another recipe"):
         shipping.ship([trained(), trained("seed=2", "training.epochs=1")], tmp_path)

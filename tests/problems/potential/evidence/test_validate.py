@@ -14,7 +14,7 @@ import torch
 from physics_hybrid.evidence.bench import bench
 from physics_hybrid.problems.potential.evidence import limb_agreement
 from physics_hybrid.problems.potential.evidence import validate as program
-from physics_hybrid.problems.potential.evidence.pages import fill, truth
+from physics_hybrid.problems.potential.evidence.pages import truth
 from physics_hybrid.problems.potential.evidence.solvers import SOLVERS
 from physics_hybrid.problems.potential.evidence.validate import validate
 from physics_hybrid.problems.potential.evidence.validate_report import (
@@ -37,6 +37,7 @@ from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.elements.solve import solve_elements
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.physics.solve import solve
+from physics_hybrid.report.pages import fill
 from physics_hybrid.verbs.validate import main
 
 CASES = {case.name: case for case in cases()}
@@ -105,6 +106,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.exact
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_solver_does_not_pass(name, tmp_path):
@@ -221,6 +223,7 @@ def test_outer_faces_are_taken_out_of_the_half_spaces():
     assert relative_l2(phi[0], images, posed.regions["beyond 10 mm"][0], True) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.exact
 @pytest.mark.parametrize("kind", near_interfaces())
 def test_sources_near_interfaces_stay_within_a_few_per_cent(kind):
@@ -235,6 +238,7 @@ def test_sources_near_interfaces_stay_within_a_few_per_cent(kind):
     assert max(e for e, d in zip(volumes, distances, strict=True) if d >= 0.5) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.exact
 @pytest.mark.parametrize(("depth", "bound"), [(0.1, 0.012), (0.25, 0.016), (0.5, 0.03)])
 def test_just_inside_a_poor_conductor_elements_hold_and_volumes_warn(depth, bound):

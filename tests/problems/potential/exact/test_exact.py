@@ -334,6 +334,7 @@ def test_cylinder_satisfies_its_equation_in_every_layer(at, sigma):
     assert abs(terms.sum()) < 1e-3 * np.abs(terms).max()
 
 
+@pytest.mark.slow
 def test_cylinder_conserves_current_at_its_interfaces_and_mantle():
     e = 1e-7
     radii = np.array(
@@ -392,6 +393,7 @@ def test_finite_volumes_reach_the_cylinder_up_to_the_voxel_staircase():
     assert errors[1] < 0.75 * errors[0], errors
 
 
+@pytest.mark.slow
 def test_sources_on_an_outer_face_and_on_the_axis_count_and_those_outside_are_refused():
     """A source on the first face, or on the axis of a limb, was taken for one in the last layer:
     phi was 0.

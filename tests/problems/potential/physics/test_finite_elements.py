@@ -323,6 +323,7 @@ def _even_share(body):
     return share / share.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "place",
     [(0.5, 0.5), (0.95, 0.3), (1.0, 0.5), (1.0, 1.0)],

@@ -1,0 +1,1 @@
+"""Evolution problems, first Burgers: a coarse stepper, and a network that adds what it loses."""

@@ -1,0 +1,1 @@
+"""Trajectories: made from the exact solution, or read from PDEBench's files."""

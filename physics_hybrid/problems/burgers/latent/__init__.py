@@ -1,0 +1,1 @@
+"""The simulator in a latent space that carries exact coarse means."""

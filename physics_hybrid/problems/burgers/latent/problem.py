@@ -1,0 +1,195 @@
+"""The latent simulator: the recipe of its two stages, from the configuration.
+
+The only file of this problem that reads the configuration; below, everything takes plain arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from physics_hybrid.checks import at_least, one_of
+from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
+from physics_hybrid.problems.burgers.data.trajectories import SPLITS
+from physics_hybrid.problems.burgers.latent.learning import LatentEvolution, Reconstruction
+from physics_hybrid.problems.burgers.learning import rivals_of
+from physics_hybrid.problems.burgers.metrics import Metrics
+from physics_hybrid.problems.burgers.predictor import Predictor
+from physics_hybrid.problems.burgers.problem import (
+    DATA_KEYS,
+    before_of,
+    excerpt_of,
+    for_evaluation,
+    source_of,
+    trained,
+)
+from physics_hybrid.training.order import Stored
+
+#: Keys of conf that are this problem's.
+KEYS = {
+    "problem": {"_target_", "cache"},
+    "model": {
+        "form",
+        "from",
+        "points",
+        "tokens",
+        "channels",
+        "means",
+        "width",
+        "depth",
+        "heads",
+        "window",
+        "learning_rate",
+    },
+    "loss": set[str](),
+    "data": DATA_KEYS,
+    "evaluation": {"after_training", "pictures", "batch_size", "steppers", "compiled"},
+}
+
+
+@dataclass(frozen=True)
+class LatentRecipe:
+    """Implements `physics_hybrid.problem.Recipe`.
+
+    config : the whole resolved configuration. tested : the split that is tested.
+    """
+
+    config: Config
+    tested: str = "test"
+
+    def __post_init__(self) -> None:
+        for group, known in KEYS.items():
+            refuse_foreign(self.config, group, known, "burgers_latent")
+        one_of(("autoencoder", "latent_step"), "model.form", self.config["model"].get("form"))
+        one_of(("generated", "pdebench"), "data.kind", self.config["data"].get("kind"))
+
+    @property
+    def form(self) -> str:
+        return str(self.config["model"]["form"])
+
+    def open(self, place: Place) -> Reconstruction | LatentEvolution:
+        at_least(1, "evaluation.batch_size", self.config["evaluation"]["batch_size"])
+        if self.form == "autoencoder":
+            return self._reconstruction(place)
+        return self._evolution(place)
+
+    def _reconstruction(self, place: Place) -> Reconstruction:
+        config, data, model = self.config, self.config["data"], self.config["model"]
+        source = source_of(config, place)
+        if source.statistics["points"] % model["points"]:
+            raise ValueError(
+                f"model.points={model['points']} must divide data.cells={data['cells']}: the"
+                " encoder sees means over the cells of the data"
+            )
+        frames = data["frames"] or source.split("train").frames
+        return Reconstruction(
+            source=source,
+            order=Stored(
+                count=trained(source) * frames,
+                batch_size=data["batch_size"],
+                rank=place.rank,
+                world_size=place.world_size,
+            ),
+            seed=config["seed"],
+            points=model["points"],
+            first=data["initial_step"] - 1,
+            place=place,
+            batch_size=config["evaluation"]["batch_size"],
+            model_name=f"autoencoder, {model['tokens']} x {model['channels']}",
+            tested_split=self.tested,
+        )
+
+    def _evolution(self, place: Place) -> LatentEvolution:
+        config, data = self.config, self.config["data"]
+        source = source_of(config, place)
+        rivals, names = rivals_of(config["evaluation"]["steppers"], source.statistics["dt"])
+        own = config["problem"]["cache"]
+        return LatentEvolution(
+            source=source,
+            order=Stored(
+                count=trained(source),
+                batch_size=data["batch_size"],
+                rank=place.rank,
+                world_size=place.world_size,
+            ),
+            seed=config["seed"],
+            epochs=config["training"]["epochs"],
+            pushforward=0.0,
+            metrics=Metrics(data["initial_step"]),
+            rivals=rivals,
+            contenders={**names, "": "latent step"},
+            place=place,
+            batch_size=config["evaluation"]["batch_size"],
+            model_name="latent step",
+            tested_split=self.tested,
+            compiled=config["evaluation"]["compiled"],
+            autoencoder=self._autoencoder,
+            cache=Path(own).expanduser() if own else None,
+        )
+
+    def _autoencoder(self) -> Any:
+        """Of the stage before, with its weights.
+
+        Raises
+        ------
+        ValueError
+            There is none, or it is made for other cells.
+        """
+        source = self.config["model"]["from"]
+        network = before_of(source, "Autoencoder", "burgers_autoencoder")
+        if network.points != self.config["data"]["cells"]:
+            raise ValueError(
+                f"model.from={source} was trained on {network.points} cells, and data.cells is"
+                f" {self.config['data']['cells']}"
+            )
+        return network
+
+    def build_model(self, statistics: Statistics) -> nn.Module:
+        """The autoencoder takes the weights of its run where it is still there; a state that is
+        loaded brings its own.
+        """
+        from physics_hybrid.problems.burgers.latent.autoencoder import Autoencoder
+        from physics_hybrid.problems.burgers.latent.step import LatentStep
+
+        model = self.config["model"]
+        if self.form == "autoencoder":
+            sizes = {key: model[key] for key in ("points", "tokens", "channels", "means")}
+            network: nn.Module = Autoencoder(**sizes)
+            return network
+        sizes = {key: model[key] for key in ("width", "depth", "heads", "window")}
+        step = LatentStep(**statistics, **sizes)
+        before = before_of(model["from"], "Autoencoder", "burgers_autoencoder", needed=False)
+        if before is not None:
+            step.autoencoder.load_state_dict(before.state_dict())
+            step.autoencoder.requires_grad_(False)
+        return step
+
+    def statistics_of(self, model: nn.Module) -> Statistics:
+        known: Any = model
+        if self.form == "autoencoder":
+            return {}
+        return {
+            "autoencoder": known.autoencoder.arguments,
+            "mean": known.mean.tolist(),
+            "std": known.std.tolist(),
+            "weight": known.weight.tolist(),
+            **known.statistics,
+        }
+
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        return excerpt_of(self, samples, folder)
+
+    def for_evaluation(self, options: Config, model: nn.Module) -> LatentRecipe:
+        """Data of conf/evaluate.yaml where it has any, else those of the run."""
+        one_of(("all", *SPLITS), "split", options["split"])
+        return LatentRecipe(*for_evaluation(self.config, options))
+
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        config, longer = excerpt_of(self.config, samples, folder)
+        return Excerpt(LatentRecipe(config, self.tested), **longer)
+
+    def predictor(self, model: nn.Module) -> Predictor:
+        return Predictor(model)

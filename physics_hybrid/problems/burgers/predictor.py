@@ -1,0 +1,80 @@
+"""What a user holds: cell means in, cell means at later times out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from physics_hybrid.problems.burgers.step import refuse_beyond, rollout, steps_to
+
+#: The step inside this package.
+SHIPPED = Path(__file__).parent / "pretrained" / "burgers.mdlus"
+
+
+class Predictor:
+    """A simulator: `simulate(u0, times, nu)`.
+
+    model : a `step.HybridStep`.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model: Any = model.eval()
+
+    @classmethod
+    def load(cls, checkpoint: str | Path | None = None) -> Predictor:
+        """From a .mdlus file or a folder of checkpoints; None: the one inside this package.
+
+        Raises
+        ------
+        physics_hybrid.models.model_files.CheckpointError
+            Nothing there, or not readable.
+        """
+        from physics_hybrid.models.model_files import load_model
+
+        return cls(load_model(SHIPPED if checkpoint is None else Path(checkpoint)))
+
+    def __call__(self, u0: Any, times: Sequence[float], nu: float) -> Any:
+        """Cell means at `times`, in the kind and precision of u0.
+
+        u0 : (N,) or (B, N), array or tensor; N as trained.
+        times : multiples of the model's step, increasing; 0 is u0.
+        nu : PDEBench's viscosity, eps = nu / pi.
+
+        Returns (T, N) or (B, T, N).
+
+        Raises
+        ------
+        ValueError
+            Another shape, or a number of cells, a time or a viscosity that the model was not
+            trained on.
+        """
+        states = u0 if isinstance(u0, Tensor) else torch.as_tensor(np.asarray(u0))
+        if states.ndim not in (1, 2) or not states.is_floating_point():
+            raise ValueError(
+                "u0 must be cell means, numbers with a point of shape (N,) or (B, N); got"
+                f" {tuple(states.shape)} of {states.dtype}"
+            )
+        bad = torch.nonzero(~torch.isfinite(states))
+        if len(bad):
+            place = bad[0].tolist()
+            raise ValueError(f"u0 must be finite; got {float(states[tuple(place)])} at {place}")
+        trained = self.model.statistics
+        refuse_beyond(trained, trained["dt"], states.shape[-1], [nu])
+        if min(abs(nu - known) for known in trained["nu"]) > 1e-6 * nu:
+            warnings.warn(
+                f"nu = {nu:g} lies between those that this model was trained with"
+                f" ({', '.join(f'{v:g}' for v in trained['nu'])})",
+                stacklevel=2,
+            )
+        counts = steps_to(list(times), trained["dt"])
+        u = states.reshape(-1, states.shape[-1]).float()
+        path = rollout(self.model, u, torch.full((len(u),), float(nu)), counts[-1])
+        out = path[:, counts].to(states.dtype)
+        out = out if states.ndim == 2 else out[0]
+        return out if isinstance(u0, Tensor) else out.numpy()

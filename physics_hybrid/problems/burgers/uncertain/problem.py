@@ -1,0 +1,191 @@
+"""The uncertain start: the recipe, from the configuration.
+
+The only file of this problem that reads the configuration; below, everything takes plain arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from physics_hybrid.checks import among, at_least, one_of, positive
+from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
+from physics_hybrid.problems.burgers.data.trajectories import SPLITS
+from physics_hybrid.problems.burgers.problem import (
+    DATA_KEYS,
+    before_of,
+    excerpt_of,
+    for_evaluation,
+    source_of,
+    trained,
+)
+from physics_hybrid.problems.burgers.uncertain.learning import Uncertain
+from physics_hybrid.problems.burgers.uncertain.observation import Observation, frames_ahead
+from physics_hybrid.problems.burgers.uncertain.stages import LOSSES
+from physics_hybrid.training.order import Stored
+
+#: Keys of conf that are this problem's.
+KEYS = {
+    "problem": {"_target_", "cells", "noise", "ahead", "starts", "stepper"},
+    "model": {"form", "from", "width", "levels", "steps", "learning_rate"},
+    "loss": set[str](),
+    "data": DATA_KEYS,
+    "evaluation": {"after_training", "pictures", "batch_size", "members"},
+}
+
+#: The model that a stage needs, and the experiment that trains it.
+STAGES = {
+    "diffusion": ("MeanForecast", "burgers_mean"),
+    "consistency": ("ResidualDiffusion", "burgers_diffusion"),
+}
+
+
+@dataclass(frozen=True)
+class UncertainRecipe:
+    """Implements `physics_hybrid.problem.Recipe`.
+
+    config : the whole resolved configuration. tested : the split that is tested.
+    """
+
+    config: Config
+    tested: str = "test"
+
+    def __post_init__(self) -> None:
+        for group, known in KEYS.items():
+            refuse_foreign(self.config, group, known, "burgers_uncertain")
+        among(LOSSES, "model.form", self.config["model"].get("form"))
+        one_of(("generated", "pdebench"), "data.kind", self.config["data"].get("kind"))
+
+    def open(self, place: Place) -> Uncertain:
+        config, data = self.config, self.config["data"]
+        at_least(2, "evaluation.members", config["evaluation"]["members"])
+        at_least(1, "evaluation.batch_size", config["evaluation"]["batch_size"])
+        source = source_of(config, place)
+        known = source.statistics
+        if len(known["nu"]) > 1:
+            raise ValueError(f"problem=burgers_uncertain takes one data.nu; got {known['nu']}")
+        first, last = self._starts(known["dt"])
+        return Uncertain(
+            source=source,
+            observation=self._observation(known),
+            starts=(first, last),
+            tested_start=data["initial_step"] - 1,
+            order=Stored(
+                count=trained(source),
+                batch_size=data["batch_size"],
+                rank=place.rank,
+                world_size=place.world_size,
+            ),
+            seed=config["seed"],
+            form=self.form,
+            members=config["evaluation"]["members"],
+            place=place,
+            batch_size=config["evaluation"]["batch_size"],
+            model_name=self.model_name,
+            previous=None if self.form == "mean" else self._previous,
+            tested_split=self.tested,
+        )
+
+    def _starts(self, dt: float) -> tuple[int, int]:
+        first, last = self.config["problem"]["starts"]
+        frames, ahead = self.config["data"]["frames"], self.config["problem"]["ahead"]
+        latest = last + frames_ahead(ahead, dt)
+        if not 0 <= first <= last or (frames is not None and latest >= frames):
+            raise ValueError(
+                f"problem.starts must be two frames, the first not after the last, with"
+                f" problem.ahead={ahead:g} more in a trajectory of {frames} frames; got"
+                f" {[first, last]}"
+            )
+        return first, last
+
+    def _observation(self, known: dict[str, Any]) -> Observation:
+        problem = self.config["problem"]
+        positive("problem.noise", problem["noise"])
+        points = known["points"]
+        for key in ("cells", "stepper"):
+            at_least(4, f"problem.{key}", problem[key])
+            if points % problem[key] or problem["stepper"] % problem["cells"]:
+                raise ValueError(
+                    f"problem.{key} must divide data.cells={points}, and problem.cells"
+                    f" problem.stepper; got {problem[key]}"
+                )
+        return Observation(
+            cells=problem["cells"],
+            noise=problem["noise"],
+            ahead=frames_ahead(problem["ahead"], known["dt"]),
+            dt=known["dt"],
+            nu=known["nu"][0],
+            stepper=problem["stepper"],
+        )
+
+    @property
+    def form(self) -> str:
+        return str(self.config["model"]["form"])
+
+    @property
+    def model_name(self) -> str:
+        model = self.config["model"]
+        if self.form == "mean":
+            return "mean (U-Net)"
+        if self.form == "diffusion":
+            return f"diffusion, Heun {model['steps']}"
+        return f"consistency, {model['steps']} step{'s' if model['steps'] > 1 else ''}"
+
+    def _previous(self) -> Any:
+        """The model of the stage before. Raises ValueError where there is none."""
+        return before_of(self.config["model"]["from"], *STAGES[self.form])
+
+    def build_model(self, statistics: Statistics) -> nn.Module:
+        """Parts of earlier stages take the weights of their run where it is still there; a state
+        that is loaded brings its own.
+        """
+        from physics_hybrid.problems.burgers.uncertain import networks
+
+        model = self.config["model"]
+        if self.form == "mean":
+            mean: nn.Module = networks.MeanForecast(model["width"], model["levels"])
+            return mean
+        before = before_of(model["from"], *STAGES[self.form], needed=False)
+        if self.form == "diffusion":
+            diffusion = networks.ResidualDiffusion(
+                **statistics, width=model["width"], levels=model["levels"], steps=model["steps"]
+            )
+            if before is not None:
+                diffusion.mean.load_state_dict(before.state_dict())
+            return _frozen(diffusion, "mean")
+        student = networks.Consistency(**statistics, steps=model["steps"])
+        if before is not None:
+            student.teacher.load_state_dict(before.state_dict())
+            student.begin()
+        return _frozen(student, "teacher")
+
+    def statistics_of(self, model: nn.Module) -> Statistics:
+        known: Any = model
+        if self.form == "mean":
+            return {}
+        if self.form == "diffusion":
+            return {"mean": known.arguments["mean"], "std": known.std}
+        return {"teacher": known.teacher.arguments}
+
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        return excerpt_of(self, samples, folder)
+
+    def for_evaluation(self, options: Config, model: nn.Module) -> UncertainRecipe:
+        """Data of conf/evaluate.yaml where it has any, else those of the run."""
+        one_of(("all", *SPLITS), "split", options["split"])
+        return UncertainRecipe(*for_evaluation(self.config, options))
+
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        config, longer = excerpt_of(self.config, samples, folder)
+        return Excerpt(UncertainRecipe(config, self.tested), **longer)
+
+    def predictor(self, model: nn.Module) -> Any:
+        return model
+
+
+def _frozen(model: nn.Module, part: str) -> nn.Module:
+    getattr(model, part).requires_grad_(False)
+    return model

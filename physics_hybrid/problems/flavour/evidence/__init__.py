@@ -1,0 +1,1 @@
+"""What measures the flavour closure: the tables of its page."""

@@ -1,0 +1,84 @@
+"""Who answers: the solver, a network, or a network that the solver takes farther.
+
+What a network is known to reach is what its evaluation on unseen limbs says (`Predictor.about`). A
+solver reaches any tolerance, so that it answers where nothing is known to be sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from physics_hybrid.checks import one_of
+from physics_hybrid.problems.potential.door.body import Body
+from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.predictor import FOLDER, NAME, Predictor
+
+ENGINES = ("auto", "solver", "network", "hybrid")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """name : solver, network or hybrid. why : a line. model : for the latter two."""
+
+    name: str
+    why: str
+    model: Predictor | None = None
+
+
+def chosen(
+    engine: str, model: Predictor | str | Path | None, body: Body, ends: Ends, tolerance: float
+) -> Engine:
+    """The engine that answers.
+
+    model : what `load_pretrained` gives, or its folder; None: the shipped one.
+
+    Raises
+    ------
+    ValueError
+        Another engine; a model that was trained with other ends.
+    FileNotFoundError
+        A network is asked for, and no model is there.
+    """
+    one_of(ENGINES, "engine", engine, quoted=True)
+    if engine == "solver":
+        return Engine("solver", "asked for")
+    if engine == "auto" and model is None and not (FOLDER / f"{NAME}.mdlus").exists():
+        return Engine("solver", "no model is shipped in this version")
+    predictor = model if isinstance(model, Predictor) else Predictor.load(model)
+    if predictor.ends != ends:
+        said = f"the model was trained with ends={predictor.ends.kind}, not {ends.kind}"
+        if engine == "auto":
+            return Engine("solver", said)
+        raise ValueError(f"{said}: engine='solver', or ends={predictor.ends.kind!r}")
+    if engine != "auto":
+        return Engine(engine, "asked for", predictor)
+    error = known_error(predictor.about)
+    if error > tolerance:
+        return Engine(
+            "solver",
+            f"the model is known to be right to {error:.2g} on limbs it was not trained on, and"
+            f" {tolerance:g} is asked for",
+        )
+    if predictor.device.type == "cpu":
+        return Engine("solver", "on a CPU it is sooner than a network of the same accuracy")
+    return Engine("network", f"right to {error:.2g} on limbs it was not trained on", predictor)
+
+
+def known_error(about: Mapping[str, Any]) -> float:
+    """The largest mean relative L2 of a shipped model over seeds and grids; infinite where nothing
+    is known.
+    """
+    errors = []
+    for seed in about.get("metrics", {}).values():
+        for rows in seed.values():
+            found = rows.get("relative_l2")
+            if isinstance(found, Mapping):
+                found = found.get("mean")
+            if found is not None:
+                errors.append(float(found))
+    return max(errors, default=float(np.inf))

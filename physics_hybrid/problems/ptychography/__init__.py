@@ -1,0 +1,1 @@
+"""Ptychography: an object from far fields of overlapping illuminations."""

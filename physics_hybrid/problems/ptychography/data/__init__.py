@@ -1,0 +1,1 @@
+"""Scans: simulated ones, and a user's own."""

@@ -1,0 +1,1 @@
+"""Objects, probes, far fields, ePIE. Usable alone: no configuration, no network."""

@@ -1,0 +1,139 @@
+"""The potential of electrodes in a body: from a segmentation to a field, no training.
+
+    python -m physics_hybrid solve thigh.nii.gz --at 0.10 0.05 0.03 --out phi.nii.gz
+        --figure phi.png
+
+Volts at voxel centres, for each source. Two electrodes: --at and --returns; several sources: --at
+again. Places are metres from the outer corner of the first voxel, in the order (D, H, W) with D the
+axis nearest to inferior-superior, or with --frame world millimetres of the file's affine. All
+options may stand in a YAML file too (--config FILE): at: [[0.10, 0.05, 0.03]].
+
+Leaves with 0; 1 where a file, a body or a place is wrong, or the tolerance was not reached; 2 where
+something was mistyped. What was wrong is one line.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from physics_hybrid.command_line import leave_with_the_reader, readable_errors
+from physics_hybrid.kinds import UsageError
+from physics_hybrid.options import (
+    NUMBER,
+    NUMBERS,
+    SWITCH,
+    TRIPLE,
+    TRIPLES,
+    WHOLE,
+    WORD,
+    WORDS,
+    Shape,
+    options,
+    two,
+)
+
+#: Those that say what the body is.
+BODY: dict[str, Shape] = {
+    "tissues": WORD,
+    "spacing": TRIPLE,
+    "long_axis": WHOLE,
+    "slices": two(int),
+    "nan_is_air": SWITCH,
+    "air_below": NUMBER,
+    "keep_largest": SWITCH,
+}
+SHAPES: dict[str, Shape] = {
+    **BODY,
+    "at": TRIPLES,
+    "returns": TRIPLES,
+    "patch": NUMBER,
+    "frame": WORD,
+    "current": NUMBERS,
+    "ends": WORD,
+    "beta": NUMBER,
+    "tolerance": NUMBER,
+    "engine": WORD,
+    "model": WORD,
+    "singularity": WORD,
+    "probe": TRIPLES,
+    "out": WORDS,
+    "figure": WORD,
+    "progress": SWITCH,
+}
+
+
+def main(arguments: list[str]) -> None:
+    if {"-h", "--help"} & {*arguments}:
+        leave_with_the_reader()
+    with readable_errors():
+        given = options("solve", __doc__, SHAPES, arguments)
+        if given["at"] is None:
+            raise UsageError("--at X Y Z is needed: where the current comes in")
+        run(given)
+
+
+def body_of(given: dict[str, Any]) -> Any:
+    """The body that the options say. Raises UsageError where no file is named."""
+    import physics_hybrid as ph
+
+    if given["file"] is None:
+        raise UsageError("FILE is needed: a segmentation, such as thigh.nii.gz")
+    return ph.read_labels(given["file"], **{key: given[key] for key in BODY})
+
+
+def electrodes(places: list[list[float]] | None, radius: float | None) -> Any:
+    """Points, or patches of a radius; one alone where there is one."""
+    import physics_hybrid as ph
+
+    if places is None:
+        return None
+    several: list[Any] = list(places)
+    if radius is not None:
+        several = [ph.Patch(place, radius) for place in several]
+    return several[0] if len(several) == 1 else several
+
+
+def run(given: dict[str, Any]) -> None:
+    """Read, solve, say, write."""
+    import physics_hybrid as ph
+
+    body = body_of(given)
+    current = given["current"]
+    field = ph.solve(
+        body,
+        electrodes(given["at"], given["patch"]),
+        current[0] if len(current) == 1 else current,
+        returns=electrodes(given["returns"], given["patch"]),
+        tolerance=given["tolerance"],
+        engine=given["engine"],
+        model=given["model"],
+        frame=given["frame"],
+        ends=given["ends"],
+        beta=given["beta"],
+        singularity=given["singularity"],
+        progress=given["progress"],
+    )
+    print(body)
+    print(f"engine: {field.engine} ({field.why}); ends: {field.ends.kind}")
+    if field.iterations is not None:
+        print(
+            f"{field.iterations} iterations to a relative residual of {field.residual:.1e} in"
+            f" {field.seconds:.1f} s"
+        )
+    for k, volts in enumerate(field.array()):
+        source = f"source {k}: " if field.many else ""
+        print(f"{source}{volts.min():.6g} to {volts.max():.6g} V at voxel centres")
+    if given["probe"] is not None:
+        _print_probes(field, given["probe"])
+    for path in given["out"] or ():
+        print(f"written: {field.save(path)}")
+    if given["figure"] is not None:
+        print(f"written: {field.plot(given['figure'])}")
+
+
+def _print_probes(field: Any, probes: list[list[float]]) -> None:
+    """The potential at places, a line each."""
+    volts = field.at(probes).reshape(-1, len(probes))
+    for k, place in enumerate(probes):
+        shown = "  ".join(f"{v:.6g} V" for v in volts[:, k])
+        print(f"at ({', '.join(f'{x:g}' for x in place)}): {shown}")
