@@ -15,6 +15,7 @@ from physics_hybrid.problems.potential.certify.oscillation import Oscillation
 from physics_hybrid.problems.potential.certify.potential import from_centres, from_nodes
 from physics_hybrid.problems.potential.certify.shapes import prolonged
 from physics_hybrid.problems.potential.certify.slopes import with_slopes
+from physics_hybrid.problems.potential.physics.box import Box
 from physics_hybrid.problems.potential.physics.conductor import Conductor, Faces
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.solve import solve
@@ -241,6 +242,10 @@ def certify(
     if phi is None:
         phi = solve(conductor, source, warn=False).phi
     _check(conductor, count, phi, nodes)
+    box = Box.of(conductor)
+    phi, source = box.within(phi), box.source(source, conductor.spacing)
+    nodes = None if nodes is None else box.at_nodes(nodes)
+    conductor = box.conductor(conductor)
     found: list[Mismatch] = []
     bounds: list[float] = []
     lower: list[float] = []
@@ -267,7 +272,7 @@ def certify(
         bound=gathered(bounds),
         lower=gathered(lower) if refine > 1 else None,
         energy=gathered([m.energy for m in found]),
-        density=torch.stack([m.density for m in found]),
+        density=box.whole(torch.stack([m.density for m in found])),
         oscillation=gathered([m.oscillation.norm for m in found]),
         algebraic=gathered([m.algebraic for m in found]),
         quadrature=gathered([m.quadrature**0.5 for m in found]),

@@ -111,7 +111,8 @@ class Likeness:
     def distance(self, features: Float[Tensor, "K F"]) -> Float[Tensor, " K"]:
         """Of Mahalanobis, from the mean of the training bodies."""
         away = (features.double() - self.mean) @ self.whiten
-        return torch.linalg.vector_norm(away, dim=1)
+        distance: Tensor = torch.linalg.vector_norm(away, dim=1)
+        return distance
 
     def share_beyond(self, features: Float[Tensor, "K F"]) -> Float[Tensor, " K"]:
         """p-value: the share of bodies of the training kind that lie as far out or farther."""

@@ -28,6 +28,7 @@ from physics_hybrid.problems.potential.certify.closed_form import REACH
 from physics_hybrid.problems.potential.certify.current import Currents
 from physics_hybrid.problems.potential.certify.flux import inner
 from physics_hybrid.problems.potential.certify.patch import Functional
+from physics_hybrid.problems.potential.physics.box import Box
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.solve import solve
@@ -109,6 +110,10 @@ def interval(
     if refine < 1 or (refine > 1 and phi is not None):
         raise ValueError(f"refine={refine}: a whole number >= 1, and no phi where it is not 1")
     patches = [_checked(conductor, one) for one in (patch, against) if one is not None]
+    box = Box.of(conductor)
+    patches = [box.within(one) for one in patches]
+    phi = None if phi is None else box.within(phi)
+    conductor, source = box.conductor(conductor), box.source(source, conductor.spacing)
     if refine > 1:
         conductor = split(conductor, refine)
         patches = [split_field(one, refine) for one in patches]
