@@ -52,6 +52,11 @@ class Box:
         d, h, w = (slice(a, b) for a, b in zip(self.low, self.high, strict=True))
         return field[..., d, h, w].contiguous()
 
+    def at_nodes(self, nodes: Float[Tensor, "*n nD nH nW"]) -> Float[Tensor, "*n _ _ _"]:
+        """The part of values at nodes that belongs to the voxels of the box."""
+        d, h, w = (slice(a, b + 1) for a, b in zip(self.low, self.high, strict=True))
+        return nodes[..., d, h, w].contiguous()
+
     def whole(self, field: Float[Tensor, "*n _ _ _"]) -> Float[Tensor, "*n D H W"]:
         """A field of the box with 0 round it."""
         widths = []
