@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def _until(error: float, body: Body, at: Any, tolerance: float, **asked: Any) ->
     field = solve(body, at, start=start, tolerance=tolerance, **asked)
     factor = 1
     while True:
-        bound = field.certify(factor)
+        bound = field.certify()
         if float(bound.relative.max()) <= error:
             return field
         if bool((bound.algebraic > ALGEBRAIC * bound.bound).any()):
@@ -186,7 +187,8 @@ def _until(error: float, body: Body, at: Any, tolerance: float, **asked: Any) ->
                 f"error={error:g} was not reached: voxels split in {FINEST} are certainly right to"
                 f" {float(bound.relative.max()):.2g}; field.interval of an electrode is sharper"
             )
-        field = solve(split(body, factor), at, tolerance=field.tolerance, **asked)
+        finer = solve(split(body, factor), at, tolerance=field.tolerance, **asked)
+        field = dataclasses.replace(finer, split=factor)
 
 
 def given_field(body: Body, volts: Any, at: Any, current: Any = 1e-3, **asked: Any) -> Field:
@@ -276,6 +278,7 @@ def refined(guess: Field, tolerance: float, **options: Any) -> Field:
         frame=guess.frame,
         singularity=guess.singularity,
         as_tensor=guess.as_tensor,
+        split=guess.split,
     )
 
 
