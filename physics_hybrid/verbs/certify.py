@@ -87,7 +87,10 @@ def run(given: dict[str, Any]) -> None:
             ph.Patch(given["read"], given["radius"]),
             None if against is None else ph.Patch(against, given["radius"]),
         )
-        print(f"voltage: {low} to {high} V, for certain")
+        lows, highs = (volts if field.many else [volts] for volts in (low, high))
+        for k, (least, most) in enumerate(zip(lows, highs, strict=True)):
+            source = f"source {k}: " if field.many else ""
+            print(f"{source}voltage: {least:.6g} to {most:.6g} V, for certain")
     for path in given["out"] or ():
         density = bound.density.movedim(0, -1).numpy()
         write_nifti(body, density if field.many else density[..., 0], path, "error, W a voxel")
