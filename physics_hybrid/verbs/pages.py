@@ -4,6 +4,7 @@
         [--memory peak_memory.json] [--scaling scaling.json]
         [--validation validation/validate.json] [--rates data_rates.json]
         [--matrix resolution_matrix/resolution_matrix.json]
+        [--certificates certificates/certificates.json]
         [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
         [--door door.json]
@@ -31,6 +32,7 @@ VERBS = {
     "validation": "validate",
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
+    "certificates": "certificates",
     "door": "door",
 }
 #: What gives a table of another problem (`problems/NAME/evidence/pages.py`), by the name of the

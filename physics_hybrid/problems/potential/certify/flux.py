@@ -5,9 +5,9 @@ trilinear, so that in a voxel, with P_0 = 1 and P_1(x) = 2 x - 1 along each axis
 
     component a = q_a + s sum_b sigma_ab d_b v  =  sum over m of c_a[m] P_m1 P_m2 P_m3
 
-over seven m in {0, 1}^3 and, of `slopes`, three P_2. Products integrate to V sum_m 3^-|m| c[m] .
-sigma^-1 c'[m] (1/5 for P_2): exactly, and for squares as a sum of squares. Where the closed form is at work, in a few hundred voxels, points
-of a quadrature take over.
+over seven m in {0, 1}^3 and, of `slopes`, three P_2. Products integrate exactly, to V times the sum
+of 3^-|m| c[m] . sigma^-1 c'[m], with 1/5 for P_2; squares as a sum of squares. Where the closed
+form is at work, in some hundred voxels, quadrature takes over.
 """
 
 from collections.abc import Iterator

@@ -5,14 +5,16 @@ g = J_s . n - (its mean over F). In the voxel K of G behind it, of sides h_1 alo
 h_2, h_3 across it, let g = sum g_kl cos(k pi y / h_2) cos(l pi z / h_3). The current
 
     c = -sigma grad psi,
-    psi = sum g_kl cos(k pi y / h_2) cos(l pi z / h_3) cosh(kappa t) / (sigma_1 kappa sinh(kappa h_1)),
+    psi = sum g_kl cos(k pi y / h_2) cos(l pi z / h_3) cosh(kappa t)
+              / (sigma_1 kappa sinh(kappa h_1)),
     sigma_1 kappa^2 = sigma_2 (k pi / h_2)^2 + sigma_3 (l pi / h_3)^2,
 
 t from the opposite face, has no divergence, takes g in through F and lets nothing through the five
 other faces: q + c has what q lacks. It is added for k, l < `WAVES`; of the rest, g_r, no more is
 needed than, for functions w on the voxel K on one side of F,
 
-    |int_F g_r w dS| <= C |g_r|_F |sigma^(1/2) grad w|_K,    C^2 = coth(kappa h_1) / (mu sigma_1 kappa)
+    |int_F g_r w dS| <= C |g_r|_F |sigma^(1/2) grad w|_K,
+    C^2 = coth(kappa h_1) / (mu sigma_1 kappa)
 
 with the least kappa of what is left, and mu as in `Body.stiffest`. There is no smaller C: that is
 the least energy of a current that enters as one such wave and leaves nowhere else.
@@ -45,8 +47,8 @@ Samples = list[tuple[Tensor, Tensor, Tensor, Tensor]]
 class Correction:
     """c on the faces of one direction of the voxels of one G.
 
-    axis, side : the faces below (side 0) or above (1) along an axis. number : (D, H, W), which row a
-    voxel has, or -1. waves : g_kl, A/m^2, (n, WAVES, WAVES). sigma : (n, 3), S/m.
+    axis, side : the faces below (side 0) or above (1) along an axis. number : which row a voxel
+    has, or -1. waves : g_kl, A/m^2, (n, WAVES, WAVES). sigma : (n, 3), S/m.
     """
 
     axis: int

@@ -11,6 +11,9 @@ from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.flux import Flux
 from physics_hybrid.problems.potential.physics.conductor import Faces
 
+#: Voxels, places in them and weights.
+Points = list[tuple[Tensor, Tensor, Tensor]]
+
 #: Where an electrode may lie.
 PLACES = ("skin", "voxels")
 
@@ -48,9 +51,7 @@ class Functional:
             areas = [body.volume / float(h) for h in body.spacing]
             area = sum(float(s.sum()) * a for s, a in zip(skin, areas, strict=True))
             if area == 0:
-                raise ValueError(
-                    "a patch on skin has no face of tissue to air: mark voxels on skin"
-                )
+                raise ValueError("a patch on skin needs voxels with faces to air; it has none")
             tau = [t + sign * s / area for t, s in zip(tau, skin, strict=True)]
         if body.ends.floating and len(patches) == 1:
             rho = rho - body.tissue / (body.tissue.sum() * body.volume)
@@ -58,12 +59,12 @@ class Functional:
 
     @property
     def density(self) -> Float[Tensor, "1 D H W"]:
-        """The same as a current density in voxels, for finite volumes, A/m^3 for a factor of 1 A."""
+        """The same as a current density in voxels, for finite volumes: A/m^3 of 1 A."""
         total = self.rho.clone()
         for axis, tau in enumerate(self.tau):
             n = self.body.shape[axis]
             both = tau.narrow(axis, 0, n) + tau.narrow(axis, 1, n)
-            # a face between two voxels is no skin: what is on a face belongs to its one tissue voxel
+            # what is on a face of skin belongs to the one voxel of tissue behind it
             total += both * self.body.tissue / self.body.spacing[axis]
         return total[None]
 
@@ -94,14 +95,17 @@ class Functional:
         body, total = self.body, 0.0
         for form in flux.closed:
             voxels = form.voxels
-            parts = [(rules.box_points(form.places, voxels, body.spacing, orders), self.rho, None)]
-            for axis, tau in enumerate(self.tau):
+            parts: list[tuple[Points, Tensor, int | None]] = []
+            parts.append(
+                (rules.box_points(form.places, voxels, body.spacing, orders), self.rho, None)
+            )
+            for normal, tau in enumerate(self.tau):
                 for side in (0, 1):
                     points = rules.face_points(
-                        form.places, voxels, axis, float(side), body.spacing, orders
+                        form.places, voxels, normal, float(side), body.spacing, orders
                     )
-                    n = body.shape[axis]
-                    parts.append((points, tau.narrow(axis, side, n) * body.tissue, axis))
+                    n = body.shape[normal]
+                    parts.append((points, tau.narrow(normal, side, n) * body.tissue, normal))
             for points, weight, axis in parts:
                 size = body.volume / (1.0 if axis is None else float(body.spacing[axis]))
                 for some, xi, rule in points:

@@ -17,6 +17,7 @@ from physics_hybrid.evidence import peak_memory, scaling
 from physics_hybrid.grid import name_of
 from physics_hybrid.problems.potential.evidence import (
     benchmark_report,
+    certificates,
     data_rates,
     door,
     resolution_matrix,
@@ -38,6 +39,7 @@ PAGES = {
     "benchmark": "docs/benchmark.md",
     "overhead": "docs/benchmark.md",
     "matrix": "docs/resolution_matrix.md",
+    "certificates": "docs/certify.md",
     "study": "docs/hybrid_form.md",
     "scaling": "docs/cluster.md",
     "memory": "docs/cluster.md",
@@ -150,6 +152,10 @@ def _benchmark(report: Path) -> str:
     return pictured(report, "benchmark", benchmark_report.tables, caption)
 
 
+def _certificates(report: Path) -> str:
+    return certificates.tables(_read(report))
+
+
 def _overhead(report: Path) -> str:
     about = _read(report)
     whole, bare, solve = (about[f"{k}_s"] * 1e3 for k in ("whole_step", "bare_step", "solve_batch"))
@@ -171,6 +177,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "door": _door,
     "validation": truth,
     "matrix": _matrix,
+    "certificates": _certificates,
     "benchmark": _benchmark,
     "overhead": _overhead,
     "memory": _memory,
