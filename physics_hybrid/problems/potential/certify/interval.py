@@ -111,7 +111,7 @@ def interval(
         raise ValueError(f"refine={refine}: a whole number >= 1, and no phi where it is not 1")
     patches = [_checked(conductor, one) for one in (patch, against) if one is not None]
     box = Box.of(conductor)
-    patches = [box.within(one) for one in patches]
+    patches = [box.within(one.double()) > 0 for one in patches]
     phi = None if phi is None else box.within(phi)
     conductor, source = box.conductor(conductor), box.source(source, conductor.spacing)
     if refine > 1:
