@@ -10,8 +10,8 @@ h_2, h_3 across it, let g = sum g_kl cos(k pi y / h_2) cos(l pi z / h_3). The cu
     sigma_1 kappa^2 = sigma_2 (k pi / h_2)^2 + sigma_3 (l pi / h_3)^2,
 
 t from the opposite face, has no divergence, takes g in through F and lets nothing through the five
-other faces: q + c has what q lacks. It is added for k, l < `WAVES`; of the rest, g_r, no more is
-needed than, for functions w on the voxel K on one side of F,
+other faces: q + c has what q lacks. It is added for k, l < `WAVES` or `NEAR_WAVES`; of the rest,
+g_r, no more is needed than, for functions w on the voxel K on one side of F,
 
     |int_F g_r w dS| <= C |g_r|_F |sigma^(1/2) grad w|_K,
     C^2 = coth(kappa h_1) / (mu sigma_1 kappa)
@@ -20,6 +20,7 @@ with the least kappa of what is left, and mu as in `Body.stiffest`. There is no 
 the least energy of a current that enters as one such wave and leaves nowhere else.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +33,9 @@ from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.rules import Orders
 from physics_hybrid.problems.potential.certify.shapes import trilinear
 
-#: Waves along each side of a face that are corrected.
-WAVES = 3
+#: Waves along each side of a face that are corrected; and of the faces of the electrode's own voxel,
+#: where g may be a peak.
+WAVES, NEAR_WAVES = 3, 7
 
 #: Where g was sampled, for its integrals: voxels, places in them, and weights times g, A.
 Points = list[tuple[Int[Tensor, "n 3"], Float[Tensor, "n P 3"], Float[Tensor, "n P"]]]
@@ -159,11 +161,12 @@ class Correction:
         above = self.faces.side[row][:, None] == 1
         t = torch.where(above, normal, 1 - normal)[..., None, None]
         sigma, edges = self.sigma[row], self.edges[row]
-        kappa = _kappa(sigma, edges)[:, None]
+        count = self.waves.shape[-1]
+        kappa = _kappa(sigma, edges, count)[:, None]
         length = kappa * edges[:, 0, None, None, None]
         near, far = torch.exp(-length * (1 - t)), torch.exp(-length * (1 + t))
         scale = self.waves[row][:, None] / (1 - torch.exp(-2 * length))
-        k = torch.arange(WAVES, dtype=torch.float64)
+        k = torch.arange(count, dtype=torch.float64)
         cos_u, sin_u = (
             torch.cos(torch.pi * k * u[..., None]),
             torch.sin(torch.pi * k * u[..., None]),
@@ -195,9 +198,11 @@ def _along_order(body: Body, faces: Faces, voxels: Tensor) -> Float[Tensor, "n 3
     return sigma.gather(1, faces.order)
 
 
-def _kappa(sigma: Float[Tensor, "n 3"], edges: Float[Tensor, "n 3"]) -> Float[Tensor, "n k l"]:
+def _kappa(
+    sigma: Float[Tensor, "n 3"], edges: Float[Tensor, "n 3"], count: int
+) -> Float[Tensor, "n k l"]:
     """kappa of every wave, 1/m; that of the constant, which no g has, is 1 / h."""
-    k = torch.arange(WAVES, dtype=torch.float64)
+    k = torch.arange(count, dtype=torch.float64)
     u, v = (sigma[:, i] / sigma[:, 0] * (torch.pi / edges[:, i]) ** 2 for i in (1, 2))
     square = (u[:, None] * k**2)[:, :, None] + (v[:, None] * k**2)[:, None]
     return torch.where(square > 0, square, (edges[:, 0] ** -2)[:, None, None]).sqrt()
@@ -224,14 +229,11 @@ class Oscillation:
         corrections: list[Correction] = []
         points: Points = []
         check: Points = []
-        for form in closed:
-            faces = Faces.loose(body, form)
-            if not len(faces.voxels):
-                continue
+        for form, faces, waves in _tiers(body, closed):
             fine, coarse = (
                 _sampled(body, form, faces, orders) for orders in (rules.FINE, rules.CHECK)
             )
-            correction = Correction.of(body, faces, _waves(faces, fine))
+            correction = Correction.of(body, faces, _waves(faces, fine, waves))
             corrections.append(correction)
             points += _add(sizes, body, correction, fine)
             check += _add(coarser, body, correction, coarse)
@@ -256,6 +258,16 @@ def _moment(points: Points, nodes: Tensor) -> float:
     return total
 
 
+def _tiers(body: Body, closed: list[ClosedForm]) -> Iterator[tuple[ClosedForm, Faces, int]]:
+    """The loose faces of every closed form, and how many waves are corrected on them."""
+    for form in closed:
+        faces = Faces.loose(body, form)
+        own = (faces.voxels == torch.tensor(form.voxel)).all(dim=1)
+        for chosen, waves in ((own, NEAR_WAVES), (~own, WAVES)):
+            if bool(chosen.any()):
+                yield form, faces.chosen(chosen), waves
+
+
 def _sampled(body: Body, form: ClosedForm, faces: Faces, orders: Orders) -> Samples:
     """g on loose faces."""
     mean = torch.zeros(len(faces.voxels), dtype=torch.float64)
@@ -275,20 +287,20 @@ def _sampled(body: Body, form: ClosedForm, faces: Faces, orders: Orders) -> Samp
     return out
 
 
-def _cosines(flat: Float[Tensor, "n P 2"]) -> tuple[Tensor, Tensor]:
+def _cosines(flat: Float[Tensor, "n P 2"], waves: int) -> tuple[Tensor, Tensor]:
     """cos(k pi y / h_2) and cos(l pi z / h_3) at places on faces."""
-    k = torch.arange(WAVES, dtype=torch.float64)
+    k = torch.arange(waves, dtype=torch.float64)
     u, v = flat.unbind(dim=-1)
     return torch.cos(torch.pi * k * u[..., None]), torch.cos(torch.pi * k * v[..., None])
 
 
-def _waves(faces: Faces, samples: Samples) -> Float[Tensor, "n k l"]:
+def _waves(faces: Faces, samples: Samples, count: int) -> Float[Tensor, "n k l"]:
     """The first waves of g, A/m^2."""
-    waves = torch.zeros(len(faces.voxels), WAVES, WAVES, dtype=torch.float64)
-    size = torch.full((WAVES,), 2.0, dtype=torch.float64)
+    waves = torch.zeros(len(faces.voxels), count, count, dtype=torch.float64)
+    size = torch.full((count,), 2.0, dtype=torch.float64)
     size[0] = 1.0
     for rows, flat, weights, g in samples:
-        cos_u, cos_v = _cosines(flat)
+        cos_u, cos_v = _cosines(flat, count)
         found = torch.einsum("np,npk,npl->nkl", weights * g, cos_u, cos_v)
         waves[rows] = found * size[:, None] * size
     waves[:, 0, 0] = 0.0
@@ -301,11 +313,12 @@ def _add(sizes: Tensor, body: Body, correction: Correction, samples: Samples) ->
     for rows, flat, weights, g in samples:
         some = correction.faces.chosen(rows)
         area = (body.volume / correction.edges[rows, 0])[:, None]
-        cos_u, cos_v = _cosines(flat)
+        count = correction.waves.shape[-1]
+        cos_u, cos_v = _cosines(flat, count)
         rest = g - torch.einsum("nkl,npk,npl->np", correction.waves[rows], cos_u, cos_v)
         norm = (area * rest**2 * weights).sum(dim=1).sqrt()
         owner = _owners(body, some)
-        size = norm * trace_constant(body, some, owner, WAVES)
+        size = norm * trace_constant(body, some, owner, count)
         sizes.index_put_(owner.unbind(dim=1), size, accumulate=True)
         points.append((some.voxels, some.places(flat), area * rest * weights))
     return points

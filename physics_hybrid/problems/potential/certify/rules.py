@@ -100,7 +100,7 @@ def face_points(
 ) -> Rule:
     """Rows of voxels, places in [0, 1]^2 on a face of each that lies along the axes `across`, and
     weights."""
-    finer = Orders(orders.plain + 1, orders.graded + 3)
+    finer = Orders(orders.plain + 1, orders.graded + 6)
     return _points(places, voxels, across, spacing, finer)
 
 
