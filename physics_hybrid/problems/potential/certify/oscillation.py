@@ -33,8 +33,8 @@ from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.rules import Orders
 from physics_hybrid.problems.potential.certify.shapes import trilinear
 
-#: Waves along each side of a face that are corrected; and of the faces of the electrode's own voxel,
-#: where g may be a peak.
+#: Waves along each side of a face that are corrected, and of the faces of the electrode's own
+#: voxel, where g may be a peak.
 WAVES, NEAR_WAVES = 3, 7
 
 #: Where g was sampled, for its integrals: voxels, places in them, and weights times g, A.
