@@ -20,6 +20,7 @@ with the least kappa of what is left, and mu as in `Body.stiffest`. There is no 
 the least energy of a current that enters as one such wave and leaves nowhere else.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -237,7 +238,9 @@ class Oscillation:
             corrections.append(correction)
             points += _add(sizes, body, correction, fine)
             check += _add(coarser, body, correction, coarse)
-        return cls(corrections, sizes + (sizes - coarser).abs(), points, check)
+        # what quadrature misses of the first waves has a larger C than the waves that are left
+        doubt = math.sqrt(NEAR_WAVES) * (sizes - coarser).abs()
+        return cls(corrections, sizes + doubt, points, check)
 
     def moment(self, nodes: Float[Tensor, "nD nH nW"]) -> tuple[float, float]:
         """Sum over faces of int_F g_r w dS for a trilinear w, W if w is in V; and its doubt."""
