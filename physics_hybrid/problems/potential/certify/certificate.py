@@ -25,9 +25,6 @@ from physics_hybrid.problems.potential.physics.subtraction import Subtraction
 #: sums of some hundred terms a voxel.
 ROUNDING = 1e-12
 
-#: What was repaired may be this share of the bound; else the currents are corrected further.
-REPAIRED = 0.05
-
 
 @dataclass(frozen=True)
 class Mismatch:
@@ -217,7 +214,7 @@ def certify(
 
     Source
     ------
-    Prager and Synge, Q. Appl. Math. 5 (1947) 241; Vohralik, Numer. Math. 111 (2008) 121, thm. 4.2.
+    Prager and Synge, Q. Appl. Math. 5 (1947) 241; Vohralik, Numer. Math. 111 (2008) 121.
 
     Examples
     --------

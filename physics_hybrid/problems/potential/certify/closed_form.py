@@ -75,7 +75,6 @@ class ClosedForm:
             An electrode outside the grid or in air; a grid of two voxels along D.
         """
         charges, sigma_inf = with_image(conductor, source)
-        charges = [charge for charge in charges if float(charge.current) != 0]
         d, h, w = (int(i) for i in conductor.voxel_of(charges[0].point)[0])
         voxel = (d, h, w)
         mirrored = len(charges) > 1

@@ -6,7 +6,7 @@ asked about, the error of that body is at most the k-th smallest,
     k = ceil((n + 1) coverage)
 
 with probability `coverage` or more, over calibration and body together. (Vovk, Gammerman and
-Shafer, Algorithmic Learning in a Random World, 2005, prop. 4.1; Lei et al., J. Am. Stat. Assoc. 113
+Shafer, Algorithmic Learning in a Random World, 2005, ch. 4; Lei et al., J. Am. Stat. Assoc. 113
 (2018) 1094, thm. 2.2.) Whether a body is drawn alike nobody can prove; `Likeness` warns where it is
 plainly not: where its features, by the distance of Mahalanobis, lie farther out than all but a
 small share of the training bodies (the same theorem makes that share exact).

@@ -12,8 +12,9 @@ of phi,
 The last integral is the computed product, with which half of eta eta* is certain: phi - v and z -
 z_h are projections of p and p* on gradients, and (2 P - 1) is a reflection, so that
 |<P p, P p*> - <p, p*> / 2| = |<(2 P - 1) p, p*>| / 2. (Prager and Synge 1947; as a bound of goals:
-Ladeveze and Pelle, Mastering Calculations in Linear and Nonlinear Mechanics, 2005, ch. 8.) What
-oscillates is not in p: o of the eta = |p| + o adds (o |p*| + o* |p| + o o*) / 2 more.
+Ladeveze and Pelle, Mastering Calculations in Linear and Nonlinear Mechanics, 2005.) What
+oscillates is not in p: a current c with |c|_K <= o_K in every voxel is missing, and with it at most
+sum over voxels of (o |p*| + o* |p| + o o*) / 2.
 """
 
 from dataclasses import dataclass, replace
@@ -111,7 +112,7 @@ def interval(
         raise ValueError(f"refine={refine}: a whole number >= 1, and no phi where it is not 1")
     patches = [_checked(conductor, one) for one in (patch, against) if one is not None]
     box = Box.of(conductor)
-    patches = [box.within(one) for one in patches]
+    patches = [box.within(one.double()) > 0 for one in patches]
     phi = None if phi is None else box.within(phi)
     conductor, source = box.conductor(conductor), box.source(source, conductor.spacing)
     if refine > 1:
@@ -165,6 +166,7 @@ def _correction(primal: Mismatch, dual: Mismatch) -> tuple[float, float]:
 
 def _half_width(primal: Mismatch, dual: Mismatch) -> float:
     """eta eta* / 2 and what oscillation adds, V."""
-    o, o_dual = primal.bound - primal.plain, dual.bound - dual.plain
-    cross = o * dual.plain + o_dual * primal.plain + o * o_dual
+    p, o = primal.density.clamp_min(0).sqrt(), primal.oscillation.sizes
+    p_dual, o_dual = dual.density.clamp_min(0).sqrt(), dual.oscillation.sizes
+    cross = float((o * p_dual + o_dual * p + o * o_dual).sum())
     return (primal.bound * dual.bound + cross) / 2

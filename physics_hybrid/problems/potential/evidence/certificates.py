@@ -264,7 +264,7 @@ def limb(number: int, grid: Grid) -> tuple[Conductor, PointSource]:
 
 
 def costs(grids: list[Grid]) -> list[dict[str, Any]]:
-    """Seconds of CPU of a solve and of its certificates, the least of five."""
+    """Seconds of CPU of a solve and of its certificates, the least of three."""
     rows = []
     for grid in grids:
         conductor, source = limb(0, grid)
@@ -274,7 +274,7 @@ def costs(grids: list[Grid]) -> list[dict[str, Any]]:
             "cheap": partial(certify, conductor, source, phi, sharp=False),
             "sharp": partial(certify, conductor, source, phi),
         }
-        seconds = {name: min(_seconds(call) for _ in range(5)) for name, call in work.items()}
+        seconds = {name: min(_seconds(call) for _ in range(3)) for name, call in work.items()}
         found = {name: work[name]() for name in ("cheap", "sharp")}
         relative = {name: float(one.relative[0]) for name, one in found.items()}
         rows.append({"grid": name_of(grid), "seconds": seconds, "relative": relative})
@@ -328,7 +328,7 @@ def report(cases: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
     return {
         "cases": cases,
         "costs": costs(grids),
-        "widths": widths(grids[-1], 4 if quick else 16, 5),
+        "widths": widths(grids[-1], 4 if quick else 8, 5),
         "widths_grid": name_of(grids[-1]),
         **surroundings(torch.device("cpu")),
     }
