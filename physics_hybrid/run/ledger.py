@@ -87,10 +87,12 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The class of its network, or the form that its recipe makes."""
+        """The class of its network, the form that its recipe makes, or what it was begun with."""
         keys = flat(dict(self.config.get("model") or {}))
         targets = [str(value) for key, value in keys.items() if key.endswith("_target_")]
-        return targets[-1].rpartition(".")[2] if targets else str(keys.get("form", ""))
+        if targets:
+            return targets[-1].rpartition(".")[2]
+        return str(keys.get("form") or self.origin.get("model") or "")
 
     @property
     def seed(self) -> int | None:
