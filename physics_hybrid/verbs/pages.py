@@ -6,6 +6,9 @@
         [--matrix resolution_matrix/resolution_matrix.json]
         [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
+        [--door door.json]
+        [--burgers runs/burgers] [--burgers-study runs/burgers_study]
+        [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -14,6 +17,7 @@ the shipped model is written whenever there is one.
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 
 from physics_hybrid.command_line import readable_errors
@@ -27,12 +31,22 @@ VERBS = {
     "validation": "validate",
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
+    "door": "door",
 }
-#: What gives a table of the flavour closure, by the name of the table.
-FLAVOUR = {
-    "flavour": "output folder of study flavour_families",
-    "flavour_grid": "output folder of study flavour_grid",
-    "flavour_convergence": "JSON of python -m physics_hybrid flavour-convergence",
+#: What gives a table of another problem (`problems/NAME/evidence/pages.py`), by the name of the
+#: table.
+OWN = {
+    "flavour": {
+        "flavour": "output folder of study flavour_families",
+        "flavour_grid": "output folder of study flavour_grid",
+        "flavour_convergence": "JSON of python -m physics_hybrid flavour-convergence",
+    },
+    "burgers": {
+        "burgers": "run of python train.py experiment=burgers",
+        "burgers_study": "output folder of study burgers",
+        "burgers_latent": "output folder of chain burgers_latent",
+        "burgers_uncertain": "output folder of chain burgers_uncertain",
+    },
 }
 
 
@@ -46,19 +60,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--study", type=Path, help="output folder of python -m physics_hybrid study"
     )
-    for name, what in FLAVOUR.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=what)
+    for tables in OWN.values():
+        for name, what in tables.items():
+            parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=what)
     for name, verb in VERBS.items():
         parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
     given = vars(parser.parse_args(arguments))
-    reports = {name: given[name] for name in ("study", *VERBS, *FLAVOUR)}
-    reports = {name: path for name, path in reports.items() if path}
+    run, reports = given.pop("run"), {name: path for name, path in given.items() if path}
     with readable_errors():
-        if given["run"] or reports.keys() - FLAVOUR.keys():
+        for problem, tables in OWN.items():
+            own = {name: reports.pop(name) for name in tables if name in reports}
+            if own:
+                pages = f"physics_hybrid.problems.{problem}.evidence.pages"
+                importlib.import_module(pages).fill_page(own)
+        if run or reports:
             from physics_hybrid.problems.potential.evidence.pages import fill_pages
 
-            fill_pages(given["run"], reports)
-        if reports.keys() & FLAVOUR.keys():
-            from physics_hybrid.problems.flavour.evidence.pages import fill_page
-
-            fill_page(reports)
+            fill_pages(run, reports)
