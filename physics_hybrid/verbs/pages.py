@@ -8,6 +8,7 @@
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
+        [--burgers-selection selection.json]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -38,6 +39,7 @@ BURGERS = {
     "burgers_study": "study burgers",
     "burgers_latent": "chain burgers_latent",
     "burgers_uncertain": "chain burgers_uncertain",
+    "burgers_selection": "JSON of physics_hybrid.problems.burgers.evidence.selection",
 }
 
 
@@ -56,7 +58,7 @@ def main(arguments: list[str]) -> None:
         parser.add_argument(option, type=Path, help=f"output folder of study {study}")
     for name, made in BURGERS.items():
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=Path, help=f"folder of python -m physics_hybrid {made}")
+        parser.add_argument(option, type=Path, help=f"what comes from: {made}")
     for name, verb in VERBS.items():
         parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
     given = vars(parser.parse_args(arguments))

@@ -97,7 +97,7 @@ class Viscosity:
         sample = self.trajectories.rows([index])
         path = cast(Any, model).path(sample.u[:, 0], sample.nu, sample.frames - 1)[0].cpu()
         title = (
-            f"{self.problem.model_name}, median test sample of {self.name}: nRMSE"
+            f"{self.problem.model_name}, median test sample of {label(self.name)}: nRMSE"
             f" {row['nrmse_from_start']:.2g} from t = 0"
         )
         file = folder / f"space_time_{self.name}.png"
@@ -127,6 +127,11 @@ class Tested:
             spectra={who: spectrum(f.whole[:, -1]) for who, f in predictions.items()},
             true=spectrum(batch.u[:, -1]),
         )
+
+
+def label(name: str) -> str:
+    """nu = 0.001, of nu0.001."""
+    return name.replace("nu", "nu = ")
 
 
 def spectrum(u: Tensor) -> Tensor:
@@ -328,10 +333,10 @@ class Evolution:
         energies |= {self.contenders[w]: _all(batches, "spectra", w).mean(dim=0) for w in drawn}
         dt = self.source.statistics["dt"]
         times = dt * torch.arange(1, len(next(iter(errors.values()))) + 1)
-        last = f"t = {float(times[-1]):g}, {name}"
+        last = f"t = {float(times[-1]):g}, {label(name)}"
         return {
             f"growth_{name}": figures.growth(
-                times, errors, folder / f"growth_{name}.png", f"rollouts from t = 0, {name}"
+                times, errors, folder / f"growth_{name}.png", f"rollouts from t = 0, {label(name)}"
             ),
             f"spectra_{name}": figures.spectra(energies, folder / f"spectra_{name}.png", last),
         }

@@ -213,6 +213,40 @@ def test_three_stages_follow_each_other_and_stand_beside_physics(chain):
     assert (chain / "diffusion/evaluation/ensemble_nu0.001.png").exists()
 
 
+def test_a_stage_that_is_killed_goes_on_to_the_same_bits(chain, monkeypatch):
+    """The consistency stage has the most to remember: noise, target, average, frozen teacher."""
+    import os
+    import signal
+
+    from physics_hybrid.cluster.signals import Requeue
+    from physics_hybrid.problems.burgers.uncertain import learning
+    from physics_hybrid.run.train import train
+    from physics_hybrid.training import checkpoint
+
+    place = [
+        f"runs_folder={chain}",
+        f"data.folder={chain / 'data'}",
+        "evaluation.after_training=false",
+    ]
+    words = ["experiment=burgers_consistency", *place, f"model.from={chain / 'diffusion'}"]
+    train(configured(*words, "run=whole"))
+    steps, original = [], learning.LOSSES["consistency"]
+
+    def told_to_leave(*batch):
+        steps.append(len(steps))
+        if len(steps) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*batch)
+
+    monkeypatch.setitem(learning.LOSSES, "consistency", told_to_leave)
+    with pytest.raises(Requeue):
+        train(configured(*words, "run=killed"))
+    assert len(steps) == 1
+    train(configured(*words, "run=killed"))
+    whole, killed = (checkpoint.load_latest(chain / n)["model"] for n in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
 def test_a_stage_is_tested_again_with_the_same_numbers_without_the_one_before(chain, tmp_path):
     import shutil
 

@@ -5,12 +5,13 @@ python -m physics_hybrid study burgers --output STUDY
 python -m physics_hybrid chain burgers_latent --output LATENT
 python -m physics_hybrid chain burgers_uncertain --output UNCERTAIN
 python -m physics_hybrid pages --burgers runs/RUN --burgers-study STUDY --burgers-latent LATENT
-    --burgers-uncertain UNCERTAIN
+    --burgers-uncertain UNCERTAIN --burgers-selection selection.json
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +20,18 @@ from typing import Any
 import yaml
 
 from physics_hybrid.evidence.study import Study, finished
+from physics_hybrid.problems.burgers.evidence.selection import selection_table
 from physics_hybrid.problems.burgers.learning import rivals_of
 from physics_hybrid.problems.burgers.problem import BurgersRecipe
 from physics_hybrid.problems.burgers.uncertain.learning import RIVALS
 from physics_hybrid.report.markdown import table
-from physics_hybrid.report.pages import put
+from physics_hybrid.report.pages import ROOT, put
 
 PAGE = "docs/burgers.md"
+CAPTIONS = {
+    "space_time": "Truth, prediction and error of the test sample of median error",
+    "growth": "Error against time, beside steppers",
+}
 #: Metric -> heading.
 STEPS = {
     "nrmse": "nRMSE",
@@ -56,7 +62,17 @@ def run_table(folder: Path) -> str:
             if f"{prefix}nrmse" in found:
                 rows.append([name, who, *(_of(found, prefix + key) for key in STEPS)])
     heads = ["test set", "what", *STEPS.values()]
-    return f"{table(heads, rows)}\n\n{_about([metrics])}"
+    pictures = [_picture(folder, name) for name in ("space_time", "growth")]
+    return "\n\n".join([table(heads, rows), _about([metrics]), *filter(None, pictures)])
+
+
+def _picture(run: Path, name: str) -> str:
+    """A figure of the first test set goes to docs/, and this shows it."""
+    drawn = sorted((run / "evaluation").glob(f"{name}_*.png"))
+    if not drawn:
+        return ""
+    shutil.copy(drawn[0], ROOT / "docs" / f"burgers_{name}.png")
+    return f"![{CAPTIONS[name]}](burgers_{name}.png)"
 
 
 def study_table(folder: Path) -> str:
@@ -198,6 +214,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "burgers_study": study_table,
     "burgers_latent": latent_table,
     "burgers_uncertain": uncertain_table,
+    "burgers_selection": selection_table,
 }
 
 
