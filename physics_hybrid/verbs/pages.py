@@ -8,7 +8,7 @@
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
-        [--burgers-selection selection.json]
+        [--burgers-selection selection.json] [--burgers-times times.json]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -40,6 +40,7 @@ BURGERS = {
     "burgers_latent": "chain burgers_latent",
     "burgers_uncertain": "chain burgers_uncertain",
     "burgers_selection": "JSON of physics_hybrid.problems.burgers.evidence.selection",
+    "burgers_times": "JSON of physics_hybrid.problems.burgers.evidence.times",
 }
 
 

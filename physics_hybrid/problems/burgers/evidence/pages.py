@@ -5,7 +5,7 @@ python -m physics_hybrid study burgers --output STUDY
 python -m physics_hybrid chain burgers_latent --output LATENT
 python -m physics_hybrid chain burgers_uncertain --output UNCERTAIN
 python -m physics_hybrid pages --burgers runs/RUN --burgers-study STUDY --burgers-latent LATENT
-    --burgers-uncertain UNCERTAIN --burgers-selection selection.json
+    --burgers-uncertain UNCERTAIN --burgers-selection selection.json --burgers-times times.json
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import yaml
 
 from physics_hybrid.evidence.study import Study, finished
 from physics_hybrid.problems.burgers.evidence.selection import selection_table
+from physics_hybrid.problems.burgers.evidence.times import times_table
 from physics_hybrid.problems.burgers.learning import rivals_of
 from physics_hybrid.problems.burgers.problem import BurgersRecipe
 from physics_hybrid.problems.burgers.uncertain.learning import RIVALS
@@ -215,6 +216,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "burgers_latent": latent_table,
     "burgers_uncertain": uncertain_table,
     "burgers_selection": selection_table,
+    "burgers_times": times_table,
 }
 
 
