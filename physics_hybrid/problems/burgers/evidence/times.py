@@ -1,4 +1,4 @@
-"""Milliseconds of the steppers and of a trained step, eager and compiled, in batches of 64 and of 1.
+"""Milliseconds of the steppers and of a trained step, eager and compiled, in batches of 64 and 1.
 
     python -m physics_hybrid.problems.burgers.evidence.times RUN [--output FILE] [--eager]
 
