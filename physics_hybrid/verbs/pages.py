@@ -6,6 +6,7 @@
         [--matrix resolution_matrix/resolution_matrix.json]
         [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
+        [--door door.json]
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
         [--burgers-selection selection.json] [--burgers-times times.json]
@@ -17,6 +18,7 @@ the shipped model is written whenever there is one.
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 
 from physics_hybrid.command_line import readable_errors
@@ -30,17 +32,24 @@ VERBS = {
     "validation": "validate",
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
+    "door": "door",
 }
-#: The study of the flavour closure whose folder gives a table, by the name of the table.
-STUDIES = {"flavour": "flavour_families", "flavour_grid": "flavour_grid"}
-#: What makes the folder that gives a table of the latent simulator.
-BURGERS = {
-    "burgers": "train experiment=burgers",
-    "burgers_study": "study burgers",
-    "burgers_latent": "chain burgers_latent",
-    "burgers_uncertain": "chain burgers_uncertain",
-    "burgers_selection": "JSON of physics_hybrid.problems.burgers.evidence.selection",
-    "burgers_times": "JSON of physics_hybrid.problems.burgers.evidence.times",
+#: What gives a table of another problem (`problems/NAME/evidence/pages.py`), by the name of the
+#: table.
+OWN = {
+    "flavour": {
+        "flavour": "output folder of study flavour_families",
+        "flavour_grid": "output folder of study flavour_grid",
+        "flavour_convergence": "JSON of python -m physics_hybrid flavour-convergence",
+    },
+    "burgers": {
+        "burgers": "run of python train.py experiment=burgers",
+        "burgers_study": "output folder of study burgers",
+        "burgers_latent": "output folder of chain burgers_latent",
+        "burgers_uncertain": "output folder of chain burgers_uncertain",
+        "burgers_selection": "JSON of physics_hybrid.problems.burgers.evidence.selection",
+        "burgers_times": "JSON of physics_hybrid.problems.burgers.evidence.times",
+    },
 }
 
 
@@ -54,27 +63,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--study", type=Path, help="output folder of python -m physics_hybrid study"
     )
-    for name, study in STUDIES.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=Path, help=f"output folder of study {study}")
-    for name, made in BURGERS.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=Path, help=f"what comes from: {made}")
+    for tables in OWN.values():
+        for name, what in tables.items():
+            parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=what)
     for name, verb in VERBS.items():
         parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
     given = vars(parser.parse_args(arguments))
-    reports = {name: given[name] for name in ("study", *VERBS, *STUDIES, *BURGERS)}
-    reports = {name: path for name, path in reports.items() if path}
+    run, reports = given.pop("run"), {name: path for name, path in given.items() if path}
     with readable_errors():
-        if given["run"] or reports.keys() - STUDIES.keys() - BURGERS.keys():
+        for problem, tables in OWN.items():
+            own = {name: reports.pop(name) for name in tables if name in reports}
+            if own:
+                pages = f"physics_hybrid.problems.{problem}.evidence.pages"
+                importlib.import_module(pages).fill_page(own)
+        if run or reports:
             from physics_hybrid.problems.potential.evidence.pages import fill_pages
 
-            fill_pages(given["run"], reports)
-        if reports.keys() & STUDIES.keys():
-            from physics_hybrid.problems.flavour.evidence.pages import fill_page
-
-            fill_page(reports)
-        if reports.keys() & BURGERS.keys():
-            from physics_hybrid.problems.burgers.evidence import pages as burgers
-
-            burgers.fill_page(reports)
+            fill_pages(run, reports)

@@ -32,6 +32,7 @@ for verb in sys.argv[1:]:
 WORDS_ALONE = (
     "chain",
     "check",
+    "activations",
     "data-rates",
     "inspect",
     "pages",

@@ -179,6 +179,9 @@ class LatentRecipe:
             **known.statistics,
         }
 
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        return excerpt_of(self, samples, folder)
+
     def for_evaluation(self, options: Config, model: nn.Module) -> LatentRecipe:
         """Data of conf/evaluate.yaml where it has any, else those of the run."""
         one_of(("all", *SPLITS), "split", options["split"])

@@ -170,6 +170,9 @@ class UncertainRecipe:
             return {"mean": known.arguments["mean"], "std": known.std}
         return {"teacher": known.teacher.arguments}
 
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        return excerpt_of(self, samples, folder)
+
     def for_evaluation(self, options: Config, model: nn.Module) -> UncertainRecipe:
         """Data of conf/evaluate.yaml where it has any, else those of the run."""
         one_of(("all", *SPLITS), "split", options["split"])
