@@ -194,6 +194,7 @@ def chain(tmp_path_factory):
 
 def test_three_stages_follow_each_other_and_stand_beside_physics(chain):
     from physics_hybrid.models.model_files import load_model
+    from physics_hybrid.problems.burgers.evidence.pages import uncertain_table
 
     mean, diffusion, last = (
         load_model(chain / n / "best") for n in ("mean", "diffusion", "consistency")
@@ -205,6 +206,9 @@ def test_three_stages_follow_each_other_and_stand_beside_physics(chain):
     tested = json.loads((chain / "consistency/evaluation/metrics.json").read_text())["nu0.001"]
     for who in ("", "two_", "three_", "heun8_", "mean_", "posterior_", "physics_", "stepper_"):
         assert tested[f"{who}crps"]["mean"] > 0
+    text = uncertain_table(chain)
+    assert f"| **consistency, 1 step** | {tested['crps']['mean']:.3g} |" in text
+    assert "| diffusion, Heun 8 | " in text
     report = (chain / "consistency/evaluation/report.md").read_text()
     assert "| nu0.001 | physics ensemble: perturbed observation, stepper |" in report
     assert "| Gaussian posterior of the start, stepper |" in report
