@@ -113,7 +113,7 @@ class HybridStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
 
 @torch.no_grad()
 def rollout(
-    step: Any, u: Float[Tensor, "B N"], nu: Float[Tensor, "B *given"], count: int
+    step: Any, u: Float[Tensor, "B N"], nu: Float[Tensor, "B ..."], count: int
 ) -> Float[Tensor, "B T N"]:
     """`count` steps from u: frames 0 (u itself) to count, by anything with `step(u, nu)`.
 

@@ -151,7 +151,13 @@ def test_pdebench_trains_from_a_file_and_remembers_its_samples(tmp_path):
     from physics_hybrid.run.train import train
 
     path = write_pdebench(tmp_path / "1D_Burgers_Sols_Nu0.001.hdf5", samples=40, frames=41)
-    words = ["data=pdebench", f"data.path={path}", "data.reduce=sample", "training.epochs=1"]
+    words = [
+        "evaluation.pictures=false",
+        "data=pdebench",
+        f"data.path={path}",
+        "data.reduce=sample",
+        "training.epochs=1",
+    ]
     folder = train(configured(*words, f"runs_folder={tmp_path}", "run=file"))
     tested = json.loads((folder / "evaluation/metrics.json").read_text())
     assert tested["samples"] == {"nu0.001": 4}
