@@ -10,6 +10,8 @@
         [--door door.json]
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
+        [--burgers-selection selection.json] [--burgers-times times.json]
+        [--burgers-plane runs/burgers_plane]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -48,6 +50,9 @@ OWN = {
         "burgers_study": "output folder of study burgers",
         "burgers_latent": "output folder of chain burgers_latent",
         "burgers_uncertain": "output folder of chain burgers_uncertain",
+        "burgers_selection": "JSON of physics_hybrid.problems.burgers.evidence.selection",
+        "burgers_plane": "output folder of study burgers_plane",
+        "burgers_times": "JSON of physics_hybrid.problems.burgers.evidence.times",
     },
 }
 

@@ -131,13 +131,7 @@ class BurgersRecipe:
 
     @property
     def model_name(self) -> str:
-        """U-Net + stepper 256, say."""
-        model = self.config["model"]
-        target = str(model["backbone"]["_target_"]).rsplit(".", 1)[-1]
-        name = NAMES.get(target, target)
-        if model["composition"] == "direct":
-            return f"{name} alone"
-        return f"{name} + stepper {model['cells']}"
+        return model_name(self.config["model"])
 
     def build_model(self, statistics: Statistics) -> nn.Module:
         from hydra.utils import instantiate
@@ -172,6 +166,15 @@ class BurgersRecipe:
 
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model)
+
+
+def model_name(model: Config) -> str:
+    """U-Net + stepper 256, say."""
+    target = str(model["backbone"]["_target_"]).rsplit(".", 1)[-1]
+    name = NAMES.get(target, target)
+    if model["composition"] == "direct":
+        return f"{name} alone"
+    return f"{name} + stepper {model['cells']}"
 
 
 def for_evaluation(config: Config, options: Config) -> tuple[Config, str]:
