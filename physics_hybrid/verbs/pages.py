@@ -4,7 +4,8 @@
         [--memory peak_memory.json] [--scaling scaling.json]
         [--validation validation/validate.json] [--rates data_rates.json]
         [--matrix resolution_matrix/resolution_matrix.json]
-        [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value]
+        [--benchmark benchmark/benchmark.json] [--bench bench/bench.json]
+        [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
@@ -27,6 +28,7 @@ VERBS = {
     "validation": "validate",
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
+    "bench": "bench",
 }
 #: The study of the flavour closure whose folder gives a table, by the name of the table.
 STUDIES = {"flavour": "flavour_families", "flavour_grid": "flavour_grid"}

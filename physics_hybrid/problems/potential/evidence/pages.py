@@ -19,6 +19,7 @@ from physics_hybrid.problems.potential.evidence import (
     benchmark_report,
     data_rates,
     resolution_matrix,
+    rivals_report,
     validate_report,
 )
 from physics_hybrid.problems.potential.evidence.model_card import seeds_table
@@ -34,6 +35,7 @@ PAGES = {
     "validation": "docs/truth.md",
     "rates": "docs/truth.md",
     "benchmark": "docs/benchmark.md",
+    "bench": "docs/benchmark.md",
     "overhead": "docs/benchmark.md",
     "matrix": "docs/resolution_matrix.md",
     "study": "docs/hybrid_form.md",
@@ -144,6 +146,11 @@ def _benchmark(report: Path) -> str:
     return pictured(report, "benchmark", benchmark_report.tables, caption)
 
 
+def _bench(report: Path) -> str:
+    caption = "Error against seconds: solvers on limbs and on a layered cylinder"
+    return pictured(report, "bench", rivals_report.tables, caption)
+
+
 def _overhead(report: Path) -> str:
     about = _read(report)
     whole, bare, solve = (about[f"{k}_s"] * 1e3 for k in ("whole_step", "bare_step", "solve_batch"))
@@ -165,6 +172,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "validation": truth,
     "matrix": _matrix,
     "benchmark": _benchmark,
+    "bench": _bench,
     "overhead": _overhead,
     "memory": _memory,
     "study": worth,

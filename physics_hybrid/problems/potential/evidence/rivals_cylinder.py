@@ -19,7 +19,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,7 +163,7 @@ def has_ngsolve() -> bool:
 
 
 def on_surfaces(
-    sizes: dict[int, Sequence[float]], compared: float, repeats: int
+    sizes: Mapping[int, Sequence[float]], compared: float, repeats: int
 ) -> Iterator[OnMesh]:
     """NGSolve.
 
@@ -281,9 +281,7 @@ def _tensor(ng: Any, along: Any, across: Any) -> Any:
 
 def _closed_form(ng: Any, electrode: np.ndarray, along: float, across: float) -> tuple[Any, Any]:
     """I / (4 pi sqrt(det sigma) s), s^2 = r . sigma^-1 r, and its gradient; V, V/m, for 1 A."""
-    x, y, z = (
-        axis - float(at) for axis, at in zip((ng.x, ng.y, ng.z), electrode, strict=True)
-    )
+    x, y, z = (axis - float(at) for axis, at in zip((ng.x, ng.y, ng.z), electrode, strict=True))
     s = ng.sqrt(x * x / along + (y * y + z * z) / across)
     scale = 1 / (4 * math.pi * math.sqrt(along) * across)
     slope = ng.CF((-x / along, -y / across, -z / across)) * (scale / s**3)

@@ -77,9 +77,8 @@ def goals_table(grid: Row) -> str:
     lines = []
     for goal in GOALS:
         own = next((row for row in reached(grid["goals"], goal) if row["solver"] == OURS), None)
-        for row in grid["goals"]:
-            if row["goal"] == goal:
-                lines.append([row["solver"], percent_or_power(goal), *cells(row, own)])
+        rows = [row for row in grid["goals"] if row["goal"] == goal]
+        lines += [[row["solver"], percent_or_power(goal), *cells(row, own)] for row in rows]
     return table(heads, lines)
 
 
@@ -171,26 +170,25 @@ def networks_table(rows: Sequence[Row]) -> str:
         "its ms, setup not counted",
         "pays after",
     ]
-    lines = []
-    for row in rows:
-        training = row["training_seconds"]
-        for rival in row["against"]:
-            lines.append(
-                [
-                    row["name"],
-                    row["grid"],
-                    f"{row['error']:.3g}",
-                    milliseconds(row["seconds"]),
-                    "not known" if training is None else f"{training:.0f}",
-                    f"{rival['solver']} {rival['tolerance']:g}",
-                    f"{rival['error']:.3g}",
-                    milliseconds(rival["seconds"]),
-                    solves(row, rival, "seconds", "pays_after"),
-                    milliseconds(rival["seconds_without_setup"]),
-                    solves(row, rival, "seconds_without_setup", "pays_after_without_setup"),
-                ]
-            )
+    lines = [network_cells(row, rival) for row in rows for rival in row["against"]]
     return table(heads, lines)
+
+
+def network_cells(network: Row, rival: Row) -> list[str]:
+    training = network["training_seconds"]
+    return [
+        network["name"],
+        network["grid"],
+        f"{network['error']:.3g}",
+        milliseconds(network["seconds"]),
+        "not known" if training is None else f"{training:.3g}",
+        f"{rival['solver']} {rival['tolerance']:g}",
+        f"{rival['error']:.3g}",
+        milliseconds(rival["seconds"]),
+        solves(network, rival, "seconds", "pays_after"),
+        milliseconds(rival["seconds_without_setup"]),
+        solves(network, rival, "seconds_without_setup", "pays_after_without_setup"),
+    ]
 
 
 def solves(network: Row, rival: Row, seconds: str, after: str) -> str:

@@ -55,7 +55,11 @@ GOALS = (1e-2, 1e-6)
 
 MAX_ITERATIONS = 500
 
+#: Electrodes of one body that ours takes at once, in a row of its own.
+TOGETHER = 4
+
 OURS = "multigrid, ours"
+OURS_TOGETHER = f"multigrid, ours, each of {TOGETHER} electrodes at once"
 ELEMENTS = "finite elements, scikit-fem + pyamg"
 PYAMG = {
     "our matrix, pyamg smoothed aggregation": pyamg.smoothed_aggregation_solver,
@@ -142,7 +146,9 @@ def rungs(
     python : one that has petsc4py, or None.
     """
     with torch.no_grad():
-        yield from _descend(OURS, limb, limb.converged, tolerances, ours_in_parts(limb, repeats))
+        for name, together in ((OURS, 1), (OURS_TOGETHER, TOGETHER)):
+            ours = ours_in_parts(limb, repeats, together)
+            yield from _descend(name, limb, limb.converged, tolerances, ours)
         if python is not None:
             yield from _by_hypre(limb, tolerances, repeats, python)
         for name, levels_of in PYAMG.items():
@@ -166,12 +172,17 @@ def _descend(
 # --- ours
 
 
-def ours_in_parts(limb: Limb, repeats: int) -> Solver:
+def ours_in_parts(limb: Limb, repeats: int, together: int = 1) -> Solver:
     """The whole of `solve`; its setup and source are clocked beside it, and the rest is its
-    solve."""
+    solve.
+
+    together : so many electrodes (here the same one) share a solve; source and solve are a share
+    of its seconds.
+    """
 
     def run(tolerance: float) -> tuple[Tensor, int, float, float, float]:
-        body, source = limb.at(tolerance)
+        body, one = limb.at(tolerance)
+        source = PointSource(one.point.repeat(together, 1), one.current.repeat(together))
         dtype = precision(tolerance)
 
         def levels() -> FluxOperator:
@@ -182,7 +193,8 @@ def ours_in_parts(limb: Limb, repeats: int) -> Solver:
         setup, operator = clocked(levels, repeats)
         right, _ = clocked(lambda: Subtraction.of(body, operator, source), repeats)
         whole, found = clocked(lambda: solve(body, source, tolerance, dtype, warn=False), repeats)
-        return found.phi, found.iterations, setup, right, max(0.0, whole - setup - right)
+        rest = max(0.0, whole - setup - right)
+        return found.phi[:1], found.iterations, setup, right / together, rest / together
 
     return run
 
@@ -257,9 +269,7 @@ def _by_pyamg(limb: Limb, repeats: int, levels_of: Callable[..., Any]) -> Solver
     return run
 
 
-def _by_hypre(
-    limb: Limb, tolerances: Sequence[float], repeats: int, python: str
-) -> Iterator[Rung]:
+def _by_hypre(limb: Limb, tolerances: Sequence[float], repeats: int, python: str) -> Iterator[Rung]:
     """Its setup has ours before it: the operator, put in rows."""
     posed = Posed.of(limb, repeats)
     rows, _ = clocked(lambda: _matrix(limb), repeats)
