@@ -33,7 +33,7 @@ from physics_hybrid.evidence.grids import grids_of
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 #: Relative residuals.
-TOLERANCES = "3e-1,1e-1,3e-2,1e-2,3e-3,1e-3,1e-4,1e-5,1e-6,3e-7,1e-7,1e-8"
+TOLERANCES = "1e-1,3e-2,1e-2,3e-3,1e-3,1e-4,1e-5,1e-6,1e-7"
 
 
 def floats(text: str) -> list[float]:

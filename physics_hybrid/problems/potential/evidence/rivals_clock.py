@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 #: Calls that have taken so many seconds together are enough.
-ENOUGH = 4.0
+ENOUGH = 2.0
 
 
 def clocked(call: Callable[[], T], repeats: int) -> tuple[float, T]:

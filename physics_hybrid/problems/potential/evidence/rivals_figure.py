@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from physics_hybrid.problems.potential.evidence.rivals_voxels import ELEMENTS, GOALS, OURS
-from physics_hybrid.report.plots import pyplot, save
+from physics_hybrid.report.plots import plain_ticks, pyplot, save
 
 #: A row of bench.json.
 Row = Mapping[str, Any]
 
 #: Ours and finite elements look alike in every panel.
 STYLES = {OURS: ("black", "s"), ELEMENTS: ("tab:brown", "D")}
-MARKERS = "ov^P*X"
+MARKERS = "ov^PXp<>"
+
+#: Colours of networks.
+NETWORKS = ("gold", "white", "tab:pink", "tab:cyan")
+
+#: Decades of an axis up to which 2 and 5 are marked, too.
+FEW = 2.5
 
 
 def figure(result: Mapping[str, Any], path: Path) -> Path:
@@ -82,7 +89,7 @@ def draw_networks(axis: Any, rows: Sequence[Row], grid: str) -> None:
             marker="*",
             markersize=13,
             linestyle="none",
-            color=f"C{number}",
+            color=NETWORKS[number % len(NETWORKS)],
             markeredgecolor="black",
             label=f"network: {row['name']}",
             zorder=4,
@@ -120,7 +127,10 @@ def finish(axis: Any) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set(xscale="log", yscale="log", xlabel="seconds of the processor, one thread")
-    axis.xaxis.set_major_locator(LogLocator())
+    decades = math.log10(axis.get_xlim()[1] / axis.get_xlim()[0])
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < FEW else (1,)))
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.grid(True, which="major", alpha=0.25)
+    if math.log10(axis.get_ylim()[1] / axis.get_ylim()[0]) < FEW:
+        plain_ticks(axis)
