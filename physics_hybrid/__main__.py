@@ -43,7 +43,9 @@ def main(words: list[str]) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    sys.argv[0] = f"-m physics_hybrid {verb}"  # what messages and usage lines call the program
+    sys.argv[0] = (
+        f"python -m physics_hybrid {verb}"  # what messages and usage lines call the program
+    )
     importlib.import_module(known()[verb]).main(arguments)
 
 

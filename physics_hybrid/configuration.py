@@ -178,8 +178,7 @@ def _parsed(words: list[str]) -> list[Any]:
     wrong = [w for w in words if "=" not in w and not w.startswith("~")]
     if wrong:
         raise UsageError(
-            f"{wrong[0]!r} is not an override: write key=value (python {Path(sys.argv[0]).name}"
-            " --help lists the keys)"
+            f"{wrong[0]!r} is not an override: write key=value ({program()} --help lists the keys)"
         )
     try:
         overrides: list[Any] = OverridesParser.create().parse_overrides(words)
@@ -274,7 +273,7 @@ def _unknown(key: str, known: list[str], groups: Iterable[str]) -> str:
         best = likeness(candidates[0])
         near = [k for k in candidates[:3] if likeness(k) > max(0.6, best - 0.03)] or same[:1]
     question = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
-    return f"there is no key {key!r}{question} (python {Path(sys.argv[0]).name} --help)"
+    return f"there is no key {key!r}{question} ({program()} --help)"
 
 
 def _as_typed(word: str, override: Any, known: Mapping[str, Kind]) -> str:
@@ -384,8 +383,14 @@ def _unresolved(error: Any) -> str:
     first = str(error).splitlines()[0]
     key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
     if first.startswith("Missing mandatory value"):
-        return f"{key}=... is needed (python {Path(sys.argv[0]).name} --help)"
+        return f"{key}=... is needed ({program()} --help)"
     if "Environment variable" in first:
         name = first.split("'")[1]
         return f"{key}: the variable {name} that it refers to is not set here: set it, or the key"
     return f"{key}: {first}"
+
+
+def program() -> str:
+    """How the program was started, as it is typed: python train.py, say."""
+    name = Path(sys.argv[0]).name
+    return name if name.startswith("python ") else f"python {name}"

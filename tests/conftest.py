@@ -58,6 +58,10 @@ TYPED: list[str] = [
             "uncertain.scores",
         )
     ),
+    *(
+        f"physics_hybrid.problems.ptychography.{name}"
+        for name in ("physics", "losses", "metrics", "networks", "predictor")
+    ),
 ]
 
 

@@ -87,3 +87,15 @@ def test_a_page_that_nobody_reads_to_its_end_leaves_no_trace(words):
     page.stdout.close()
     assert page.stderr.read() == ""
     page.wait()
+
+
+def test_usage_lines_can_be_typed_as_they_stand(monkeypatch, capsys):
+    from physics_hybrid.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["__main__.py"])
+    with pytest.raises(SystemExit):
+        main(["runs", "--help"])
+    assert capsys.readouterr().out.startswith("usage: python -m physics_hybrid runs ")
+    with pytest.raises(SystemExit):
+        main(["train", "trainin.epochs=1"])
+    assert "(python -m physics_hybrid train --help)" in capsys.readouterr().err

@@ -152,6 +152,17 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(
             ],
             ("limbs", "unet"),
         ),
+        (
+            [
+                "model=uno",
+                "model.backbone.depth=2",
+                "model.backbone.block=layerscale",
+                "training.clipping.mode=agc",
+                "training.clipping.threshold=0.1",
+                "training.monitor_every=2",
+            ],
+            ("limbs", "fno"),
+        ),
     ],
     ids=[
         "unet",
@@ -164,6 +175,7 @@ def test_train_leaves_everything_in_the_folder_it_prints_and_evaluate_agrees(
         "pair",
         "oblique",
         "elements",
+        "uno-layerscale-agc",
     ],
 )
 def test_other_choices_train_the_same_way(trained_here, overrides, tiny):

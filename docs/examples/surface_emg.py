@@ -10,7 +10,6 @@ electrode, and are held to the series of the layered cylinder.
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 
@@ -46,11 +45,10 @@ def on_grid(body, d, r, theta):
 
 def currents(z, times):
     """A in every piece of a fibre at every time, (times, z): they add up to 0."""
-    step = z[1] - z[0]
     away = np.abs(z - END_PLATE)[None] - SPEED * times[:, None]
     behind = -1e3 * np.minimum(away, 0.0)  # mm behind the front
     volts = 1e-3 * 96 * behind**3 * np.exp(-behind)
-    flow = np.pad(np.diff(volts, axis=1) / step, ((0, 0), (1, 1)))
+    flow = np.pad(np.diff(volts, axis=1) / (z[1] - z[0]), ((0, 0), (1, 1)))
     return SIGMA_I * AREA * np.diff(flow, axis=1)
 
 
@@ -67,7 +65,7 @@ def exact_gains(z, electrodes):
     return np.stack(gains, axis=-1).transpose(1, 0, 2)
 
 
-def main(voxel=0.0015, path=Path("surface_emg.png"), animation=None):
+def main(voxel=0.0015, path="surface_emg.png", animation=None):
     body = limb(voxel)
     depth = RADII[-1] - voxel  # a voxel below the staircase of the skin
     electrodes = np.array([(d, depth, a) for a in ANGLES for d in HEIGHTS])
@@ -81,14 +79,13 @@ def main(voxel=0.0015, path=Path("surface_emg.png"), animation=None):
     maps = 1e6 * emg.reshape(len(times), len(ANGLES), len(HEIGHTS)).transpose(0, 2, 1)
     draw(1e3 * times, maps[:, :, 1], path)
     if animation:
-        animate(maps, Path(animation))
+        animate(maps, animation)
     return {"error": error}
 
 
 def draw(times, single, path):
     """Signals of the middle column of electrodes, uV, each at the height of its electrode."""
-    plt = pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained", sharey=True)
+    figure, axes = pyplot().subplots(1, 2, figsize=(9, 4.4), layout="constrained", sharey=True)
     shown = {"against the grounded ends": single, "difference of neighbours": np.diff(single)}
     for axis, (name, values) in zip(axes, shown.items(), strict=True):
         step = np.ptp(values)

@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import math
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -41,8 +42,8 @@ from physics_hybrid.training.trainer import Trainer
 SAMPLES = 16
 #: Steps at least, and the seconds after which no further one is made.
 STEPS, LONG_ENOUGH = 5, 6.0
-#: States that are written: a disk takes now long, now short.
-SAVES = 3
+#: Calls after the first of what is done in every epoch: a disk takes now long, now short.
+REPEATS = 3
 #: Of the disk that is free, what a run may fill.
 FULL = 0.95
 
@@ -62,6 +63,21 @@ class Cost:
         started = time.perf_counter()
         yield
         self.add(what, times * (time.perf_counter() - started))
+
+    def often(self, what: str, call: Callable[[], Any], times: float) -> Any:
+        """Time a call that is made so many times: the first alone, for it imports and allocates,
+        and the median of some more. What the last gave; None where none is made.
+        """
+        if times <= 0:
+            return None
+        taken, result = [], None
+        for _ in range(1 + (REPEATS if times > 1 else 0)):
+            started = time.perf_counter()
+            result = call()
+            taken.append(time.perf_counter() - started)
+        first, *others = taken
+        self.add(what, first + (times - 1) * (statistics.median(others) if others else first))
+        return result
 
     def add(self, what: str, seconds: float) -> None:
         self.seconds[what] = self.seconds.get(what, 0.0) + seconds
@@ -175,9 +191,9 @@ def _trainer(
     from hydra.utils import instantiate
 
     with cost.of("statistics", cut.statistics):
-        statistics = problem.statistics()
+        known = problem.statistics()
     torch.manual_seed(config["seed"])
-    model = cut.recipe.build_model(statistics)
+    model = cut.recipe.build_model(known)
     problem.check_model(model)
     with cost.of("tracker"):
         tracker: Tracker = instantiate(config["tracker"])
@@ -190,7 +206,7 @@ def _trainer(
         folder=folder,
         tracker=tracker,
         config=config,
-        normalisation=statistics,
+        normalisation=known,
     )
     with cost.of("start"):
         problem.notes(model)
@@ -223,22 +239,18 @@ def _epochs(trainer: Trainer, steps: int, cut: Excerpt, folder: Path, cost: Cost
     """A validation, the files and the figures of an epoch; as often as they come."""
     s, problem = trainer.settings, trainer.problem
     validations = math.ceil(s.epochs / s.validate_every)
-    trainer.evaluated.eval()
-    with cost.of("validation", validations * cut.validate):
-        values = problem.validate(trainer.evaluated)
+    model, about = trainer.evaluated.eval(), {"monitor": problem.monitor}
+    times = validations * cut.validate
+    values = cost.often("validation", lambda: problem.validate(model), times)
     score = values[problem.monitor]
     saves = s.epochs + s.epochs * (steps // s.checkpoint_every)
-    times = []
-    for _ in range(SAVES):
-        started = time.perf_counter()
-        trainer.save()
-        times.append(time.perf_counter() - started)
-    cost.add("saving", saves * sorted(times)[SAVES // 2])
-    with cost.of("saving", validations):
-        model_files.save_model(folder / "best", trainer.evaluated, 1, {"monitor": problem.monitor})
-    figures = math.ceil(s.epochs / s.figures_every)
-    with cost.of("figures", figures), spared("figures"):
-        problem.draw(trainer.evaluated, folder / "figures", "check")
+    cost.often("saving", trainer.save, saves)
+    cost.often(
+        "saving", lambda: model_files.save_model(folder / "best", model, 1, about), validations
+    )
+    figures = math.ceil(s.epochs / s.figures_every) if s.figures_every else 0
+    with spared("figures"):
+        cost.often("figures", lambda: problem.draw(model, folder / "figures", "check"), figures)
     state = _size(folder / "latest_checkpoint.pt")
     # the state holds the best weights, too, once there are some
     weights = _size(folder / "best")
@@ -301,10 +313,11 @@ def _evaluation(
     problem: Problem[Any, Any], cut: Excerpt, trainer: Trainer, folder: Path, cost: Cost, say: Say
 ) -> None:
     """The report of the untrained model on few samples."""
+    drawn = trainer.config["evaluation"].get("pictures", True)
     clocked: Any = _ClockedProblem(problem, cost, cut.tested)
     about = {"checkpoint": "check"}
     with cost.of("evaluation"):
-        result = evaluate(clocked, trainer.evaluated, folder / "evaluation", about)
+        result = evaluate(clocked, trainer.evaluated, folder / "evaluation", about, pictures=drawn)
         if result.tables:
             write(result, folder / "evaluation")
     for tests in clocked.sets:

@@ -87,10 +87,10 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The class of its network."""
+        """The class of its network, or the form that its recipe makes."""
         keys = flat(dict(self.config.get("model") or {}))
         targets = [str(value) for key, value in keys.items() if key.endswith("_target_")]
-        return targets[-1].rpartition(".")[2] if targets else ""
+        return targets[-1].rpartition(".")[2] if targets else str(keys.get("form", ""))
 
     @property
     def seed(self) -> int | None:
@@ -103,7 +103,8 @@ class Run:
 
     @property
     def epoch(self) -> int:
-        return int(self.last.get("epoch", 0))
+        """Epochs that are complete: one in which the training stopped is not."""
+        return int(self.last.get("epoch", 0)) - ("stopped" in self.last)
 
     @property
     def epochs(self) -> int | None:
@@ -298,6 +299,8 @@ def _state(run: Run, problems: list[str]) -> tuple[str, str]:
     trained = run.epochs is not None and run.epoch >= run.epochs
     if not trained:
         state, why = "interrupted", f"{run.epoch} of {run.epochs or '?'} epochs"
+        if "stopped" in run.last:
+            why = f"stopped at step {run.last.get('step')}: {run.last['stopped']}"
     elif not run.tables:
         state, why = "unevaluated", "no evaluation/metrics.json"
     elif run.metrics.get("step", run.last.get("step")) != run.last.get("step"):

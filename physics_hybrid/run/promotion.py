@@ -7,8 +7,9 @@ written down. What comes out is composed, and held against the run, before it ge
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,9 @@ def _choices(config: Mapping[str, Any], conf: Path) -> dict[str, str]:
     """Group -> the option that a resolved configuration is nearest to."""
     found = {}
     for group, options in options_of(conf, CONFIG).items():
-        part = _leaves(config.get(group) or {})
-        if group == "experiment" or not part:
+        if group == "experiment" or group not in config:
             continue
+        part = _leaves(config[group] or {})
         known = {option: _leaves(_option(conf / group / f"{option}.yaml")) for option in options}
         found[group] = min(known, key=lambda option: _distance(part, known[option]))
     return found
@@ -158,9 +159,22 @@ def _text(run: Run, choices: Mapping[str, str], changes: Mapping[str, Any]) -> s
         for group in groups:
             place = place.setdefault(group, {})
         place[last] = value
-    if nested:
-        parts.append(yaml.safe_dump(nested, sort_keys=False, default_flow_style=None).rstrip())
-    return "\n".join(parts) + "\n"
+    return "\n".join([*parts, *_lines(nested)]) + "\n"
+
+
+def _lines(node: Mapping[str, Any], margin: str = "") -> Iterator[str]:
+    """YAML as conf/ is written: a key a line, lists inside of it."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield f"{margin}{_inline(key)}:"
+            yield from _lines(value, margin + "  ")
+        else:
+            yield f"{margin}{_inline(key)}: {_inline(value)}"
+
+
+def _inline(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+    return text.removesuffix("...\n").strip()
 
 
 def _head(run: Run) -> list[str]:

@@ -7,6 +7,9 @@
         [--benchmark benchmark/benchmark.json] [--bench bench/bench.json]
         [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
+        [--door door.json]
+        [--burgers runs/burgers] [--burgers-study runs/burgers_study]
+        [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -15,6 +18,7 @@ the shipped model is written whenever there is one.
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 
 from physics_hybrid.command_line import readable_errors
@@ -29,9 +33,23 @@ VERBS = {
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
     "bench": "bench",
+    "door": "door",
 }
-#: The study of the flavour closure whose folder gives a table, by the name of the table.
-STUDIES = {"flavour": "flavour_families", "flavour_grid": "flavour_grid"}
+#: What gives a table of another problem (`problems/NAME/evidence/pages.py`), by the name of the
+#: table.
+OWN = {
+    "flavour": {
+        "flavour": "output folder of study flavour_families",
+        "flavour_grid": "output folder of study flavour_grid",
+        "flavour_convergence": "JSON of python -m physics_hybrid flavour-convergence",
+    },
+    "burgers": {
+        "burgers": "run of python train.py experiment=burgers",
+        "burgers_study": "output folder of study burgers",
+        "burgers_latent": "output folder of chain burgers_latent",
+        "burgers_uncertain": "output folder of chain burgers_uncertain",
+    },
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -44,20 +62,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--study", type=Path, help="output folder of python -m physics_hybrid study"
     )
-    for name, study in STUDIES.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=Path, help=f"output folder of study {study}")
+    for tables in OWN.values():
+        for name, what in tables.items():
+            parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=what)
     for name, verb in VERBS.items():
         parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
     given = vars(parser.parse_args(arguments))
-    reports = {name: given[name] for name in ("study", *VERBS, *STUDIES)}
-    reports = {name: path for name, path in reports.items() if path}
+    run, reports = given.pop("run"), {name: path for name, path in given.items() if path}
     with readable_errors():
-        if given["run"] or reports.keys() - STUDIES.keys():
+        for problem, tables in OWN.items():
+            own = {name: reports.pop(name) for name in tables if name in reports}
+            if own:
+                pages = f"physics_hybrid.problems.{problem}.evidence.pages"
+                importlib.import_module(pages).fill_page(own)
+        if run or reports:
             from physics_hybrid.problems.potential.evidence.pages import fill_pages
 
-            fill_pages(given["run"], reports)
-        if reports.keys() & STUDIES.keys():
-            from physics_hybrid.problems.flavour.evidence.pages import fill_page
-
-            fill_page(reports)
+            fill_pages(run, reports)

@@ -9,6 +9,7 @@ import pytest
 
 from physics_hybrid.evidence import peak_memory
 from physics_hybrid.evidence.bench import bench
+from physics_hybrid.problems.burgers.evidence import pages as burgers
 from physics_hybrid.problems.flavour.evidence import pages as flavour
 from physics_hybrid.problems.potential.evidence import step_overhead
 from physics_hybrid.problems.potential.evidence.pages import PAGES, ROOT, linked, put, results
@@ -91,7 +92,11 @@ def test_every_table_has_one_place_and_no_place_is_forgotten():
             assert name not in places, f"{name} is on {places.get(name)} and on {page}"
             assert "\nx\n" in fill(text, name, "x")
             places[name] = page
-    assert places == {**PAGES, **dict.fromkeys(flavour.TABLES, flavour.PAGE)}
+    assert places == {
+        **PAGES,
+        **dict.fromkeys(flavour.TABLES, flavour.PAGE),
+        **dict.fromkeys(burgers.TABLES, burgers.PAGE),
+    }
 
 
 def test_a_table_goes_to_its_page_and_to_no_other(tmp_path):

@@ -21,6 +21,11 @@ from tests.conftest import ROOT
 NAMES = sorted(p.stem for p in (ROOT / "conf" / "study").glob("*.yaml"))
 
 
+def crossed(cells: list[Cell]) -> list[Cell]:
+    """Every arm and every amount once: composing all of their pairs takes minutes."""
+    return [c for c in cells if c.arm == cells[0].arm or c.samples == cells[0].samples]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_composes_and_all_make_the_same_number_of_steps(name):
@@ -31,7 +36,7 @@ def test_every_cell_composes_and_all_make_the_same_number_of_steps(name):
     know_times()
     steps = set()
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        for cell in study.cells(Path("a folder [1]"), seeds=study.seeds[:1]):
+        for cell in crossed(study.cells(Path("a folder [1]"), seeds=study.seeds[:1])):
             config = OmegaConf.to_container(
                 compose("config", overrides=["run=x", *cell.overrides]), resolve=True
             )

@@ -33,6 +33,7 @@ WORDS_ALONE = (
     "bench",
     "chain",
     "check",
+    "activations",
     "data-rates",
     "inspect",
     "pages",

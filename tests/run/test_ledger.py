@@ -56,6 +56,16 @@ def test_forty_runs_have_their_states_and_are_listed_in_a_second(place):
     assert set(states.values()) == {*ledger.STATES}
 
 
+def test_a_training_that_stopped_says_why(tmp_path):
+    """Even in its last epoch: that one is not complete."""
+    run = make(tmp_path / "a", resolved("experiment=flavour", "training.epochs=2"), trained=0.5)
+    with open(run / "log.jsonl", "a") as file:
+        file.write(json.dumps({"epoch": 2, "step": 17, "stopped": "loss nan"}) + "\n")
+    found = ledger.read(run)
+    assert (found.state, found.epoch) == ("interrupted", 1)
+    assert found.why == "stopped at step 17: loss nan"
+
+
 def test_the_best_is_first_and_runs_are_chosen_by_columns_and_keys(place):
     runs = ledger.ordered(ledger.runs_below(place[0]))
     tested = [run for run in runs if run.problem == "flavour" and run.value is not None]
@@ -141,6 +151,8 @@ def leaves(conf, *words):
     "words",
     [
         [],
+        ["data=files", "data.path=FOLDER"],
+        ["experiment=burgers_mean"],
         ["model=unet", "data=generated", "training.betas=[0.8,0.9]", "seed=7"],
         ["experiment=flavour", "model=flavour_mlp", "model.network.width=16", "data.path=a b.h5"],
     ],

@@ -129,3 +129,14 @@ def test_what_was_done_in_batches_of_another_size_is_not_done_again(done):
     endless = Endless(per_epoch=30, batch_size=3)
     assert endless.steps(done) == 6
     assert endless.numbers(2, 0, done) == range(72, 75)
+
+
+def test_a_run_of_before_there_were_blocks_goes_on_with_its_own():
+    from physics_hybrid.run.folder import changed
+
+    before = {"model": {"backbone": {"width": 8}}}
+    now = {"model": {"backbone": {"width": 8, "block": "zero_linear"}}}
+    assert changed(before, now) == {}
+    assert changed(before, before) == {}
+    now["model"]["backbone"]["block"] = "rezero"
+    assert changed(before, now) == {"model.backbone.block": ("zero_linear", "rezero")}

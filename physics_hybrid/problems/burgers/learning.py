@@ -34,6 +34,7 @@ from physics_hybrid.problems.burgers.rivals import (
     forecast,
 )
 from physics_hybrid.problems.burgers.step import HybridStep, refuse_beyond
+from physics_hybrid.problems.burgers.stepper import CFL
 from physics_hybrid.report.markdown import table
 from physics_hybrid.training.order import Done, Stored
 
@@ -277,7 +278,7 @@ class Evolution:
     def fused(self, model: nn.Module) -> dict[str, Any]:
         """The steppers and the model, compiled; made when they are first asked for."""
         if not self._fused:
-            steppers = {k: r for k, r in self.rivals.items() if isinstance(r, Stepper)}
+            steppers = {k: r for k, r in self.rivals.items() if k.startswith("stepper")}
             for who, stepper in steppers.items():
                 self._fused[f"compiled_{who}"] = replace(stepper, advance=compiled_advance())
             self._fused["compiled_"] = compiled_step(model)
@@ -349,6 +350,10 @@ def rivals_of(cells: Sequence[int], dt: float) -> tuple[dict[str, Any], dict[str
     for who, count in fine.items():
         rivals[who] = Stepper(count, dt)
         names[who] = f"stepper, {count} cells"
+    if cells:
+        finest = max(cells)
+        rivals["half_"] = Stepper(finest, dt, cfl=CFL / 2)
+        names["half_"] = f"stepper, {finest} cells, twice the substeps"
     names |= {f"compiled_{who}": f"{name}, compiled" for who, name in names.items() if who in fine}
     names["compiled_"] = "the model, compiled"
     return rivals, {**names, "reference_": "reference"}

@@ -5,14 +5,15 @@ The only file of this problem that reads the configuration; below, everything ta
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from physics_hybrid.checks import among, at_least, one_of, positive, within
-from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign
+from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
 from physics_hybrid.problems.burgers.data import pdebench
 from physics_hybrid.problems.burgers.data.generate import Generated
 from physics_hybrid.problems.burgers.data.source import Made, Read, Source
@@ -161,10 +162,17 @@ class BurgersRecipe:
         known: Statistics = step.statistics
         return known
 
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        return excerpt_of(self, samples, folder)
+
     def for_evaluation(self, options: Config, model: nn.Module) -> BurgersRecipe:
         """Data of conf/evaluate.yaml where it has any, else those of the run."""
         one_of(("all", *SPLITS), "split", options["split"])
         return BurgersRecipe(*for_evaluation(self.config, options))
+
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        config, longer = excerpt_of(self.config, samples, folder)
+        return Excerpt(BurgersRecipe(config, self.tested), **longer)
 
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model)
@@ -180,6 +188,24 @@ def for_evaluation(config: Config, options: Config) -> tuple[Config, str]:
         data["test"] = options["samples"]
     split = options["split"]
     return {**config, "evaluation": evaluation, "data": data}, "test" if split == "all" else split
+
+
+def excerpt_of(config: Config, samples: int, folder: Path) -> tuple[Config, dict[str, Any]]:
+    """The configuration with at most so many trajectories of a split, made in `folder`, and how
+    many times as long the parts of `Excerpt` take on all of them. A file stays as it is.
+    """
+    data = dict(config["data"])
+    if data["kind"] != "generated":
+        return config, {}
+    few = {split: min(data[split], samples) for split in SPLITS}
+    cut = {**config, "data": {**data, **few, "folder": str(folder)}}
+    return cut, {
+        "statistics": data["train"] / few["train"],
+        "prepare": (data["train"] + data["validation"]) / (few["train"] + few["validation"]),
+        "validate": data["validation"] / few["validation"],
+        "tested": data["test"] / few["test"],
+        "samples": data["test"],
+    }
 
 
 def before_of(source: Any, wanted: str, experiment: str, needed: bool = True) -> Any:
@@ -254,6 +280,40 @@ def _read(data: Config, place: Place) -> Read:
     )
     path = Path(place.stage(str(Path(data["path"]).expanduser())))
     return Read(pdebench.read(path, layout, data["train"], data["validation"], data["test"]))
+
+
+def excerpt_of(recipe: Any, samples: int, folder: Path) -> Excerpt:
+    """A recipe of this package with fewer trajectories, made in `folder`; a file stays as it is.
+
+    Those that the whole recipe would find in its own folder cost nothing there.
+    """
+    config, data = recipe.config, dict(recipe.config["data"])
+    if data["kind"] != "generated":
+        return Excerpt(recipe)
+    source: Any = source_of(config, Place(torch.device("cpu")))
+    folder_there = Path(data["folder"]).expanduser()
+    missing = {
+        split: sum(s.count for s in sets if not s.path(folder_there).exists())
+        for split, sets in source.sets.items()
+    }
+    few = {
+        "train": min(data["train"], 2 * data["batch_size"]),
+        "validation": min(data["validation"], samples),
+        "test": min(data["test"], 2 * config["evaluation"]["batch_size"]),
+    }
+    viscosities = len(source.sets["train"])
+    made = {split: viscosities * count for split, count in few.items()}
+    cut = {**config, "data": {**data, **few, "folder": str(folder)}}
+    if config["problem"].get("cache"):
+        cut["problem"] = {**config["problem"], "cache": str(folder)}
+    trained_on = SPLITS[:2]
+    return Excerpt(
+        recipe=replace(recipe, config=cut),
+        prepare=sum(missing[s] for s in trained_on) / sum(made[s] for s in trained_on),
+        validate=data["validation"] / few["validation"],
+        tested=missing["test"] / made["test"],
+        samples=data["test"],
+    )
 
 
 def trained(source: Source) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from physics_hybrid.problems.burgers.metrics import Forecast
 from physics_hybrid.problems.burgers.step import rollout
-from physics_hybrid.problems.burgers.stepper import advance, muscl_hancock, resample
+from physics_hybrid.problems.burgers.stepper import CFL, advance, muscl_hancock, resample
 
 
 class Stepping:
@@ -46,15 +46,16 @@ class SteadyState(Stepping):
 class Stepper(Stepping):
     """The stepper alone on `cells` cells, which it keeps to over a whole rollout.
 
-    advance : what makes a step of dt.
+    cfl : share of the limit of stability that a substep uses. advance : what makes a step of dt.
     """
 
     cells: int
     dt: float
+    cfl: float = CFL
     advance: Callable[..., Any] = field(default=advance)
 
     def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
-        after: Tensor = self.advance(u, self.dt, nu)
+        after: Tensor = self.advance(u, self.dt, nu, self.cfl)
         return after
 
     def path(

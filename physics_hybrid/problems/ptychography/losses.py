@@ -8,8 +8,6 @@ poisson is the deviance: the negative log-likelihood of counts n where m are exp
 where n are (Thibault and Guizar-Sicairos, New J. Phys. 14 (2012) 063004, eq. 3).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

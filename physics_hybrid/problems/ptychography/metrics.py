@@ -4,8 +4,6 @@ One phase and one scale of the amplitude are taken out first (`physics.assemble.
 field tells them. Phases are compared round the circle.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Complex

@@ -6,8 +6,6 @@
 is zero at the start: the baseline is an empty object, o = 1.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

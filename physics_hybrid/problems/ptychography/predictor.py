@@ -1,7 +1,5 @@
 """What a user holds: frames in, object out."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -47,7 +47,7 @@ KEYS = {
         "validation",
         "batch_size",
     },
-    "evaluation": {"after_training", "batch_size", "epie_iterations"},
+    "evaluation": {"after_training", "batch_size", "epie_iterations", "pictures"},
 }
 #: Second number of the key of everything random.
 SPLITS = {"train": 0, "test": 1}

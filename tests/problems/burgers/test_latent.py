@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,6 +156,7 @@ TINY = [
     "data.frames=8",
     "data.initial_step=4",
     "evaluation.steppers=[16]",
+    "evaluation.pictures=false",
 ]
 
 
@@ -167,10 +169,19 @@ def configured(*overrides: str) -> dict:
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
-def test_two_stages_follow_each_other(tmp_path):
+def blank(what, *others):
+    path = next(other for other in (what, *others) if isinstance(other, Path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
+
+
+def test_two_stages_follow_each_other(tmp_path, monkeypatch):
     from physics_hybrid.models.model_files import load_model
     from physics_hybrid.run.train import train
 
+    for figure in ("growth", "spectra"):  # drawn elsewhere
+        monkeypatch.setattr(f"physics_hybrid.problems.burgers.figures.{figure}", blank)
     place = [f"runs_folder={tmp_path}", f"data.folder={tmp_path / 'data'}"]
     sizes = ["model.points=32", "model.tokens=8", "model.channels=5"]
     words = [*sizes, "data.cells=64", *place, "run=autoencoder"]

@@ -40,6 +40,7 @@ TINY = [
     "problem.ahead=0.1",
     "problem.starts=[1,4]",
     "evaluation.members=3",
+    "evaluation.pictures=false",
 ]
 SMALL = ["model.width=8", "model.levels=1"]
 
@@ -49,7 +50,9 @@ def configured(*overrides: str) -> dict:
     from omegaconf import OmegaConf
 
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
-        config = compose("config", overrides=[*overrides[:1], *TINY, *overrides[1:]])
+        named = {word.split("=")[0] for word in overrides}
+        tiny = [word for word in TINY if word.split("=")[0] not in named]
+        config = compose("config", overrides=[*overrides[:1], *tiny, *overrides[1:]])
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
@@ -180,7 +183,10 @@ def chain(tmp_path_factory):
     place = [f"runs_folder={folder}", f"data.folder={folder / 'data'}"]
     train(configured("experiment=burgers_mean", *SMALL, *place, "run=mean"))
     before = f"model.from={folder / 'mean'}"
-    train(configured("experiment=burgers_diffusion", *SMALL, *place, before, "run=diffusion"))
+    drawn = "evaluation.pictures=true"
+    train(
+        configured("experiment=burgers_diffusion", *SMALL, *place, before, drawn, "run=diffusion")
+    )
     before = f"model.from={folder / 'diffusion'}"
     train(configured("experiment=burgers_consistency", *place, before, "run=consistency"))
     return folder

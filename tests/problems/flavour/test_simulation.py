@@ -102,3 +102,27 @@ def test_families_are_what_they_say_and_follow_from_their_number():
         assert ((crossing > low) & (crossing <= high)).all()
         assert (draw(family, 3, 1) == states[1]).all()
         assert not (states[0] == states[1]).all()
+
+
+def test_convergence_is_measured_against_the_reference_and_goes_on(tmp_path, monkeypatch):
+    from physics_hybrid.problems.flavour.evidence import convergence
+
+    base = Box(length=16.0, cells=8, polar=6, azimuth=2, step=0.4, shortest=20.0, longest=20.0)
+    boxes = {
+        "reference": ({}, 0),
+        "the same": ({}, 0),
+        "half the step": ({"step": 0.2}, 0),
+        "other noise": ({}, 1),
+    }
+    monkeypatch.setattr(convergence, "BOXES", boxes)
+    result = convergence.measure(2, tmp_path, fused=False, base=base)
+    assert list(result["boxes"]) == ["the same", "half the step", "other noise"]
+    assert len(result["boxes"]["the same"]["random"]) == 1
+    for differences in result["boxes"]["the same"].values():
+        assert set(differences) == {0.0}
+    largest = {k: max(sum(by.values(), [])) for k, by in result["boxes"].items()}
+    assert 0 < largest["half the step"] < largest["other noise"]
+    assert "| half the step |" in convergence.convergence_table(result)
+    assert "2 states" in convergence.convergence_table(result)
+    monkeypatch.setattr(convergence, "simulate", None)  # all of it is there
+    assert convergence.measure(2, tmp_path, fused=False, base=base) == result

@@ -70,7 +70,7 @@ def test_parseval_and_back():
 
 @pytest.mark.exact
 def test_the_gradient_of_the_loss_is_its_finite_difference():
-    probe = torch.from_numpy(disk_probe(8, 2))
+    probe = torch.from_numpy(disk_probe(8, 2.0))
     truth, patch = random_patch(8), random_patch(8, 1)
     measured = amplitude(probe, truth)
     loss = FarFieldLoss({"mae": 1.0, "poisson": 0.3}, float(measured.mean()))

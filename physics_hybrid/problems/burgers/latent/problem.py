@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from physics_hybrid.checks import at_least, one_of
-from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign
+from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
 from physics_hybrid.problems.burgers.data.trajectories import SPLITS
 from physics_hybrid.problems.burgers.latent.learning import LatentEvolution, Reconstruction
 from physics_hybrid.problems.burgers.learning import rivals_of
@@ -21,6 +21,7 @@ from physics_hybrid.problems.burgers.predictor import Predictor
 from physics_hybrid.problems.burgers.problem import (
     DATA_KEYS,
     before_of,
+    excerpt_of,
     for_evaluation,
     source_of,
     trained,
@@ -178,10 +179,17 @@ class LatentRecipe:
             **known.statistics,
         }
 
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        return excerpt_of(self, samples, folder)
+
     def for_evaluation(self, options: Config, model: nn.Module) -> LatentRecipe:
         """Data of conf/evaluate.yaml where it has any, else those of the run."""
         one_of(("all", *SPLITS), "split", options["split"])
         return LatentRecipe(*for_evaluation(self.config, options))
+
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        config, longer = excerpt_of(self.config, samples, folder)
+        return Excerpt(LatentRecipe(config, self.tested), **longer)
 
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model)

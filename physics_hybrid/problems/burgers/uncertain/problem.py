@@ -6,16 +6,18 @@ The only file of this problem that reads the configuration; below, everything ta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from physics_hybrid.checks import among, at_least, one_of, positive
-from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign
+from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
 from physics_hybrid.problems.burgers.data.trajectories import SPLITS
 from physics_hybrid.problems.burgers.problem import (
     DATA_KEYS,
     before_of,
+    excerpt_of,
     for_evaluation,
     source_of,
     trained,
@@ -168,10 +170,17 @@ class UncertainRecipe:
             return {"mean": known.arguments["mean"], "std": known.std}
         return {"teacher": known.teacher.arguments}
 
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        return excerpt_of(self, samples, folder)
+
     def for_evaluation(self, options: Config, model: nn.Module) -> UncertainRecipe:
         """Data of conf/evaluate.yaml where it has any, else those of the run."""
         one_of(("all", *SPLITS), "split", options["split"])
         return UncertainRecipe(*for_evaluation(self.config, options))
+
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        config, longer = excerpt_of(self.config, samples, folder)
+        return Excerpt(UncertainRecipe(config, self.tested), **longer)
 
     def predictor(self, model: nn.Module) -> Any:
         return model

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from physics_hybrid.evidence.study import Cell, Study, finished
+from physics_hybrid.problems.flavour.evidence.convergence import convergence_table
 from physics_hybrid.problems.flavour.physics.families import FAMILIES
 from physics_hybrid.report.markdown import table
 from physics_hybrid.report.pages import put
@@ -130,8 +131,17 @@ def _laws(runs: Sequence[Metrics]) -> str:
     )
 
 
-#: What makes a table from the folder of its study.
-TABLES: dict[str, Callable[[Path], str]] = {"flavour": families, "flavour_grid": grid}
+def convergence(report: Path) -> str:
+    """How far the truth depends on its box, from the JSON of flavour-convergence."""
+    return convergence_table(json.loads(report.read_text()))
+
+
+#: What makes a table from the folder of its study, or the file of its measurement.
+TABLES: dict[str, Callable[[Path], str]] = {
+    "flavour": families,
+    "flavour_grid": grid,
+    "flavour_convergence": convergence,
+}
 
 
 def fill_page(reports: Mapping[str, Path]) -> None:

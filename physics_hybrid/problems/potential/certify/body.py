@@ -47,7 +47,7 @@ class Body:
             sigma = sigma[:3]
         return cls(sigma, conductor.spacing[index].double(), conductor.ends)
 
-    @property
+    @cached_property
     def conductor(self) -> Conductor:
         """The same, as a batch of one."""
         return Conductor(self.sigma[None], self.spacing[None], self.ends)
@@ -105,6 +105,16 @@ class Body:
         """sigma of voxels, S/m."""
         d, h, w = voxels.unbind(dim=1)
         return self.sigma[:, d, h, w].T
+
+    def slab(self, planes: slice) -> "Body":
+        """Some planes across D, with what is known of them."""
+        part = Body.__new__(Body)
+        object.__setattr__(part, "sigma", self.sigma[:, planes])
+        object.__setattr__(part, "spacing", self.spacing)
+        object.__setattr__(part, "ends", self.ends)
+        part.__dict__["tissue"] = self.tissue[planes]
+        part.__dict__["resistivity"] = self.resistivity[:, planes]
+        return part
 
     @property
     def exchange(self) -> float:

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.closed_form import REACH, ClosedForm
-from physics_hybrid.problems.potential.certify.current import Currents, sides
+from physics_hybrid.problems.potential.certify.current import Currents, added, sides
 from physics_hybrid.problems.potential.certify.flux import Flux, inner
 from physics_hybrid.problems.potential.certify.oscillation import Oscillation
 from physics_hybrid.problems.potential.certify.potential import from_centres, from_nodes
 from physics_hybrid.problems.potential.certify.slopes import with_slopes
-from physics_hybrid.problems.potential.physics.conductor import Conductor
+from physics_hybrid.problems.potential.physics.conductor import Conductor, Faces
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.solve import solve
 from physics_hybrid.problems.potential.physics.subtraction import Subtraction
@@ -54,15 +54,21 @@ class Mismatch:
         phi: Float[Tensor, "D H W"],
         nodes: Float[Tensor, "nD nH nW"] | None = None,
         reach: int = REACH,
+        sharp: bool = True,
+        inflow: Faces | None = None,
     ) -> "Mismatch":
         """Of a field of one electrode (or pair), or of a current density in A/m^3.
 
         phi : at centres, V: its currents are q. nodes : at nodes, V: v; None: made of phi.
+        sharp : with `slopes`. inflow : through skin, A/m^2 along the axes, what the density is in
+        the voxels behind it.
         """
         body = currents.body
         closed, known = _known(currents, source, reach)
         as_it_is = currents.of_field(known, phi)
         q, algebraic = currents.conserved(known, as_it_is)
+        if inflow is not None:
+            q, as_it_is = added(q, inflow), added(as_it_is, inflow)
         if nodes is None:
             w = from_centres(body, phi, as_it_is, closed)
         else:
@@ -79,13 +85,15 @@ class Mismatch:
             beyond[max(0, d - 1) : d + 2, max(0, h - 1) : h + 2, max(0, w_ - 1) : w_ + 2] = 0
         energy = float(beyond.sum().sqrt())
         for form in closed:
-            Phi = form.through_faces(body.shape)
+            Phi = form.through_faces
             for axis in range(3):
                 below, above = sides(Phi[axis][0], axis)
                 low[axis] = low[axis] - below * form.medium
                 high[axis] = high[axis] - above * form.medium
         oscillation = Oscillation.of(body, closed)
-        flux = with_slopes(Flux(body, w, low, high, closed, oscillation.corrections))
+        flux = Flux(body, w, low, high, closed, oscillation.corrections)
+        if sharp:
+            flux = with_slopes(flux)
         density, doubt = inner(body, flux, flux)
         return cls(body, flux, density, oscillation, algebraic, doubt, energy, scale)
 
@@ -155,6 +163,7 @@ def certify(
     phi: Float[Tensor, "K D H W"] | None = None,
     nodes: Float[Tensor, "K nD nH nW"] | None = None,
     reach: int = REACH,
+    sharp: bool = True,
 ) -> Certificate:
     """A guaranteed bound of the energy error of any field.
 
@@ -211,7 +220,7 @@ def certify(
             currents = Currents.of(Body.of(conductor, k if len(conductor.sigma) > 1 else 0))
         at_nodes = None if nodes is None else nodes[k].double()
         one = one_of(source, k)
-        found.append(Mismatch.of(currents, one, phi[k].double(), at_nodes, reach))
+        found.append(Mismatch.of(currents, one, phi[k].double(), at_nodes, reach, sharp))
 
     def gathered(values: list[float]) -> Tensor:
         """A number for each source."""

@@ -11,6 +11,7 @@ grounded end theta is 0, or phi_s is.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -61,6 +62,7 @@ class ClosedForm:
     medium: Bool[Tensor, "D H W"]
     cutoff: list[Float[Tensor, " nodes"]]
     spacing: Float[Tensor, " 3"]
+    shape: tuple[int, int, int]
 
     @classmethod
     def of(cls, conductor: Conductor, source: PointSource, reach: int = REACH) -> "ClosedForm":
@@ -107,12 +109,13 @@ class ClosedForm:
             medium=medium,
             cutoff=cutoff,
             spacing=conductor.spacing[0],
+            shape=conductor.shape,
         )
 
     @property
-    def place(self) -> Float[Tensor, " 3"]:
-        """Of the electrode, metres."""
-        return self.charges[0].point[0]
+    def places(self) -> list[Float[Tensor, " 3"]]:
+        """Of the electrode and its image, metres."""
+        return [charge.point[0] for charge in self.charges]
 
     def inside(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """In which theta > 0 somewhere."""
@@ -176,12 +179,13 @@ class ClosedForm:
         """I / (4 pi sqrt(det sigma_inf))."""
         return charge.current[0] * torch.linalg.det(self.inverse).sqrt() / (4 * torch.pi)
 
-    def at_nodes(self, shape: tuple[int, int, int]) -> Float[Tensor, "nD nH nW"]:
+    @cached_property
+    def at_nodes(self) -> Float[Tensor, "nD nH nW"]:
         """phi_s at the nodes of the grid, V."""
         total = self.spacing.new_zeros(())
         for charge in self.charges:
             offsets = []
-            for axis, n in enumerate(shape):
+            for axis, n in enumerate(self.shape):
                 nodes = torch.arange(n + 1, dtype=torch.float64) * self.spacing[axis]
                 line = [1, 1, 1, 1]
                 line[axis + 1] = -1
@@ -190,22 +194,27 @@ class ClosedForm:
             total = total + potential(offsets, charge.current, self.sigma_inf, clamp=smallest)[0]
         return total
 
+    @cached_property
     def cutoff_at_nodes(self) -> Float[Tensor, "nD nH nW"]:
         """theta at all nodes."""
         a, b, c = self.cutoff
         return a[:, None, None] * b[:, None] * c
 
-    def at_centres(self, shape: tuple[int, int, int]) -> Float[Tensor, "D H W"]:
+    @cached_property
+    def at_centres(self) -> Float[Tensor, "D H W"]:
         """phi_s at voxel centres as `Subtraction` has it, V."""
         total = self.spacing.new_zeros(())
         for charge in self.charges:
-            total = total + infinite_medium(shape, self.spacing[None], charge, self.sigma_inf)[0]
+            total = (
+                total + infinite_medium(self.shape, self.spacing[None], charge, self.sigma_inf)[0]
+            )
         return total
 
-    def through_faces(self, shape: tuple[int, int, int]) -> Faces:
+    @cached_property
+    def through_faces(self) -> Faces:
         """Exact mean of J_s on every face of the grid, A/m^2."""
         parts = [
-            face_current_density(shape, self.spacing[None], charge, self.sigma_inf)
+            face_current_density(self.shape, self.spacing[None], charge, self.sigma_inf)
             for charge in self.charges
         ]
         d, h, w = (sum(part[axis] for part in parts) for axis in range(3))

@@ -68,7 +68,7 @@ class Currents:
             rest = conjugate_gradients(
                 self.operator, lost, SOLVED / relative, 200, self.preconditioner
             )
-            J = self._closed(_added(J, self.operator.current_density(rest.phi)))
+            J = self._closed(added(J, self.operator.current_density(rest.phi)))
             lost = self._lost(known, J)
         current = float(known.injected.abs().sum()) * self.body.volume
         carried = self.runs.carry((lost[0] * self.body.volume).numpy(), current)
@@ -77,7 +77,7 @@ class Currents:
             torch.from_numpy(np.ascontiguousarray(c))[None] / area
             for c, area in zip(carried, areas, strict=True)
         )
-        return _added(J, (d, h, w)), self._energy((d, h, w))
+        return added(J, (d, h, w)), self._energy((d, h, w))
 
     def _lost(self, known: Subtraction, J: Faces) -> Float[Tensor, "1 D H W"]:
         """f - div J, A/m^3."""
@@ -114,6 +114,6 @@ def sides(face: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return face.narrow(axis, 0, n), face.narrow(axis, 1, n)
 
 
-def _added(J: Faces, more: Faces) -> Faces:
+def added(J: Faces, more: Faces) -> Faces:
     """The sum of two currents."""
     return J[0] + more[0], J[1] + more[1], J[2] + more[2]

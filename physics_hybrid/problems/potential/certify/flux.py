@@ -21,7 +21,7 @@ from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import AXES, Body
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.oscillation import Correction
-from physics_hybrid.problems.potential.certify.rules import Orders, face_points, nearest
+from physics_hybrid.problems.potential.certify.rules import Orders, box_points, face_points
 from physics_hybrid.problems.potential.certify.shapes import (
     CORNERS,
     Mode,
@@ -31,6 +31,9 @@ from physics_hybrid.problems.potential.certify.shapes import (
     trilinear,
 )
 from physics_hybrid.problems.potential.physics.conductor import matrix
+
+#: Voxels handled at once: what fits into a fast memory.
+SLAB = 16_000
 
 #: m of all components.
 MODES = tuple(m for m in CORNERS if sum(m) < 3)
@@ -58,6 +61,18 @@ class Flux:
     slopes: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     sign: float = 1.0
 
+    def slab(self, planes: slice) -> "Flux":
+        """In some planes across D, without what is known of the closed form."""
+        slopes = {ab: (low[planes], high[planes]) for ab, (low, high) in self.slopes.items()}
+        return Flux(
+            self.body.slab(planes),
+            self.nodes[planes.start : planes.stop + 1],
+            [q[planes] for q in self.low],
+            [q[planes] for q in self.high],
+            slopes=slopes,
+            sign=self.sign,
+        )
+
     def modes(self) -> Iterator[tuple[Mode, float, Vector]]:
         """m, 3^-|m| and the three components c[m] without the closed form; None is 0."""
         waves = haar(self.nodes)
@@ -72,7 +87,7 @@ class Flux:
                     there = components[axis]
                     components[axis] = own if there is None else there + own
             yield m, 3.0 ** -sum(m), components
-        for axis in range(3):
+        for axis in range(3 if self.slopes else 0):
             bend = self._bend(axis)
             components = [None, None, None]
             components[axis] = None if bend is None else -bend
@@ -113,7 +128,8 @@ class Flux:
             out: Vector = []
             for axis, slope in enumerate(slopes):
                 sigma = self.body.diagonal[axis]
-                out.append(None if slope is None else self.sign * sigma * slope)
+                part = None if slope is None else sigma * slope
+                out.append(part if part is None or self.sign == 1 else part * self.sign)
             return out
         out = [None, None, None]
         for c, (a, b) in enumerate(AXES):
@@ -222,12 +238,37 @@ def inner(body: Body, one: Flux, other: Flux) -> tuple[Float[Tensor, "D H W"], f
     """int one . sigma^-1 other in every voxel, W, those of robin ends in the voxels beside them;
     and by how much a coarser quadrature changes their sum, W."""
     out = torch.zeros(body.shape, dtype=torch.float64)
-    for (_, weight, p), (_, _, r) in zip(one.modes(), other.modes(), strict=True):
-        out += (weight * body.volume) * _resisted(body, p, r)
+    size = max(1, SLAB // (body.shape[1] * body.shape[2]))
+    for start in range(0, body.shape[0], size):
+        planes = slice(start, min(start + size, body.shape[0]))
+        part = one.slab(planes)
+        out[planes] = _of_slab(part, part if other is one else other.slab(planes))
     doubt = _replace(out, body, one, other)
     if body.robin:
         doubt += _add_ends(out, body, one, other)
     return out * body.tissue, doubt
+
+
+def _of_slab(one: Flux, other: Flux) -> Float[Tensor, "D H W"]:
+    """The same by modes, in some planes."""
+    body = one.body
+    full = len(body.sigma) == 6
+    pairs = AXES if full else AXES[:3]
+    sums: list[Tensor | float] = [0.0] * len(pairs)
+    others = {} if other is one else {m: components for m, _, components in other.modes()}
+    for m, weight, p in one.modes():
+        r = p if other is one else others.get(m)
+        if r is None:
+            continue
+        for c, (a, b) in enumerate(pairs):
+            for i, j in {(a, b), (b, a)}:
+                left, right = p[i], r[j]
+                if left is not None and right is not None:
+                    sums[c] = sums[c] + weight * left * right
+    total = torch.zeros(body.shape, dtype=torch.float64)
+    for c, part in enumerate(sums):
+        total += body.resistivity[min(c, len(body.sigma) - 1)] * part
+    return total * body.volume
 
 
 def _replace(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
@@ -247,18 +288,6 @@ def _replace(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
     return abs(sums[1] - sums[0])
 
 
-def _resisted(body: Body, p: Vector, r: Vector) -> Tensor:
-    """p . sigma^-1 r in every voxel."""
-    total = body.spacing.new_zeros(())
-    for c, (a, b) in enumerate(AXES if len(body.sigma) == 6 else AXES[:3]):
-        rho = body.resistivity[min(c, len(body.sigma) - 1)]
-        for i, j in {(a, b), (b, a)}:
-            left, right = p[i], r[j]
-            if left is not None and right is not None:
-                total = total + rho * left * right
-    return total
-
-
 def quadrature_points(
     body: Body, one: Flux, other: Flux, orders: Orders
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -267,17 +296,8 @@ def quadrature_points(
     if not closed:
         return []
     voxels = torch.unique(torch.cat([one.mixed(), other.mixed()]), dim=0)
-    near, at = nearest([form.place for form in closed], voxels, body.spacing)
-    out = []
-    far = voxels[~near]
-    if len(far):
-        x = rules.plain(len(far), orders.plain)
-        out.append((far, *rules.product([x, x, x])))
-    close = voxels[near]
-    if len(close):
-        axes = [rules.graded(at[near][:, axis], orders.graded) for axis in range(3)]
-        out.append((close, *rules.product(axes)))
-    return out
+    places = [place for form in closed for place in form.places]
+    return box_points(places, voxels, body.spacing, orders)
 
 
 def _in_tissue(body: Body, voxels: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
@@ -323,5 +343,10 @@ def _points_on_end(
     if not len(voxels):
         return []
     return face_points(
-        [form.place for form in closed], voxels, 0, 0.0 if end == 0 else 1.0, body.spacing, orders
+        [place for form in closed for place in form.places],
+        voxels,
+        0,
+        0.0 if end == 0 else 1.0,
+        body.spacing,
+        orders,
     )

@@ -1,8 +1,7 @@
 r"""Intervals that hold the voltage of an electrode for certain.
 
-The voltage is L(phi) = int rho phi dV + int over skin: the mean over a patch, or of two patches the
-difference of their means; where nothing fixes a constant (ends: sink, pair) and one patch is given,
-less the mean over all tissue. With z the potential of rho taken as a current (the dual problem,
+The voltage L(phi) is the mean over a patch, or of two patches the difference of their means; where nothing fixes a constant (ends: sink, pair) and one patch is given,
+less the mean over all tissue. With z the potential of L taken as a current, through the skin where the patch is on it (the dual problem,
 solved by finite volumes), z_h, q* and their mismatch p* = q* + sigma grad z_h as those of phi,
 
     L(phi) - L(v) = a(phi - v, z)
@@ -21,13 +20,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
 from physics_hybrid.problems.potential.certify.closed_form import REACH
 from physics_hybrid.problems.potential.certify.current import Currents
 from physics_hybrid.problems.potential.certify.flux import Flux, inner
-from physics_hybrid.problems.potential.certify.shapes import CORNERS
+from physics_hybrid.problems.potential.certify.patch import Functional
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.solve import solve
@@ -61,12 +59,12 @@ def interval(
     source: PointSource,
     patch: Bool[Tensor, "D H W"],
     against: Bool[Tensor, "D H W"] | None = None,
+    on: str = "skin",
     phi: Float[Tensor, "K D H W"] | None = None,
     refine: int = 1,
     reach: int = REACH,
 ) -> Interval:
-    """Guaranteed interval for the mean potential over a patch of voxels, or for the difference of
-    two.
+    """Guaranteed interval for the mean potential of an electrode, or for the difference of two.
 
     Parameters
     ----------
@@ -76,6 +74,7 @@ def interval(
     patch, against : Tensor (D, H, W) of bool
         The voxels of the electrode, and of the one whose mean is taken off. Where nothing fixes a
         constant (ends: sink, pair) and `against` is None, the mean over all tissue is.
+    on : "skin", the mean over the faces of these voxels to air, or "voxels".
     phi : Tensor (K, D, H, W) V at voxel centres, or None: solved for. Not with `refine`.
     refine : every voxel is split into refine^3 and the problem solved anew on these: the truth is
         the same, the half-width falls about as 1 / refine^2.
@@ -95,7 +94,7 @@ def interval(
     >>> point = torch.tensor([[0.015, 0.013, 0.015]], dtype=torch.float64)      # m
     >>> source = PointSource(point, torch.tensor([1e-3], dtype=torch.float64))  # A
     >>> patch = torch.zeros(12, 8, 8, dtype=torch.bool)
-    >>> patch[8:10, 6:8, 3:5] = True
+    >>> patch[8:10, 7, 3:5] = True
     >>> coarse = interval(body, source, patch)                                  # V
     >>> fine = interval(body, source, patch, refine=2)
     >>> bool(fine.half_width < coarse.half_width)
@@ -117,13 +116,13 @@ def interval(
         phi = solve(conductor, source, warn=False).phi
     body = Body.of(conductor)
     currents = Currents.of(body)
-    rho = _density(body, patches)
-    z = solve(body.conductor, rho[None], warn=False).phi[0]
-    dual = Mismatch.of(currents, rho[None], z)
+    L = Functional.of(body, patches, on)
+    z = solve(body.conductor, L.density, warn=False).phi[0]
+    dual = Mismatch.of(currents, L.density, z, inflow=L.inflow)
     low, high, value = [], [], []
     for k in range(len(source.point)):
         primal = Mismatch.of(currents, one_of(source, k), phi[k].double(), None, reach)
-        own, own_doubt = functional(primal.flux, rho)
+        own, own_doubt = L(primal.flux)
         product, doubt = _correction(primal, dual)
         width = _half_width(primal, dual) + own_doubt + doubt
         value.append(own)
@@ -157,48 +156,6 @@ def _checked(conductor: Conductor, patch: Tensor) -> Tensor:
             f"{int((patch & ~conductor.tissue[0]).sum())} of them air"
         )
     return patch
-
-
-def _density(body: Body, patches: list[Tensor]) -> Float[Tensor, "D H W"]:
-    """rho, 1/m^3: the mean over the first patch, less that over the second or over all tissue."""
-    rho = patches[0] / (patches[0].sum() * body.volume)
-    if len(patches) > 1:
-        return rho - patches[1] / (patches[1].sum() * body.volume)
-    if body.ends.floating:
-        return rho - body.tissue / (body.tissue.sum() * body.volume)
-    return rho
-
-
-def functional(flux: Flux, rho: Float[Tensor, "D H W"]) -> tuple[float, float]:
-    """int rho v dV, V; and by how much a coarser quadrature changes it."""
-    d, h, w = flux.body.shape
-    means = torch.zeros_like(rho)
-    for i, j, k in CORNERS:
-        means += flux.nodes[i : i + d, j : j + h, k : k + w] / 8
-    volume = flux.body.volume
-    sums = []
-    for orders in (rules.CHECK, rules.FINE):
-        total = float((rho * means).sum()) * volume
-        for form in flux.closed:
-            voxels = form.voxels
-            a, b, c = voxels.unbind(dim=1)
-            voxels = voxels[rho[a, b, c] != 0]
-            near, at = rules.nearest([form.place], voxels, flux.body.spacing)
-            for chosen in (near, ~near):
-                some = voxels[chosen]
-                if not len(some):
-                    continue
-                if chosen is near:
-                    axes = [rules.graded(at[near][:, axis], orders.graded) for axis in range(3)]
-                else:
-                    axes = [rules.plain(len(some), orders.plain)] * 3
-                xi, weights = rules.product(axes)
-                points = (some[:, None] + xi) * flux.body.spacing
-                inside = form.theta(some, xi)[0] * form.potential_at(points)
-                a, b, c = some.unbind(dim=1)
-                total += volume * float((rho[a, b, c] * (inside * weights).sum(dim=1)).sum())
-        sums.append(total)
-    return sums[1], abs(sums[1] - sums[0])
 
 
 def _correction(primal: Mismatch, dual: Mismatch) -> tuple[float, float]:

@@ -37,6 +37,10 @@ WAVES = 3
 Points = list[tuple[Int[Tensor, "n 3"], Float[Tensor, "n P 3"], Float[Tensor, "n P"]]]
 
 
+#: Voxels, places in them, weights and g, A/m^2.
+Samples = list[tuple[Tensor, Tensor, Tensor, Tensor]]
+
+
 @dataclass(frozen=True)
 class Correction:
     """c on the faces of one direction of the voxels of one G.
@@ -125,17 +129,18 @@ class Oscillation:
         points: Points = []
         check: Points = []
         for form in closed:
-            means = form.through_faces(body.shape)
+            means = form.through_faces
             for axis in range(3):
                 for side in (0, 1):
                     voxels = _loose_faces(body, form, axis, side)
                     if not len(voxels):
                         continue
                     faces = _Faces(body, form, means[axis][0], voxels, axis, side)
-                    correction = faces.correction()
+                    fine, coarse = faces.sampled(rules.FINE), faces.sampled(rules.CHECK)
+                    correction = faces.correction(fine)
                     corrections.append(correction)
-                    points += faces.add(sizes, correction, rules.FINE)
-                    check += faces.add(coarser, correction, rules.CHECK)
+                    points += faces.add(sizes, correction, fine)
+                    check += faces.add(coarser, correction, coarse)
         return cls(corrections, sizes + (sizes - coarser).abs(), points, check)
 
     def moment(self, nodes: Float[Tensor, "nD nH nW"]) -> tuple[float, float]:
@@ -182,12 +187,12 @@ class _Faces:
     axis: int
     side: int
 
-    def sampled(self, orders: Orders) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def sampled(self, orders: Orders) -> Samples:
         """Voxels, places, weights and g, A/m^2."""
         out = []
         outward = 2 * self.side - 1
         points = face_points(
-            [self.form.place], self.voxels, self.axis, float(self.side), self.body.spacing, orders
+            self.form.places, self.voxels, self.axis, float(self.side), self.body.spacing, orders
         )
         for some, xi, weights in points:
             face = list(some.unbind(dim=1))
@@ -198,13 +203,13 @@ class _Faces:
             out.append((some, xi, weights, g))
         return out
 
-    def correction(self) -> Correction:
+    def correction(self, samples: Samples) -> Correction:
         """The first waves of g."""
         d, h, w = self.voxels.unbind(dim=1)
         number = torch.full(self.body.shape, -1, dtype=torch.long)
         number[d, h, w] = torch.arange(len(self.voxels))
         waves = torch.zeros(len(self.voxels), WAVES, WAVES, dtype=torch.float64)
-        for some, xi, weights, g in self.sampled(rules.FINE):
+        for some, xi, weights, g in samples:
             d, h, w = some.unbind(dim=1)
             cos_u, cos_v = self._cosines(xi)
             size = torch.full((WAVES,), 2.0, dtype=torch.float64)
@@ -224,11 +229,11 @@ class _Faces:
             torch.pi * k * xi[..., v, None]
         )
 
-    def add(self, sizes: Tensor, correction: Correction, orders: Orders) -> Points:
+    def add(self, sizes: Tensor, correction: Correction, samples: Samples) -> Points:
         """Add C |g_r|_F to the voxels that answer for the faces; and the points of g_r."""
         area = self.body.volume / float(self.body.spacing[self.axis])
         points: Points = []
-        for some, xi, weights, g in self.sampled(orders):
+        for some, xi, weights, g in samples:
             d, h, w = some.unbind(dim=1)
             waves = correction.waves[correction.number[d, h, w]]
             cos_u, cos_v = self._cosines(xi)

@@ -32,8 +32,8 @@ def from_centres(
     u = phi
     low, high = _resisted(body, J)
     for form in closed:
-        u = u - form.at_centres(body.shape)
-        Phi = form.through_faces(body.shape)
+        u = u - form.at_centres
+        Phi = form.through_faces
         below, above = _sides_of(Phi)
         for a in range(3):
             for b in range(3):
@@ -43,7 +43,7 @@ def from_centres(
                     high[a] = high[a] - rho * above[b]
     nodes = _averaged(body, u, low, high)
     for form in closed:
-        nodes = nodes + (1 - form.cutoff_at_nodes()) * form.at_nodes(body.shape)
+        nodes = nodes + (1 - form.cutoff_at_nodes) * form.at_nodes
     return grounded(body, nodes)
 
 
@@ -52,7 +52,7 @@ def from_nodes(
 ) -> Float[Tensor, "nD nH nW"]:
     """w of a potential that is known at the nodes, V."""
     for form in closed:
-        nodes = nodes - form.cutoff_at_nodes() * form.at_nodes(body.shape)
+        nodes = nodes - form.cutoff_at_nodes * form.at_nodes
     return grounded(body, nodes)
 
 

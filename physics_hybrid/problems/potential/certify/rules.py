@@ -1,6 +1,7 @@
 """Quadrature on [0, 1]^n: plain Gauss, and graded towards the electrode for its neighbours."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -20,9 +21,10 @@ class Orders:
 
 
 #: The rule that counts, and the one that tells how right it is.
-FINE, CHECK = Orders(plain=3, graded=5), Orders(plain=2, graded=4)
+FINE, CHECK = Orders(plain=3, graded=6), Orders(plain=2, graded=5)
 
 
+@cache
 def gauss(points: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """Gauss-Legendre points and weights on [0, 1]."""
     x, w = np.polynomial.legendre.leggauss(points)
@@ -36,13 +38,22 @@ def plain(count: int, points: int) -> tuple[Float[Tensor, "n P"], Float[Tensor, 
 
 
 def graded(at: Float[Tensor, " n"], points: int) -> tuple[Tensor, Tensor]:
-    """Split at the place of [0, 1] that is nearest to `at`, and graded towards it. (n, 2 points)"""
+    """Split at the place of [0, 1] that is nearest to `at`, and graded towards it: (n, points), or
+    (n, 2 points) where some `at` lies inside."""
     x, w = gauss(points)
     x, w = x**GRADING, GRADING * x ** (GRADING - 1) * w
+    if not bool(_inside(at).any()):
+        from_low = (at <= 0)[:, None]
+        return torch.where(from_low, x, 1 - x), w.expand(len(at), -1)
     middle = at.clamp(0, 1)[:, None]
     places = torch.cat([middle - middle * x, middle + (1 - middle) * x], dim=1)
     weights = torch.cat([middle * w, (1 - middle) * w], dim=1)
     return places, weights
+
+
+def _inside(at: Tensor) -> Tensor:
+    """Strictly between 0 and 1."""
+    return (at > 0) & (at < 1)
 
 
 def product(
@@ -85,19 +96,47 @@ def face_points(
     orders: Orders,
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Voxels, places and weights on their faces normal to `axis`, below (side 0) or above (1)."""
-    near, at = nearest(places, voxels, spacing)
     u, v = (a for a in range(3) if a != axis)
+    finer = Orders(orders.plain + 1, orders.graded + 3)
     out = []
-    for chosen in (near, ~near):
-        some = voxels[chosen]
-        if not len(some):
-            continue
-        if chosen is near:
-            pair = [graded(at[near][:, a], orders.graded) for a in (u, v)]
-        else:
-            pair = [plain(len(some), orders.plain + 1)] * 2
-        flat, weights = product(pair)
+    for some, flat, weights in _points(places, voxels, [u, v], spacing, finer):
         xi = torch.full((*flat.shape[:2], 3), side, dtype=torch.float64)
         xi[..., u], xi[..., v] = flat[..., 0], flat[..., 1]
         out.append((some, xi, weights))
+    return out
+
+
+def box_points(
+    places: list[Float[Tensor, " 3"]],
+    voxels: Int[Tensor, "n 3"],
+    spacing: Float[Tensor, " 3"],
+    orders: Orders,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Voxels, places and weights in them: graded beside an electrode, plain elsewhere."""
+    return _points(places, voxels, [0, 1, 2], spacing, orders)
+
+
+def _points(
+    places: list[Float[Tensor, " 3"]],
+    voxels: Int[Tensor, "n 3"],
+    axes: list[int],
+    spacing: Float[Tensor, " 3"],
+    orders: Orders,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Voxels, places along some axes and weights; those beside an electrode in groups, by the axes
+    along which it lies between their faces."""
+    near, at = nearest(places, voxels, spacing)
+    out = []
+    far = voxels[~near]
+    if len(far):
+        out.append((far, *product([plain(len(far), orders.plain)] * len(axes))))
+    close, at = voxels[near], at[near][:, axes]
+    if not len(close):
+        return out
+    two_to = 2 ** torch.arange(len(axes))
+    kind = (_inside(at) * two_to).sum(dim=1)
+    for one in kind.unique():
+        chosen = kind == one
+        each = [graded(at[chosen][:, i], orders.graded) for i in range(len(axes))]
+        out.append((close[chosen], *product(each)))
     return out

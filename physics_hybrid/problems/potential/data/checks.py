@@ -27,6 +27,7 @@ from physics_hybrid.problems.potential.data.sample import (
     SampleError,
 )
 from physics_hybrid.problems.potential.data.understood import (
+    given_current,
     grid_of,
     in_metres,
     point_density,
@@ -36,6 +37,8 @@ from physics_hybrid.problems.potential.physics.conductor import ON_FACE
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.reading import text_of
 
+#: How far a current that is given may be from that of the source.
+SAME_CURRENT = 0.01
 #: Share of its current that a pair may leave over, by rounding.
 UNBALANCED = 1e-3
 #: How far below 0 an eigenvalue of sigma may lie, over sigma along D, by rounding.
@@ -80,6 +83,8 @@ def check(
     _source(source, tissue, where)
     ends = _ends(arrays, conventions.ends, where)
     electrodes = _electrodes(source, ends, where)
+    if "current" in values and "source" in values:
+        _same_current(given_current(values, where), source * electrodes[0], spacing, where)
     u = _u(values["u"], tissue, where)
     points = []
     for key, electrode in zip(POSITIONS, electrodes, strict=False):  # the second of a pair only
@@ -270,6 +275,19 @@ def _source(source: np.ndarray, tissue: np.ndarray, where: str) -> None:
             where,
             "source",
             f"lies in air (sigma = 0) at voxel {_first(in_air)}: no current can flow from it",
+        )
+
+
+def _same_current(given: float, density: np.ndarray, spacing: np.ndarray, where: str) -> None:
+    """A current in A beside a source (D, H, W) in A/m^3 is that of the source."""
+    injected = float(density.sum() * np.prod(spacing))
+    if not math.isclose(given, injected, rel_tol=SAME_CURRENT):
+        raise SampleError(
+            where,
+            "current",
+            f"is {given:.4g} A, and source injects {injected:.4g} A (its sum times the volume of a"
+            f" voxel, {np.prod(spacing):.4g} m^3): one of source, current and spacing is in other"
+            " units (data.source_units=current: source holds amperes), or leave `current` out",
         )
 
 

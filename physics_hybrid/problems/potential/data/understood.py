@@ -150,10 +150,7 @@ def point_density(
     SampleError
         A point outside tissue, or a current that is none.
     """
-    given = arrays["current"].astype(np.float64)
-    if given.size != 1 or not np.isfinite(given).all() or not given.all():
-        rule = f"must be one number of amperes, and not 0; got {given.tolist()}"
-        raise SampleError(where, "current", rule)
+    given = given_current(arrays, where)
     points = {
         key: in_metres(arrays[key], key, spacing, conventions, where)
         for key in ("source_point", "return_point")
@@ -164,7 +161,7 @@ def point_density(
     try:
         source = PointSource(
             _one(points["source_point"]),
-            _one(given.reshape(())),
+            _one(np.asarray(given)),
             None if back is None else _one(back),
         )
         conductor = Conductor(_one(np.moveaxis(sigma, -1, 0)), _one(spacing), ends)
@@ -172,6 +169,15 @@ def point_density(
     except ValueError as error:
         raise SampleError(where, "source_point", str(error)) from error
     return density
+
+
+def given_current(arrays: Arrays, where: str) -> float:
+    """`current` in A. Raises SampleError for what is none."""
+    given = arrays["current"].astype(np.float64)
+    if given.size != 1 or not np.isfinite(given).all() or not given.all():
+        rule = f"must be one number of amperes, and not 0; got {given.tolist()}"
+        raise SampleError(where, "current", rule)
+    return float(given.reshape(()))
 
 
 def in_metres(

@@ -34,7 +34,7 @@ from physics_hybrid.problems.potential.bodies.tissue_table import (
 )
 from physics_hybrid.problems.potential.data.plausible import wrong_box
 from physics_hybrid.problems.potential.data.sample import SampleError
-from physics_hybrid.problems.potential.door.numbers import Array, is_tensor, numbers
+from physics_hybrid.problems.potential.door.arrays import Array, is_tensor, numbers
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.ends import Ends
 
@@ -84,7 +84,7 @@ class Body:
     >>> sigma[:, h**2 + w**2 < 49] = 1.2, 0.24, 0.24                                       # S/m
     >>> body = ph.Body(sigma, spacing=(0.004, 0.004, 0.004))                              # m
     >>> body.shape, int(body.tissue.sum())
-    ((24, 16, 16), 3648)
+    ((24, 16, 16), 3744)
     """
 
     def __init__(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from physics_hybrid.problems.potential.door.arrays import is_tensor, like
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.closed_form import at_places, on_grid
 from physics_hybrid.problems.potential.door.interpolation import Weights
-from physics_hybrid.problems.potential.door.numbers import is_tensor, like
 from physics_hybrid.problems.potential.door.places import places
 from physics_hybrid.problems.potential.door.sources import Patch, Sources
 from physics_hybrid.problems.potential.physics.conductor import Conductor, matrix
@@ -23,10 +23,14 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.physics.multipoint import Operator, operator_of
 from physics_hybrid.problems.potential.physics.subtraction import Subtraction
 
+if TYPE_CHECKING:
+    from physics_hybrid.problems.potential.certify import Certificate
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Field:
-    """The potential of electrodes in a body: `phi`, `E`, `J`, `at`, `plot`, `save`, `refine`.
+    """The potential of electrodes in a body: `phi`, `E`, `J`, `at`, `plot`, `save`, `refine`,
+    `certify`, `interval`.
 
     J = -sigma grad phi = sigma E                                                   [A/m^2]
 
@@ -85,9 +89,12 @@ class Field:
     def __repr__(self) -> str:
         count = f"{len(self.sources)} sources" if self.sources.many else "one source"
         volts = self.volts.detach()
+        bound = ""
+        if "certificate" in self._kept:
+            bound = f", at most {float(self.certify().relative.max()):.2g} off in energy"
         return (
             f"Field({count} in {self.body!r}, {float(volts.min()):.4g} to {float(volts.max()):.4g}"
-            f" V, ends={self.ends.kind}, {self.engine}: {self.why})"
+            f" V, ends={self.ends.kind}, {self.engine}: {self.why}{bound})"
         )
 
     @property
@@ -212,6 +219,56 @@ class Field:
             d, h, w = patch.voxels(self.body, frame, f"patch {number}").T
             means.append(self.volts[:, d, h, w].mean(dim=1))
         return torch.stack(means, dim=1)
+
+    def certify(self, factor: int = 1) -> Certificate:
+        """A guaranteed bound of the energy error against the exact solution of the voxel problem,
+        whatever engine has found the field. Kept.
+
+        factor : into how many parts along each axis the voxels have been split: the closed form
+            then reaches as far as it did before.
+
+        Raises
+        ------
+        ValueError
+            Patches; tissue that does not conduct in every direction.
+        """
+        if "certificate" not in self._kept:
+            from physics_hybrid.problems.potential.door.bounds import certificate
+
+            self._kept["certificate"] = certificate(self, factor)
+        kept: Certificate = self._kept["certificate"]
+        return kept
+
+    @property
+    def bound(self) -> Any:
+        """What the relative energy error is at most, () or (K,): `certify().relative`."""
+        return like(self.certify().relative if self.many else self.certify().relative[0], False)
+
+    def interval(
+        self,
+        patch: Patch,
+        against: Patch | None = None,
+        on: str = "voxels",
+        refine: int = 1,
+        frame: str | None = None,
+    ) -> tuple[Any, Any]:
+        """Lowest and highest that the mean voltage over a patch can be, less that over another, V:
+        the exact one of the voxel problem lies in between. () each, or (K,).
+
+        on : "voxels", as `at` reads a patch, or "skin", the faces of these voxels to air.
+        refine : voxels are split into refine^3 for it, the problem is solved anew, and the interval
+            is narrower.
+
+        Raises
+        ------
+        ValueError
+            As `certify`; a patch that covers no skin.
+        """
+        from physics_hybrid.problems.potential.door.bounds import interval
+
+        found = interval(self, patch, against, on, refine, self.frame if frame is None else frame)
+        low, high = (self._given(volts, None) for volts in (found.low, found.high))
+        return low, high
 
     def refine(self, tolerance: float, **options: Any) -> Field:
         """The same field to another tolerance, from here on: fewer iterations than from nothing.

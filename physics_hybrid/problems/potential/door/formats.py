@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from physics_hybrid.problems.potential.door.body import Body
+from physics_hybrid.reading import FileError, failures, open_h5, read_npy, read_npz
 from physics_hybrid.writing import STORED, create_h5, written
 
 if TYPE_CHECKING:
@@ -57,16 +58,49 @@ def file_affine(body: Body) -> np.ndarray:
     return affine[:, [*columns, 3]]
 
 
-def write_nifti(body: Body, values: np.ndarray, path: Path, said: str) -> None:
-    """A volume (D, H, W) or (D, H, W, n) as NIfTI-1, float32."""
+def write_nifti(body: Body, values: np.ndarray, path: str | Path, said: str) -> None:
+    """A volume (D, H, W) or (D, H, W, n) as NIfTI-1, float32. Raises ValueError, OSError."""
     import nibabel
 
     make: Any = nibabel.Nifti1Image
     image = make(np.ascontiguousarray(file_axes(body, values), dtype=np.float32), file_affine(body))
+    if not str(path).lower().endswith((".nii.gz", ".nii")):
+        raise ValueError(f"{path}: a volume is written as .nii.gz or .nii")
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = said.encode()[:79]
     with written(path) as temporary:
         nibabel.save(image, temporary)
+
+
+def read_volts(body: Body, path: str | Path) -> np.ndarray:
+    """phi of a file that `save` wrote, or of the same kind: V, (D, H, W) or (K, D, H, W).
+
+    Raises
+    ------
+    FileError (a ValueError)
+        No such file, a damaged one, one without phi, another suffix.
+    """
+    path = Path(path).expanduser()
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        import nibabel
+
+        with failures(str(path), "NIfTI"):
+            image: Any = nibabel.load(path)
+            volts = np.asarray(image.get_fdata())
+        turned = volts.transpose(*body.order, *range(3, volts.ndim))
+        return np.moveaxis(turned, -1, 0) if turned.ndim == 4 else turned
+    if name.endswith(".npy"):
+        return read_npy(path)
+    if name.endswith(".npz"):
+        arrays = read_npz(path, ["phi"])
+        if "phi" not in arrays:
+            raise FileError(str(path), "phi", "is missing")
+        return arrays["phi"]
+    if name.endswith(".h5"):
+        with open_h5(path) as file:
+            return np.asarray(file.dataset("phi")[()])
+    raise FileError(str(path), None, "is none of .nii.gz, .nii, .npy, .npz, .h5")
 
 
 def _nifti(field: Field, path: Path) -> None:

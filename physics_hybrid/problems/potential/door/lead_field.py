@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from physics_hybrid.problems.potential.door.arrays import numbers
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.closed_form import at_places
 from physics_hybrid.problems.potential.door.equations import Equations
 from physics_hybrid.problems.potential.door.formats import write_nifti
 from physics_hybrid.problems.potential.door.interpolation import Weights
-from physics_hybrid.problems.potential.door.numbers import numbers
 from physics_hybrid.problems.potential.door.places import places
 from physics_hybrid.problems.potential.door.solving import check_body
 from physics_hybrid.problems.potential.door.sources import Deposit, Patch, Sources, deposit_of

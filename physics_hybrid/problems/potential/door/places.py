@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.checks import one_of
-from physics_hybrid.problems.potential.door.numbers import numbers
+from physics_hybrid.problems.potential.door.arrays import numbers
 
 if TYPE_CHECKING:
     from physics_hybrid.problems.potential.door.body import Body

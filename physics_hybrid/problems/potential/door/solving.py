@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.checks import one_of
+from physics_hybrid.problems.potential.door.arrays import numbers
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.engines import chosen
 from physics_hybrid.problems.potential.door.equations import Equations
 from physics_hybrid.problems.potential.door.field import Field
-from physics_hybrid.problems.potential.door.numbers import numbers
 from physics_hybrid.problems.potential.door.sources import Sources, any_tensor, sources_of
 from physics_hybrid.problems.potential.door.ways_out import connected, ends_of
 from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.predictor import Predictor
 
 
@@ -37,6 +38,8 @@ def solve(
     beta: float | None = None,
     singularity: str = "subtraction",
     progress: bool = True,
+    certify: bool = False,
+    error: float | None = None,
 ) -> Field:
     """The potential of electrodes in a body.
 
@@ -69,6 +72,10 @@ def solve(
     singularity : "subtraction" or "nodal"
         Closed form plus a smooth rest, or the whole current in one voxel.
     progress : whether to show a bar, with the time that is left, from 2 s on.
+    certify : whether to bound the error at once: `Field.certify`, `Field.bound`.
+    error : float or None
+        Refine until the relative energy error is at most this, for certain: voxels are split, and
+        the field is one on smaller voxels.
 
     Returns
     -------
@@ -82,7 +89,7 @@ def solve(
         Places outside or in air; currents, tolerance, ends that are none; tissue that is cut off
         from the way out; more memory than there is.
     SolverError (a RuntimeError)
-        Tolerance not reached.
+        Tolerance not reached; an error that voxels split in 4 do not reach.
     FileNotFoundError
         A network is asked for, and none is there.
 
@@ -109,6 +116,10 @@ def solve(
     >>> place.grad.shape
     torch.Size([3])
     """
+    if error is not None:
+        asked = {"current": current, "returns": returns, "engine": engine, "model": model}
+        asked |= {"frame": frame, "ends": ends, "beta": beta, "progress": progress}
+        return _until(error, body, at, tolerance, singularity=singularity, start=start, **asked)
     began = time.monotonic()
     _check(body, tolerance, singularity)
     sources = sources_of(body, at, current, returns, frame)
@@ -129,7 +140,7 @@ def solve(
         problem = Equations(conductor, sources, tolerance, singularity, guess)
         found = problem.solved(progress)
         volts = found.volts
-    return Field(
+    field = Field(
         body=body,
         sources=sources,
         volts=volts,
@@ -143,6 +154,72 @@ def solve(
         frame=frame,
         singularity=singularity,
         as_tensor=body.of_tensor or any_tensor(at, current, returns),
+    )
+    if certify:
+        field.certify()
+    return field
+
+
+def _until(error: float, body: Body, at: Any, tolerance: float, **asked: Any) -> Field:
+    """A field whose certificate says `error` or less: see `solve`."""
+    from physics_hybrid.problems.potential.door.bounds import ALGEBRAIC, FINEST, split
+
+    number = isinstance(error, (int, float)) and not isinstance(error, bool)
+    if not number or not 0 < error < 1:
+        raise ValueError(f"error must lie in (0, 1); got {error!r}")
+    start = asked.pop("start")
+    field = solve(body, at, start=start, tolerance=tolerance, **asked)
+    factor = 1
+    while True:
+        bound = field.certify(factor)
+        if float(bound.relative.max()) <= error:
+            return field
+        if bool((bound.algebraic > ALGEBRAIC * bound.bound).any()):
+            field = refined(field, field.tolerance / 100, progress=asked["progress"])
+            continue
+        factor += 1
+        if factor > FINEST:
+            raise SolverError(
+                f"error={error:g} was not reached: voxels split in {FINEST} are certainly right to"
+                f" {float(bound.relative.max()):.2g}; field.interval of an electrode is sharper"
+            )
+        field = solve(split(body, factor), at, tolerance=field.tolerance, **asked)
+
+
+def given_field(body: Body, volts: Any, at: Any, current: Any = 1e-3, **asked: Any) -> Field:
+    """A field that something else has found, V at voxel centres, to be certified, refined, drawn.
+
+    at, current, asked : as in `solve`, for which of a pair or ends the field is meant.
+
+    Raises
+    ------
+    ValueError
+        As `solve`; volts of another shape, or not finite.
+    """
+    options = {key: asked[key] for key in ("frame", "ends", "beta", "returns") if key in asked}
+    frame, returns = options.get("frame", "grid"), options.get("returns")
+    sources = sources_of(body, at, current, returns, frame)
+    ends = options.get("ends", "auto")
+    way_out = ends_of(
+        body, ends, options.get("beta"), returns is not None, sources.points is not None
+    )
+    guess = _guess(volts, body, len(sources))
+    if guess is None:
+        raise ValueError("volts must be an array, V at voxel centres; got None")
+    return Field(
+        body=body,
+        sources=sources,
+        volts=guess,
+        ends=way_out,
+        engine="given",
+        why="a field from elsewhere",
+        tolerance=float("nan"),
+        iterations=None,
+        residual=None,
+        seconds=0.0,
+        frame=frame,
+        singularity="subtraction",
+        as_tensor=body.of_tensor or any_tensor(at, current, returns, volts),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from physics_hybrid.problems.potential.door.numbers import is_tensor, numbers
+from physics_hybrid.problems.potential.door.arrays import is_tensor, numbers
 from physics_hybrid.problems.potential.door.places import (
     in_metres,
     metres_per_unit,

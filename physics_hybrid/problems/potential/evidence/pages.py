@@ -18,6 +18,7 @@ from physics_hybrid.grid import name_of
 from physics_hybrid.problems.potential.evidence import (
     benchmark_report,
     data_rates,
+    door,
     resolution_matrix,
     rivals_report,
     validate_report,
@@ -32,6 +33,7 @@ from physics_hybrid.report.pages import ROOT
 PAGES = {
     "results": "README.md",
     "shipped": "docs/use_it.md",
+    "door": "docs/use_it.md",
     "validation": "docs/truth.md",
     "rates": "docs/truth.md",
     "benchmark": "docs/benchmark.md",
@@ -136,6 +138,10 @@ def _rates(report: Path) -> str:
     return data_rates.table(_read(report))
 
 
+def _door(report: Path) -> str:
+    return door.tables(_read(report))
+
+
 def _matrix(report: Path) -> str:
     caption = "Error by training grid, wavelength and distance"
     return pictured(report, "matrix", resolution_matrix.matrix_table, caption)
@@ -169,6 +175,7 @@ def _memory(report: Path) -> str:
 TABLES: dict[str, Callable[[Path], str]] = {
     "scaling": _scaling,
     "rates": _rates,
+    "door": _door,
     "validation": truth,
     "matrix": _matrix,
     "benchmark": _benchmark,

@@ -59,16 +59,9 @@ class PointSource:
         return [PointSource(self.point, self.current), PointSource(self.returns, -self.current)]
 
 
-def nodal_source(conductor: Conductor, source: PointSource) -> Float[Tensor, "K D H W"]:
-    """The source as a current density in the one voxel that holds it: I / V there, A/m^3; -I / V at
-    the returning electrode.
-
-    Raises
-    ------
-    ValueError
-        Several conductors with another number of sources; an electrode outside the grid or in air;
-        the second electrode of a pair missing, or not asked for.
-    """
+def check_source(conductor: Conductor, source: PointSource) -> None:
+    """Raise ValueError for several conductors with another number of sources; an electrode outside
+    the grid or in air; the second electrode of a pair missing, or not asked for."""
     bodies, count = len(conductor.sigma), len(source.point)
     if bodies not in (1, count):
         raise ValueError(
@@ -82,13 +75,26 @@ def nodal_source(conductor: Conductor, source: PointSource) -> Float[Tensor, "K 
             f"ends={conductor.ends.kind} with {have}: ends=pair needs a returning electrode, "
             "and no other ends takes one"
         )
-    current = source.current
+    for electrode in source.electrodes:
+        conductor.sigma_at(conductor.in_tissue(electrode.point))  # refuses air
+
+
+def nodal_source(conductor: Conductor, source: PointSource) -> Float[Tensor, "K D H W"]:
+    """The source as a current density in the one voxel that holds it: I / V there, A/m^3; -I / V at
+    the returning electrode.
+
+    Raises
+    ------
+    ValueError
+        From `check_source`.
+    """
+    check_source(conductor, source)
+    count, current = len(source.point), source.current
     f = torch.zeros(count, *conductor.shape, dtype=current.dtype, device=current.device)
     rows = torch.arange(count, device=f.device)
     volume = conductor.voxel_volume.to(f)
     for electrode in source.electrodes:
         point = conductor.in_tissue(electrode.point)
-        conductor.sigma_at(point)  # refuses air
         d, h, w = conductor.voxel_of(point).unbind(dim=1)
         f.index_put_((rows, d, h, w), electrode.current / volume, accumulate=True)
     return f

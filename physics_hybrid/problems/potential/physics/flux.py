@@ -118,7 +118,7 @@ class FluxOperator:
                 sigma_face = sigma_face.clone()
                 sigma_face[:, [0, -1]] /= 2  # on an end the conductance spans half a voxel
             medium = per_sample(sigma_inf[:, :3].expand(-1, 3)[:, axis])
-            known.append((sigma_face / medium - 1) * Phi[axis])
+            known.append((sigma_face * (1 / medium)).sub_(1) * Phi[axis])
         d, h, w = known
         outward = torch.tensor([-1.0, 1.0]).to(phi_end).view(1, 2, 1, 1)
         ends = self.conductance[0][:, [0, -1]]
@@ -153,7 +153,8 @@ def both_sides(faces: Faces) -> Float[Tensor, "K D H W"]:
 
 def divergence(current_density: Faces, spacing: Float[Tensor, "#K 3"]) -> Float[Tensor, "K D H W"]:
     """div J in every voxel, A/m^3; J on the faces in A/m^2, spacing in metres."""
-    net = spacing.new_zeros(())
-    for axis, J in enumerate(current_density):
-        net = net + torch.diff(J, dim=axis + 1) / per_sample(spacing[:, axis])
+    net = torch.diff(current_density[0], dim=1) / per_sample(spacing[:, 0])
+    for axis in (1, 2):
+        leaving = torch.diff(current_density[axis], dim=axis + 1)
+        net = torch.addcmul(net, leaving, per_sample(1 / spacing[:, axis]))
     return net

@@ -66,10 +66,9 @@ def potential(
 
     mean, square = _mean_and_square(offsets, sigma)
     # clamped below the root: at the source itself it has a derivative, too
-    smallest = torch.finfo(sigma.dtype).tiny
-    length = torch.sqrt((square + column(softening) ** 2).clamp_min(smallest))
-    length = torch.maximum(length, column(clamp))
-    return column(current) / (4 * math.pi * column(mean) * length)
+    least = (column(clamp) ** 2).clamp_min(torch.finfo(sigma.dtype).tiny)
+    length = torch.sqrt(torch.maximum(square + column(softening) ** 2, least))
+    return column(current / (4 * math.pi * mean)) / length
 
 
 def _mean_and_square(

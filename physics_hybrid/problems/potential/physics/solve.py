@@ -11,8 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from physics_hybrid.problems.potential.physics.box import Box
 from physics_hybrid.problems.potential.physics.conductor import Conductor, zero_mean
-from physics_hybrid.problems.potential.physics.electrodes import PointSource, nodal_source
+from physics_hybrid.problems.potential.physics.electrodes import (
+    PointSource,
+    check_source,
+    nodal_source,
+)
 from physics_hybrid.problems.potential.physics.flux import FluxOperator
 from physics_hybrid.problems.potential.physics.implicit import with_derivatives
 from physics_hybrid.problems.potential.physics.krylov import Solution, conjugate_gradients
@@ -89,6 +94,22 @@ def solve(
     """
     if singularity not in ("subtraction", "nodal"):
         raise ValueError(f"singularity must be 'subtraction' or 'nodal'; got {singularity!r}")
+    if isinstance(source, PointSource):
+        check_source(conductor, source)  # in coordinates that its owner knows
+        box = Box.of(conductor)
+        if box.size != conductor.shape:
+            inner = solve(
+                box.conductor(conductor),
+                box.source(source, conductor.spacing),
+                tolerance,
+                dtype,
+                singularity,
+                max_iterations,
+                warn,
+                None if start is None else box.within(start),
+                report,
+            )
+            return dataclasses.replace(inner, phi=box.whole(inner.phi))
     operator, preconditioner = operator_of(conductor, dtype), None
     if isinstance(operator, MultipointOperator):
         # the part of the tensors along the axes: as good as the fibres are along one

@@ -66,7 +66,9 @@ def simulate(setting: Setting, name: str, key: tuple[int, ...]) -> Scan:
     rng = np.random.default_rng(list(key))
     whole = line_object(setting.size, setting.lines, rng, phase=setting.set_phase)
     probe = torch.from_numpy(
-        disk_probe(setting.frame, setting.radius, setting.edge, setting.curvature)
+        disk_probe(
+            setting.frame, float(setting.radius), float(setting.edge), float(setting.curvature)
+        )
     )
     positions = torch.from_numpy(scan_positions(setting, rng))
     patch = forward.patches(torch.from_numpy(whole), positions, setting.frame)

@@ -3,8 +3,6 @@
 O(r) = sum_j |P(r - r_j)|^2 o_j(r - r_j) / sum_j |P(r - r_j)|^2
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor

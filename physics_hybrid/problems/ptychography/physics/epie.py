@@ -6,8 +6,6 @@ Maiden and Rodenburg, Ultramicroscopy 109 (2009) 1256, eqs. 3 to 6. Frames that 
 updated together: that is the same as one after the other, and ePIE takes them in any order.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int

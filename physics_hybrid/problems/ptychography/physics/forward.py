@@ -6,8 +6,6 @@ F is the unitary discrete Fourier transform, zero frequency in the middle, so th
 sum A_j^2 = sum |P O|^2 (Parseval).
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int

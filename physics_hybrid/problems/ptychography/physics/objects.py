@@ -6,8 +6,6 @@
 L is a drawing of straight lines, G_s a Gaussian of s pixels.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter

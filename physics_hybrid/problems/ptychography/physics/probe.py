@@ -4,8 +4,6 @@ A symmetric probe without a phase cannot tell an object o(r) from its twin o*(-r
 far field. A curved wave front can.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -35,7 +33,7 @@ def disk_probe(
 
     Examples
     --------
-    >>> P = disk_probe(32, 8)
+    >>> P = disk_probe(32, 8.0)
     >>> bool(abs(P[16, 16] - 1) < 1e-6), bool(abs(P[0, 0]) < 1e-6)
     (True, True)
     """

@@ -189,6 +189,8 @@ BROKEN = {
         "labels",
         "whole numbers",
     ),
+    "a current that is not the source's": (change("current", np.array(2e-3)), "current", "injects"),
+    "a current in milliamperes": (change("current", np.array(1.0)), "current", "other units"),
     "labels of another grid": (change("labels", np.zeros((2, 2, 2))), "labels", "must have shape"),
 }
 
@@ -570,3 +572,9 @@ def test_what_readers_send_between_processes_survives_pickling(sample_arrays):
     from physics_hybrid.problems.potential.data.loading import Batches
 
     assert len(pickle.loads(pickle.dumps(Batches([[Address("a")]], Conventions(), 3)))) == 1
+
+
+def test_a_current_beside_the_source_may_say_the_same(sample_arrays):
+    injected = sample_arrays["source"].sum() * np.prod(sample_arrays["spacing"])
+    sample = check({**sample_arrays, "current": np.array(1.001 * injected)}, "a", Conventions())
+    assert sample.current == pytest.approx(injected, rel=1e-6)

@@ -1,0 +1,1 @@
+"""What measures the latent simulator: the tables of its page."""

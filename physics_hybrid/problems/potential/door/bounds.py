@@ -1,0 +1,110 @@
+"""How wrong a field is at most: certificates, intervals; voxels that are split until it is right.
+
+The truth is the exact solution of the voxel problem (`certify`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from physics_hybrid.problems.potential.certify import Certificate, Interval
+from physics_hybrid.problems.potential.certify import certify as certify_fields
+from physics_hybrid.problems.potential.certify import interval as interval_of
+from physics_hybrid.problems.potential.certify.closed_form import REACH
+from physics_hybrid.problems.potential.door.body import Body
+from physics_hybrid.problems.potential.door.sources import Patch
+from physics_hybrid.problems.potential.physics.conductor import Conductor
+from physics_hybrid.problems.potential.physics.electrodes import PointSource
+
+if TYPE_CHECKING:
+    from physics_hybrid.problems.potential.door.field import Field
+
+#: Into how many parts along each axis voxels are split at most.
+FINEST = 4
+#: Share of a bound that the solver's tolerance may have before it is made tighter.
+ALGEBRAIC = 0.1
+
+
+def certificate(field: Field, factor: int = 1) -> Certificate:
+    """A guaranteed bound of the energy error of every source of a field.
+
+    factor : into how many parts its voxels have been split: the closed form then reaches as far as
+        it did before.
+
+    Raises
+    ------
+    ValueError
+        Patches; tissue that does not conduct in every direction.
+    """
+    with torch.no_grad():
+        volts = field.volts.detach().double()
+        return certify_fields(_plain(field), _electrodes(field), volts, reach=factor * REACH)
+
+
+def interval(
+    field: Field, patch: Patch, against: Patch | None, on: str, refine: int, frame: str
+) -> Interval:
+    """What the mean voltage over a patch, less that over another, lies in for certain, V.
+
+    refine : every voxel is split into refine^3, and the problem solved anew; 1: as it is.
+    """
+    marked = [_marked(field.body, p, frame) for p in (patch, against) if p is not None]
+    with torch.no_grad():
+        return interval_of(
+            _plain(field),
+            _electrodes(field),
+            marked[0],
+            marked[1] if len(marked) > 1 else None,
+            on=on,
+            phi=field.volts.detach().double() if refine == 1 else None,
+            refine=refine,
+        )
+
+
+def _plain(field: Field) -> Conductor:
+    """The conductor of a field without derivatives."""
+    return Conductor(field.body.sigma.detach(), field.body.plain.spacing, field.ends)
+
+
+def _electrodes(field: Field) -> PointSource:
+    """The electrodes of a field. Raises ValueError for patches."""
+    sources = field.sources
+    if sources.points is None:
+        raise ValueError("certificates are of point electrodes: patches have none yet")
+    returns = None if sources.returns is None else sources.returns.detach()
+    return PointSource(sources.points.detach(), sources.current.detach(), returns)
+
+
+def _marked(body: Body, patch: Any, frame: str) -> Tensor:
+    """The voxels of a patch, as a mask. (D, H, W)"""
+    if not isinstance(patch, Patch):
+        raise ValueError(f"an interval is of a ph.Patch(centre, radius); got {patch!r}")
+    marked = np.zeros(body.shape, dtype=bool)
+    marked[tuple(patch.voxels(body, frame).T)] = True
+    return torch.from_numpy(marked)
+
+
+def split(body: Body, factor: int) -> Body:
+    """The same body on voxels that are `factor` times smaller along each axis."""
+    sigma = body.sigma.detach()[0].movedim(0, -1).cpu().numpy()
+    affine, labels = body.affine, body.labels
+    if affine is not None:
+        affine = affine.copy()
+        affine[:3, 3] += affine[:3, :3].sum(axis=1) * (0.5 / factor - 0.5)
+        affine[:3, :3] /= factor
+    if labels is not None:
+        labels = _repeated(labels, factor)
+    return Body(
+        _repeated(sigma, factor), body.spacing / factor, affine, labels=labels, order=body.order
+    )
+
+
+def _repeated(values: np.ndarray, factor: int) -> np.ndarray:
+    """Every voxel as factor^3 alike."""
+    for axis in range(3):
+        values = values.repeat(factor, axis=axis)
+    return values

@@ -1,0 +1,121 @@
+"""Bounds hold: against exact fields, against finite elements on a finer grid, for bad fields too."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from physics_hybrid.problems.potential.certify import certify
+from physics_hybrid.problems.potential.certify.body import Body
+from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
+from physics_hybrid.problems.potential.certify.current import Currents
+from physics_hybrid.problems.potential.certify.interval import interval, split
+from physics_hybrid.problems.potential.physics.conductor import Conductor
+from physics_hybrid.problems.potential.physics.electrodes import PointSource
+from physics_hybrid.problems.potential.physics.elements.solve import solve_elements
+from physics_hybrid.problems.potential.physics.elements.weak_form import ElementOperator
+from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.physics.solve import solve
+from tests.problems.potential.certify.scenes import ENDS, body, source
+
+FINER = 3
+
+
+def error_of(mismatch: Mismatch, fine: Conductor, truth: Tensor) -> float:
+    """Energy norm of v less the finite-element field on the finer grid: no more than the error."""
+    v = _finer(mismatch.flux.nodes)
+    for form in mismatch.flux.closed:
+        near = dataclasses.replace(form, spacing=form.spacing / FINER, shape=fine.shape)
+        v = v + _finer(form.cutoff_at_nodes) * near.at_nodes
+    operator = ElementOperator.of(fine)
+    away = torch.where(operator.in_tissue[0], truth - v, 0.0)
+    return float((away * operator(away[None])[0]).sum()) ** 0.5
+
+
+def _finer(nodes: Tensor) -> Tensor:
+    size = [(n - 1) * FINER + 1 for n in nodes.shape]
+    out = F.interpolate(nodes[None, None], size=size, mode="trilinear", align_corners=True)
+    return out[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("ends", "components"), zip(ENDS, (1, 3, 6, 1), strict=True), ids=lambda value: str(value)
+)
+def test_bound_is_above_the_error_of_right_and_wrong_fields(ends: Ends, components: int) -> None:
+    seed = components + 7 * len(ends.kind)
+    conductor = body(seed, ends, components)
+    place = source(seed, conductor)
+    fine = split(conductor, FINER)
+    truth = solve_elements(fine, place, tolerance=1e-6).nodes[0]
+    phi = solve(conductor, place, warn=False).phi[0]
+    elements = solve_elements(conductor, place).nodes[0]
+    currents = Currents.of(Body.of(conductor))
+    noise = phi.abs().mean() * torch.linspace(-1, 1, phi.numel(), dtype=torch.float64).cos()
+    fields = [(phi, None), (1.2 * phi + noise.view_as(phi), None), (phi, elements)]
+    for field, nodes in fields:
+        found = Mismatch.of(currents, one_of(place, 0), field, nodes)
+        error = error_of(found, fine, truth)
+        assert error < found.bound < 4 * error
+
+
+def test_relative_bound_of_a_uniform_block_falls_with_the_voxel() -> None:
+    """Order 1 in the energy norm: half the voxel, half the bound."""
+    bounds = []
+    for n in (1, 2):
+        sigma = torch.full((1, 1, 12 * n, 7 * n, 7 * n), 0.3, dtype=torch.float64)
+        conductor = Conductor(sigma, torch.full((1, 3), 0.004 / n, dtype=torch.float64))
+        place = PointSource(
+            torch.tensor([[0.0234, 0.0151, 0.0127]], dtype=torch.float64),
+            torch.tensor([1e-3], dtype=torch.float64),
+        )
+        # the same cut-off in metres
+        bounds.append(float(certify(conductor, place, reach=2 * n).bound))
+    assert 1.6 < bounds[0] / bounds[1] < 2.4
+
+
+def test_what_no_current_makes_has_no_error() -> None:
+    conductor = body(2, Ends("grounded"), 1)
+    nothing = PointSource(source(2, conductor).point, torch.tensor([1e-30], dtype=torch.float64))
+    found = certify(conductor, nothing, torch.zeros(1, *conductor.shape, dtype=torch.float64))
+    assert float(found.bound) < 1e-25
+
+
+@pytest.mark.parametrize(("ends", "on"), [("grounded", "skin"), ("sink", "voxels")])
+def test_interval_holds_the_voltage_of_a_finer_grid(ends: str, on: str) -> None:
+    conductor = body(11, Ends(ends), 1)
+    place = source(12, conductor)
+    patch = torch.zeros(conductor.shape, dtype=torch.bool)
+    patch[1:3, 2:4, 4:] = True
+    patch &= conductor.tissue[0]
+    coarse = interval(conductor, place, patch, on=on)
+    fine = interval(conductor, place, patch, on=on, refine=2)
+    assert coarse.low < fine.middle < coarse.high
+    assert fine.half_width < 0.5 * coarse.half_width
+    wrong = interval(conductor, place, patch, on=on, phi=1.1 * solve(conductor, place).phi)
+    assert wrong.low < fine.middle < wrong.high
+    assert (wrong.value - fine.middle).abs() > 2 * (wrong.middle - fine.middle).abs()
+
+
+def test_many_sources_of_one_body_are_certified_as_one_by_one() -> None:
+    conductor = body(4, Ends("grounded"), 3)
+    one, other = source(1, conductor), source(2, conductor)
+    both = PointSource(torch.cat([one.point, other.point]), torch.cat([one.current, other.current]))
+    together = certify(conductor, both)
+    assert together.bound[1] == pytest.approx(float(certify(conductor, other).bound), rel=1e-6)
+    assert together.density.shape == (2, *conductor.shape)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda phi: phi[:, :-1], "need phi of shape"),
+        (lambda phi: phi * float("nan"), "must be finite"),
+    ],
+)
+def test_what_is_no_field_is_refused(change, message) -> None:
+    conductor = body(4, Ends("grounded"), 1)
+    phi = torch.zeros(1, *conductor.shape, dtype=torch.float64)
+    with pytest.raises(ValueError, match=message):
+        certify(conductor, source(1, conductor), change(phi))

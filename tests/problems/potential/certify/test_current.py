@@ -1,0 +1,99 @@
+"""The current of a certificate conserves charge, in the weak sense and to rounding."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from physics_hybrid.problems.potential.certify.body import Body
+from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
+from physics_hybrid.problems.potential.certify.current import Currents
+from physics_hybrid.problems.potential.certify.flux import inner
+from physics_hybrid.problems.potential.certify.repair import Runs
+from physics_hybrid.problems.potential.certify.shapes import trilinear
+from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.physics.solve import solve
+from tests.problems.potential.certify.scenes import ENDS, body, source
+
+
+@pytest.mark.parametrize(
+    ("ends", "components"), zip(ENDS, (1, 6, 1, 6), strict=True), ids=lambda value: str(value)
+)
+def test_weak_divergence_of_the_current_is_the_source(ends: Ends, components: int) -> None:
+    """int q . grad w dV = -f(w) + int_ends q . n w dS + osc(w) for every trilinear w: so with robin
+    ends p = q + sigma grad v stands for a(phi - v, w)."""
+    conductor = body(3, ends, components)
+    place = source(5, conductor)
+    phi = solve(conductor, place, warn=False).phi[0]
+    mismatch = Mismatch.of(Currents.of(Body.of(conductor)), one_of(place, 0), phi)
+    one = mismatch.body
+    random = torch.Generator().manual_seed(0)
+    w = torch.randn(*(n + 1 for n in one.shape), dtype=torch.float64, generator=random)
+    w[[0, -1]] *= ends.kind != "grounded"
+    flux = mismatch.flux
+    bare = dataclasses.replace(flux, sign=0.0)
+    test = dataclasses.replace(
+        flux,
+        nodes=w,
+        low=[torch.zeros_like(q) for q in flux.low],
+        high=[torch.zeros_like(q) for q in flux.high],
+        closed=[],
+        corrections=[],
+        slopes={},
+    )
+    product, doubt = inner(one, bare, test)  # int q . grad w - int_ends q . n w
+    injected = 0.0
+    for electrode in place.electrodes:
+        at = electrode.point / conductor.spacing
+        voxel = at.floor().long()
+        injected += float(electrode.current * trilinear(w, voxel, (at - voxel)[:, None])[0, 0])
+    if ends.kind == "sink":
+        d, h, k = one.tissue.nonzero().unbind(dim=1)
+        middle = torch.full((len(d), 1, 3), 0.5, dtype=torch.float64)
+        mean = trilinear(w, torch.stack([d, h, k], dim=1), middle).mean()
+        injected -= 1e-3 * float(mean)
+    waves, unsure = mismatch.oscillation.moment(w)
+    assert float(product.sum()) == pytest.approx(waves - injected, abs=3 * (doubt + unsure) + 1e-12)
+    assert doubt + unsure < 0.05 * float(w.abs().max()) * 1e-3
+
+
+@pytest.mark.parametrize("open_ends", [True, False])
+def test_what_was_lost_is_carried_off_exactly(open_ends: bool) -> None:
+    random = np.random.default_rng(0)
+    tissue = random.random((9, 7, 6)) < 0.7
+    if open_ends:
+        tissue = _reaching(tissue, ends=True)
+    else:
+        tissue = _reaching(tissue, ends=False)
+    lost = np.where(tissue, random.standard_normal(tissue.shape), 0.0)
+    if not open_ends:
+        lost -= lost.sum() / tissue.sum() * tissue
+    d, h, w = Runs.of(tissue, open_ends).carry(lost, 1.0)
+    net = np.diff(d, axis=0) + np.diff(h, axis=1) + np.diff(w, axis=2)
+    assert np.abs(net - lost).max() < 1e-11
+    assert np.all(h[:, 1:-1][~(tissue[:, 1:] & tissue[:, :-1])] == 0)
+    assert np.all(w[:, :, 1:-1][~(tissue[:, :, 1:] & tissue[:, :, :-1])] == 0)
+    assert np.all(d[1:-1][~(tissue[1:] & tissue[:-1])] == 0)
+    assert np.all(h[:, [0, -1]] == 0)
+    assert np.all(w[:, :, [0, -1]] == 0)
+    if not open_ends:
+        assert np.all(d[[0, -1]] == 0)
+
+
+def _reaching(tissue: np.ndarray, ends: bool) -> np.ndarray:
+    """The pieces that touch an end, or the largest piece."""
+    from scipy import ndimage
+
+    pieces, count = ndimage.label(tissue)
+    if ends:
+        return np.isin(pieces, np.setdiff1d(pieces[[0, -1]], [0]))
+    return pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
+
+
+def test_a_piece_without_a_way_out_is_refused() -> None:
+    tissue = np.zeros((6, 3, 3), bool)
+    tissue[2:4, 1, 1] = True
+    lost = np.where(tissue, 1.0, 0.0)
+    with pytest.raises(ValueError, match="reaches no end"):
+        Runs.of(tissue, True).carry(lost, 1.0)

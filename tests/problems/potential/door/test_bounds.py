@@ -1,0 +1,72 @@
+"""Bounds at the door: `certify` proves them, here they are asked for as users do."""
+
+import nibabel
+import numpy as np
+import pytest
+
+import physics_hybrid as ph
+from physics_hybrid.problems.potential.door.bounds import split
+
+
+@pytest.fixture(scope="module")
+def block():
+    sigma = np.full((9, 8, 8), 0.3)
+    sigma[:, :, 5:] = 0.1
+    return ph.Body(sigma, (0.004,) * 3, np.diag([4.0, 4.0, 4.0, 1.0]))
+
+
+AT = (0.0181, 0.0139, 0.0102)
+
+
+def test_a_wrong_field_has_a_larger_bound_and_an_interval_holds_a_finer_answer(block):
+    field = ph.solve(block, AT, certify=True)
+    assert "off in energy" in repr(field)
+    worse = ph.solve(block, AT, start=1.3 * field.phi, tolerance=0.9)
+    assert field.bound < worse.bound
+    patch = ph.Patch((0.018, 0.016, 0.032), 0.006)
+    low, high = field.interval(patch)
+    assert low < field.at(patch) < high
+    fine = split(block, 3)
+    d, h, w = np.meshgrid(*(np.arange(3),) * 3, indexing="ij")
+    voxels = 3 * patch.voxels(block)[:, None] + np.stack([d, h, w], axis=-1).reshape(-1, 3)
+    better = ph.solve(fine, AT).phi[tuple(voxels.reshape(-1, 3).T)].mean()
+    assert low < better < high
+
+
+def test_refining_until_the_bound_says_so_splits_voxels(block):
+    coarse = ph.solve(block, AT, certify=True)
+    field = ph.solve(block, AT, error=0.8 * float(coarse.bound))
+    assert field.bound <= 0.8 * coarse.bound
+    assert field.body.shape == (18, 16, 16)
+    # the same place in the world
+    assert np.allclose(field.body.affine @ [-0.5, -0.5, -0.5, 1], [-2, -2, -2, 1])
+    for error in (0, 1.5, "small"):
+        with pytest.raises(ValueError, match=r"error must lie in \(0, 1\)"):
+            ph.solve(block, AT, error=error)
+    with pytest.raises(ValueError, match="certificates are of point electrodes"):
+        ph.solve(block, ph.Patch((0.018, 0.016, 0.032), 0.006)).certify()
+
+
+def test_a_field_of_a_file_is_judged_from_the_command_line(tmp_path, capsys):
+    from physics_hybrid.verbs.certify import main
+
+    labels = np.full((8, 8, 9), 3, dtype=np.uint8)
+    nibabel.save(nibabel.Nifti1Image(labels, np.diag([4.0, 4, 4, 1])), tmp_path / "a.nii.gz")
+    words = [str(tmp_path / "a.nii.gz"), "--at", *map(str, AT)]
+    body = ph.read_labels(tmp_path / "a.nii.gz")
+    field = ph.solve(body, AT, tolerance=1e-8)
+    field.save(tmp_path / "phi.nii.gz")
+    reading = ["--read", "0.018", "0.016", "0.032", "--radius", "0.006"]
+    out = ["--out", str(tmp_path / "where.nii.gz")]
+    main([*words, "--field", str(tmp_path / "phi.nii.gz"), *reading, *out])
+    said = capsys.readouterr().out
+    assert f"energy error at most {float(field.bound):.3g} of" in said
+    assert "V, for certain" in said
+    assert nibabel.load(tmp_path / "where.nii.gz").get_fdata().sum() > 0
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--read", "0.018", "0.016", "0.032"])
+    assert left.value.code == 2
+    assert "--read needs --radius" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--field", str(tmp_path / "phi.txt")])
+    assert left.value.code == 1
