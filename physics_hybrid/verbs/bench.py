@@ -17,7 +17,7 @@ python -m physics_hybrid benchmark):
 
 Limbs and ends are those of conf/config.yaml with the overrides. --spacings and --element-spacings:
 voxels of the cylinder, and --edges ORDER:EDGE,EDGE: NGSolve's elements, in mm; an empty list leaves
-them out. Written into the output folder: bench.json, .md and .png.
+them out. Written into the output folder: bench.json, which grows as it is measured, .md and .png.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_intermixed_args(arguments)
     for name in THREADS:
         os.environ.setdefault(name, "1")
-    from physics_hybrid.problems.potential.evidence.rivals import Plan, run_bench, write
+    from physics_hybrid.problems.potential.evidence.rivals import Plan, keep, run_bench, write
     from physics_hybrid.problems.potential.evidence.rivals_report import tables
 
     with readable_errors():
@@ -96,6 +96,7 @@ def main(arguments: list[str]) -> None:
             element_spacings=given.element_spacings,
             meshes=dict(given.edges),
         )
-        result = run_bench(plan)
+        for result in run_bench(plan):
+            keep(result, given.output)
         write(result, given.output)
         print(f"{tables(result)}\n\nwritten: {given.output}/bench.json, .md, .png")

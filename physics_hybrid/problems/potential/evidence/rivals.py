@@ -101,8 +101,9 @@ class Plan:
             raise ValueError("networks are measured on limbs: give --grids")
 
 
-def run_bench(plan: Plan) -> dict[str, Any]:
-    """The content of bench.json.
+def run_bench(plan: Plan) -> Iterator[dict[str, Any]]:
+    """The content of bench.json, again and again: after every row of the cylinder and every limb
+    that is done, so that one who breaks off keeps what there is.
 
     Raises
     ------
@@ -110,19 +111,35 @@ def run_bench(plan: Plan) -> dict[str, Any]:
         A checkpoint that cannot be read, has other ends, or cannot take a grid; before anything is
         solved.
     """
+    result: dict[str, Any] = {"grids": [], "cylinder": [], "networks": []}
     with one_thread():
         load = os.getloadavg()[0]
-        networks, voxels = on_limbs(plan)
-        return {
-            "limbs": plan.limbs,
-            "repeats": plan.repeats,
-            "grids": voxels,
-            "cylinder": [asdict(row) for row in on_cylinder(plan)],
-            "networks": networks,
-            "load": [load, os.getloadavg()[0]],
-            "cores": os.cpu_count(),
-            **surroundings(torch.device("cpu")),
-        }
+        asked = asked_of_limbs(plan) if plan.grids else None
+        for row in on_cylinder(plan):
+            result["cylinder"].append(asdict(row))
+            yield result | about(plan, load)
+        for grid in plan.grids if asked else ():
+            for solvers, networks in on_limbs(asked, grid, plan):
+                earlier = {key: without(result[key], grid) for key in ("grids", "networks")}
+                result["grids"] = [*earlier["grids"], solvers]
+                result["networks"] = [*earlier["networks"], *networks]
+                yield result | about(plan, load)
+    yield result | about(plan, load)
+
+
+def without(rows: Sequence[dict[str, Any]], grid: Grid) -> list[dict[str, Any]]:
+    """The rows of other grids."""
+    return [row for row in rows if row["grid"] != name_of(grid)]
+
+
+def about(plan: Plan, load: float) -> dict[str, Any]:
+    """Where it is measured, and how busy that was at the start and is now."""
+    return {
+        "repeats": plan.repeats,
+        "load": [load, os.getloadavg()[0]],
+        "cores": os.cpu_count(),
+        **surroundings(torch.device("cpu")),
+    }
 
 
 @contextlib.contextmanager
@@ -143,38 +160,54 @@ def say(line: str) -> None:
 # --- limbs on voxels
 
 
-def on_limbs(plan: Plan) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What the networks are worth, and the solvers on each grid."""
-    if not plan.grids:
-        return [], []
-    words = ["run=bench", *plan.overrides, on_grid(plan.grids[0])]
-    config = configuration(words)
+@dataclass(frozen=True)
+class Asked:
+    """Who is measured on limbs, and the problem that draws them.
+
+    python : one that has petsc4py, or None.
+    """
+
+    problem: Potential
+    networks: list[Network]
+    python: str | None
+
+
+def asked_of_limbs(plan: Plan) -> Asked:
+    """All that can be refused, before anything is solved."""
+    config = configuration(["run=bench", *plan.overrides, on_grid(plan.grids[0])])
     problem = PotentialRecipe(config).open(Place(initialize("cpu").device))
     networks = networks_of(plan, problem, config)
     python = python_with_petsc()
     if python is None:
         say(NO_PETSC)
-    worth, voxels = [], []
-    for grid in plan.grids:
-        batches = limbs_of(problem, grid, plan.limbs)
-        limbs = [Limb.of(b.conductor(problem.ends), b.point_source()) for b in batches]
-        found = []
-        for number, limb in enumerate(limbs):
-            found.append(list(rungs(limb, sorted(plan.tolerances)[::-1], plan.repeats, python)))
-            say(f"limb {number + 1} of {plan.limbs} at {name_of(grid)}: {len(found[-1])} solves")
+    return Asked(problem, networks, python)
+
+
+def on_limbs(
+    asked: Asked, grid: Grid, plan: Plan
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """The solvers and the networks on the limbs so far, after each limb."""
+    batches = limbs_of(asked.problem, grid, plan.limbs)
+    limbs = [Limb.of(b.conductor(asked.problem.ends), b.point_source()) for b in batches]
+    tolerances = sorted(plan.tolerances)[::-1]
+    found, seen = [], [[] for _ in asked.networks]
+    for number, (batch, limb) in enumerate(zip(batches, limbs, strict=True), start=1):
+        found.append(list(rungs(limb, tolerances, plan.repeats, asked.python)))
+        say(f"limb {number} of {plan.limbs} at {name_of(grid)}: {len(found[-1])} solves")
         rows = as_rows(found)
-        voxels.append(
-            {
-                "grid": name_of(grid),
-                "tissue_voxels": int(np.mean([int(b.tissue.sum()) for b in batches])),
-                "rows": rows,
-                "goals": to_goals(found),
-            }
-        )
-        for network in networks:
-            row = measured(network, batches, limbs, plan.repeats)
-            worth.append({"grid": name_of(grid), **row, "against": against(row, rows)})
-    return worth, voxels
+        solvers = {
+            "grid": name_of(grid),
+            "limbs": number,
+            "tissue_voxels": int(np.mean([int(b.tissue.sum()) for b in batches])),
+            "rows": rows,
+            "goals": to_goals(found),
+        }
+        networks = []
+        for network, own in zip(asked.networks, seen, strict=True):
+            own.append(measured(network, batch, limb, plan.repeats))
+            row = {"grid": name_of(grid), **worth(network, own)}
+            networks.append({**row, "against": against(row, rows)})
+        yield solvers, networks
 
 
 def networks_of(plan: Plan, problem: Potential, config: Config) -> list[Network]:
@@ -199,20 +232,19 @@ def limbs_of(problem: Potential, grid: Grid, count: int) -> list[Batch]:
 # --- networks
 
 
-def measured(
-    network: Network, batches: Sequence[Batch], limbs: Sequence[Limb], repeats: int
-) -> dict[str, Any]:
+@torch.no_grad()
+def measured(network: Network, batch: Batch, limb: Limb, repeats: int) -> tuple[float, float]:
+    """Error and seconds on one limb."""
+    took, phi = clocked(lambda: network.solve(batch), repeats)
+    return limb.error(phi, limb.converged), took
+
+
+def worth(network: Network, limbs: Sequence[tuple[float, float]]) -> dict[str, Any]:
     """Mean error over the limbs, and median seconds a limb."""
-    errors, seconds = [], []
-    with torch.no_grad():
-        for batch, limb in zip(batches, limbs, strict=True):
-            took, phi = clocked(lambda batch=batch: network.solve(batch), repeats)  # type: ignore[misc]
-            errors.append(limb.error(phi, limb.converged))
-            seconds.append(took)
     return {
         "name": network.name,
-        "error": float(np.mean(errors)),
-        "seconds": float(np.median(seconds)),
+        "error": float(np.mean([error for error, _ in limbs])),
+        "seconds": float(np.median([seconds for _, seconds in limbs])),
         "training_seconds": training_seconds(Path(network.about["checkpoint"])),
     }
 
@@ -293,10 +325,15 @@ def on_cylinder(plan: Plan) -> Iterator[OnMesh]:
 # --- what is written
 
 
-def write(result: dict[str, Any], folder: Path) -> None:
-    """bench.json, bench.md and bench.png."""
+def keep(result: dict[str, Any], folder: Path) -> None:
+    """bench.json."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "bench.json", json.dumps(result, indent=1))
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    """bench.json, bench.md and bench.png."""
+    keep(result, folder)
     write_text(folder / "bench.md", f"# Rivals\n\n{tables(result)}\n")
     with spared("bench.png"):
         figure(result, folder / "bench.png")

@@ -32,11 +32,16 @@ def milliseconds(seconds: float) -> str:
 def origin(result: Result) -> str:
     before, after = result["load"]
     return (
-        f"{result['limbs']} unseen limbs a grid, medians of {result['repeats']} calls, seconds of"
-        f" the processor; {result['hardware']} of {result['cores']}, load {before:.1f} at the"
+        f"{limbs_of(result)}medians of {result['repeats']} calls, seconds of the processor;"
+        f" {result['hardware']} of {result['cores']}, load {before:.1f} at the"
         f" start and {after:.1f} at the end; torch {result['torch']}, commit"
         f" {result['commit'][:10]}, {result['date']}."
     )
+
+
+def limbs_of(result: Result) -> str:
+    counts = [f"{grid['limbs']} unseen limbs at {grid['grid']}" for grid in result["grids"]]
+    return "".join(f"{count}, " for count in counts)
 
 
 # --- limbs on voxels
