@@ -144,13 +144,16 @@ def _known(
 
 
 def _off_skin(body: Body, source: PointSource) -> PointSource:
-    """Electrodes on the outer faces of the grid, moved inside as `Conductor.in_tissue` moves those
-    on other faces; on a grounded end they stay."""
+    """Electrodes on faces, moved inside by `Conductor.in_tissue`, and as far from the outer faces of
+    the grid; on a grounded end they stay."""
     least = 2 * ON_FACE * body.spacing
     if body.ends.kind == "grounded":
         least = least * torch.tensor([0.0, 1, 1], dtype=torch.float64)
-    point, returns = source.point.maximum(least), source.returns
-    return PointSource(point, source.current, None if returns is None else returns.maximum(least))
+    conductor, returns = body.conductor, source.returns
+    point = conductor.in_tissue(source.point.maximum(least))
+    if returns is not None:
+        returns = conductor.in_tissue(returns.maximum(least))
+    return PointSource(point, source.current, returns)
 
 
 def _energy_of(body: Body, low: list[Tensor], high: list[Tensor]) -> Float[Tensor, "D H W"]:
