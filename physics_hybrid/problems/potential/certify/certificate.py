@@ -144,8 +144,8 @@ def _known(
 
 
 def _off_skin(body: Body, source: PointSource) -> PointSource:
-    """Electrodes on faces, moved inside by `Conductor.in_tissue`, and as far from the outer faces of
-    the grid; on a grounded end they stay."""
+    """Electrodes on faces, moved inside by `Conductor.in_tissue`, and as far from the outer faces
+    of the grid; on a grounded end they stay."""
     least = 2 * ON_FACE * body.spacing
     if body.ends.kind == "grounded":
         least = least * torch.tensor([0.0, 1, 1], dtype=torch.float64)
