@@ -21,6 +21,7 @@ from physics_hybrid.problems.potential.evidence import (
     data_rates,
     door,
     resolution_matrix,
+    rivals_report,
     validate_report,
 )
 from physics_hybrid.problems.potential.evidence.model_card import seeds_table
@@ -37,6 +38,7 @@ PAGES = {
     "validation": "docs/truth.md",
     "rates": "docs/truth.md",
     "benchmark": "docs/benchmark.md",
+    "bench": "docs/benchmark.md",
     "overhead": "docs/benchmark.md",
     "matrix": "docs/resolution_matrix.md",
     "certificates": "docs/certify.md",
@@ -156,6 +158,11 @@ def _certificates(report: Path) -> str:
     return certificates.tables(_read(report))
 
 
+def _bench(report: Path) -> str:
+    caption = "Error against seconds: solvers on limbs and on a layered cylinder"
+    return pictured(report, "bench", rivals_report.tables, caption)
+
+
 def _overhead(report: Path) -> str:
     about = _read(report)
     whole, bare, solve = (about[f"{k}_s"] * 1e3 for k in ("whole_step", "bare_step", "solve_batch"))
@@ -179,6 +186,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "matrix": _matrix,
     "certificates": _certificates,
     "benchmark": _benchmark,
+    "bench": _bench,
     "overhead": _overhead,
     "memory": _memory,
     "study": worth,

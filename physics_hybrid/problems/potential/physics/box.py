@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from physics_hybrid.grid import Grid
@@ -47,7 +47,7 @@ class Box:
         d, h, w = (b - a for a, b in zip(self.low, self.high, strict=True))
         return d, h, w
 
-    def within(self, field: Float[Tensor, "*n D H W"]) -> Float[Tensor, "*n _ _ _"]:
+    def within(self, field: Shaped[Tensor, "*n D H W"]) -> Shaped[Tensor, "*n _ _ _"]:
         """The part of a field in the box."""
         d, h, w = (slice(a, b) for a, b in zip(self.low, self.high, strict=True))
         return field[..., d, h, w].contiguous()
