@@ -363,15 +363,20 @@ def _all(batches: Sequence[Tested], what: str, who: str) -> Tensor:
     return torch.cat([getattr(part, what)[who] for part in batches]).cpu()
 
 
-def rivals_of(cells: Sequence[int], dt: float) -> tuple[dict[str, Any], dict[str, str]]:
-    """Contenders by prefix, and who they are."""
+def rivals_of(
+    cells: Sequence[int], dt: float, twice: bool = False
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Contenders by prefix, and who they are.
+
+    twice : the finest stepper again, with twice the substeps.
+    """
     rivals: dict[str, Any] = {"persistence_": Persistence(), "steady_": SteadyState()}
     names = {"persistence_": "persistence", "steady_": "steady state (the mean)"}
     fine = {f"stepper{count}_": count for count in cells}
     for who, count in fine.items():
         rivals[who] = Stepper(count, dt)
         names[who] = f"stepper, {count} cells"
-    if cells:
+    if cells and twice:
         finest = max(cells)
         rivals["half_"] = Stepper(finest, dt, cfl=CFL / 2)
         names["half_"] = f"stepper, {finest} cells, twice the substeps"

@@ -58,7 +58,7 @@ def run_table(folder: Path) -> str:
     metrics = _metrics(folder)
     rows = []
     for name, found in _test_sets(metrics, "nrmse").items():
-        names = rivals_of(_steppers(found), dt=1.0)[1]
+        names = rivals_of(_steppers(found), dt=1.0, twice=True)[1]
         rows += [[name, *row] for row in _rows(found, {**names, "": _model(folder)})]
     heads = ["test set", "what", *STEPS.values()]
     pictures = [_picture(folder, name) for name in ("space_time", "growth")]

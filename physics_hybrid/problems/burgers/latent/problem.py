@@ -46,7 +46,14 @@ KEYS = {
     },
     "loss": set[str](),
     "data": DATA_KEYS,
-    "evaluation": {"after_training", "pictures", "batch_size", "steppers", "compiled"},
+    "evaluation": {
+        "after_training",
+        "pictures",
+        "batch_size",
+        "steppers",
+        "twice_substeps",
+        "compiled",
+    },
 }
 
 
