@@ -43,6 +43,20 @@ class SteadyState(Stepping):
 
 
 @dataclass(frozen=True)
+class Transport(Stepping):
+    """The state moved with its mean, u(x - m dt), and nothing else."""
+
+    dt: float
+
+    def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, "B ..."]) -> Float[Tensor, "B N"]:
+        modes = torch.fft.rfft(u, dim=1)
+        k = torch.arange(modes.shape[1], device=u.device)
+        angle = 2 * torch.pi * k * self.dt * u.mean(dim=1, keepdim=True)
+        moved: Tensor = torch.fft.irfft(modes * torch.exp(-1j * angle), n=u.shape[1], dim=1)
+        return moved
+
+
+@dataclass(frozen=True)
 class Stepper(Stepping):
     """The stepper alone on `cells` cells, which it keeps to over a whole rollout.
 
