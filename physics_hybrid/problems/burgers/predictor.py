@@ -40,8 +40,8 @@ class Predictor:
         model = load_model(SHIPPED if checkpoint is None else Path(checkpoint))
         if not hasattr(model, "path") or not hasattr(model, "statistics"):
             raise CheckpointError(
-                f"{checkpoint} holds a {type(model).__name__}, which makes no steps of Burgers: give"
-                " a run of experiment=burgers"
+                f"{checkpoint} holds a {type(model).__name__}, which makes no steps of Burgers:"
+                " give a run of experiment=burgers"
             )
         return cls(model)
 
