@@ -4,7 +4,9 @@
         [--memory peak_memory.json] [--scaling scaling.json]
         [--validation validation/validate.json] [--rates data_rates.json]
         [--matrix resolution_matrix/resolution_matrix.json]
-        [--benchmark benchmark/benchmark.json] [--study runs/hybrid_value]
+        [--certificates certificates/certificates.json]
+        [--benchmark benchmark/benchmark.json] [--bench bench/bench.json]
+        [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
         [--door door.json]
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
@@ -33,6 +35,8 @@ VERBS = {
     "validation": "validate",
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
+    "certificates": "certificates",
+    "bench": "bench",
     "door": "door",
 }
 #: What gives a table of another problem (`problems/NAME/evidence/pages.py`), by the name of the

@@ -30,6 +30,7 @@ for verb in sys.argv[1:]:
 
 #: Their help needs neither a configuration nor a solver. (torchrun's own is torch's.)
 WORDS_ALONE = (
+    "bench",
     "chain",
     "check",
     "activations",
@@ -71,7 +72,7 @@ def test_an_old_name_hands_on(old, verb):
     assert done.returncode == 0, done.stderr
     note = f"NOTE: python -m physics_hybrid.{old} is now python -m physics_hybrid {verb}\n"
     assert done.stderr == note
-    assert f"usage: -m physics_hybrid {verb} " in done.stdout
+    assert f"usage: python -m physics_hybrid {verb} " in done.stdout
 
 
 def test_verbs_and_their_help_need_no_torch():
@@ -85,6 +86,7 @@ def test_verbs_and_their_help_need_no_torch():
     [
         ("data_rates", ["--grids", "garbage"], "48x24x24,96x48x48; got garbage"),
         ("benchmark", ["--grids", "48x24"], "48x24x24,96x48x48; got 48x24"),
+        ("bench", ["--limbs", "0"], "error: --limbs must be at least 1; got 0"),
         ("benchmark", ["--grid", "1x2x3"], "48x24x24,96x48x48; got 1x2x3"),
         ("data_rates", ["--samples", "0"], "error: --samples must be at least 1; got 0"),
         ("peak_memory", ["training.epoch=3"], "error: there is no key 'training.epoch'; did you"),

@@ -291,7 +291,7 @@ def excerpt_of(recipe: Any, samples: int, folder: Path) -> Excerpt:
     few = {
         "train": min(data["train"], 2 * data["batch_size"]),
         "validation": min(data["validation"], samples),
-        "test": min(data["test"], 2 * config["evaluation"]["batch_size"]),
+        "test": min(data["test"], config["evaluation"]["batch_size"]),
     }
     viscosities = len(source.sets["train"])
     made = {split: viscosities * count for split, count in few.items()}

@@ -17,9 +17,11 @@ from physics_hybrid.evidence import peak_memory, scaling
 from physics_hybrid.grid import name_of
 from physics_hybrid.problems.potential.evidence import (
     benchmark_report,
+    certificates,
     data_rates,
     door,
     resolution_matrix,
+    rivals_report,
     validate_report,
 )
 from physics_hybrid.problems.potential.evidence.model_card import seeds_table
@@ -36,8 +38,10 @@ PAGES = {
     "validation": "docs/truth.md",
     "rates": "docs/truth.md",
     "benchmark": "docs/benchmark.md",
+    "bench": "docs/benchmark.md",
     "overhead": "docs/benchmark.md",
     "matrix": "docs/resolution_matrix.md",
+    "certificates": "docs/certify.md",
     "study": "docs/hybrid_form.md",
     "scaling": "docs/cluster.md",
     "memory": "docs/cluster.md",
@@ -150,6 +154,15 @@ def _benchmark(report: Path) -> str:
     return pictured(report, "benchmark", benchmark_report.tables, caption)
 
 
+def _certificates(report: Path) -> str:
+    return certificates.tables(_read(report))
+
+
+def _bench(report: Path) -> str:
+    caption = "Error against seconds: solvers on limbs and on a layered cylinder"
+    return pictured(report, "bench", rivals_report.tables, caption)
+
+
 def _overhead(report: Path) -> str:
     about = _read(report)
     whole, bare, solve = (about[f"{k}_s"] * 1e3 for k in ("whole_step", "bare_step", "solve_batch"))
@@ -171,7 +184,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "door": _door,
     "validation": truth,
     "matrix": _matrix,
+    "certificates": _certificates,
     "benchmark": _benchmark,
+    "bench": _bench,
     "overhead": _overhead,
     "memory": _memory,
     "study": worth,
