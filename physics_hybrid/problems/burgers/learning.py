@@ -29,6 +29,7 @@ from physics_hybrid.problems.burgers.rivals import (
     Persistence,
     SteadyState,
     Stepper,
+    Transport,
     compiled_advance,
     compiled_step,
     forecast,
@@ -326,7 +327,7 @@ class Evolution:
         from physics_hybrid.problems.burgers import figures
 
         shown = _shown(self, batches)
-        limits = (Persistence, SteadyState)
+        limits = (Persistence, SteadyState, Transport)
         drawn = [who for who in shown if not isinstance(self.rivals.get(who), limits)]
         energies = {"truth": torch.cat([part.true for part in batches]).mean(dim=0)}
         energies |= {self.contenders[w]: _all(batches, "spectra", w).mean(dim=0) for w in drawn}
@@ -363,15 +364,28 @@ def _all(batches: Sequence[Tested], what: str, who: str) -> Tensor:
     return torch.cat([getattr(part, what)[who] for part in batches]).cpu()
 
 
-def rivals_of(cells: Sequence[int], dt: float) -> tuple[dict[str, Any], dict[str, str]]:
-    """Contenders by prefix, and who they are."""
-    rivals: dict[str, Any] = {"persistence_": Persistence(), "steady_": SteadyState()}
-    names = {"persistence_": "persistence", "steady_": "steady state (the mean)"}
+def rivals_of(
+    cells: Sequence[int], dt: float, twice: bool = False
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Contenders by prefix, and who they are.
+
+    twice : the finest stepper again, with twice the substeps.
+    """
+    rivals: dict[str, Any] = {
+        "persistence_": Persistence(),
+        "steady_": SteadyState(),
+        "transport_": Transport(dt),
+    }
+    names = {
+        "persistence_": "persistence",
+        "steady_": "steady state (the mean)",
+        "transport_": "transport with the mean flow",
+    }
     fine = {f"stepper{count}_": count for count in cells}
     for who, count in fine.items():
         rivals[who] = Stepper(count, dt)
         names[who] = f"stepper, {count} cells"
-    if cells:
+    if cells and twice:
         finest = max(cells)
         rivals["half_"] = Stepper(finest, dt, cfl=CFL / 2)
         names["half_"] = f"stepper, {finest} cells, twice the substeps"

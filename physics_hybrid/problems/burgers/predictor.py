@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.problems.burgers.step import refuse_beyond, rollout, steps_to
+from physics_hybrid.problems.burgers.step import refuse_beyond, steps_to
 
 #: The step inside this package.
 SHIPPED = Path(__file__).parent / "pretrained" / "burgers.mdlus"
@@ -20,7 +20,7 @@ SHIPPED = Path(__file__).parent / "pretrained" / "burgers.mdlus"
 class Predictor:
     """A simulator: `simulate(u0, times, nu)`.
 
-    model : a `step.HybridStep`.
+    model : a `step.HybridStep` or a `latent.step.LatentStep`.
     """
 
     def __init__(self, model: nn.Module):
@@ -33,11 +33,17 @@ class Predictor:
         Raises
         ------
         physics_hybrid.models.model_files.CheckpointError
-            Nothing there, or not readable.
+            Nothing there, not readable, or no step of Burgers.
         """
-        from physics_hybrid.models.model_files import load_model
+        from physics_hybrid.models.model_files import CheckpointError, load_model
 
-        return cls(load_model(SHIPPED if checkpoint is None else Path(checkpoint)))
+        model = load_model(SHIPPED if checkpoint is None else Path(checkpoint))
+        if not hasattr(model, "path") or not hasattr(model, "statistics"):
+            raise CheckpointError(
+                f"{checkpoint} holds a {type(model).__name__}, which makes no steps of Burgers:"
+                " give a run of experiment=burgers"
+            )
+        return cls(model)
 
     def __call__(self, u0: Any, times: Sequence[float], nu: float) -> Any:
         """Cell means at `times`, in the kind and precision of u0.
@@ -74,7 +80,8 @@ class Predictor:
             )
         counts = steps_to(list(times), trained["dt"])
         u = states.reshape(-1, states.shape[-1]).float()
-        path = rollout(self.model, u, torch.full((len(u),), float(nu)), counts[-1])
+        with torch.no_grad():
+            path = self.model.path(u, torch.full((len(u),), float(nu)), counts[-1])
         out = path[:, counts].to(states.dtype)
         out = out if states.ndim == 2 else out[0]
         return out if isinstance(u0, Tensor) else out.numpy()

@@ -48,7 +48,14 @@ KEYS = {
     "model": {"backbone", "cells", "composition", "scale", "learning_rate"},
     "loss": {"pushforward"},
     "data": DATA_KEYS,
-    "evaluation": {"after_training", "pictures", "batch_size", "steppers", "compiled"},
+    "evaluation": {
+        "after_training",
+        "pictures",
+        "batch_size",
+        "steppers",
+        "twice_substeps",
+        "compiled",
+    },
 }
 #: Who a backbone is, in the table.
 NAMES = {"PeriodicUNet": "U-Net", "PeriodicFNO": "FNO"}
@@ -74,7 +81,11 @@ class BurgersRecipe:
         config, data = self.config, self.config["data"]
         self._check()
         source = source_of(config, place)
-        rivals, names = rivals_of(config["evaluation"]["steppers"], source.statistics["dt"])
+        rivals, names = rivals_of(
+            config["evaluation"]["steppers"],
+            source.statistics["dt"],
+            config["evaluation"].get("twice_substeps", False),
+        )
         return Evolution(
             source=source,
             order=Stored(

@@ -157,6 +157,8 @@ def steps_to(times: Sequence[float], dt: float) -> list[int]:
     ValueError
         One is no multiple of dt, or they do not increase.
     """
+    if not times:
+        raise ValueError("times must name one time at least; got none")
     counts = [round(t / dt) for t in times]
     for t, count in zip(times, counts, strict=True):
         if count < 0 or not math.isclose(count * dt, t, rel_tol=1e-6, abs_tol=1e-9):

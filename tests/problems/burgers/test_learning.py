@@ -118,6 +118,7 @@ def test_a_run_simulates_and_refuses_what_it_was_not_trained_on(run):
     torch.testing.assert_close(both[0, 0].double(), torch.from_numpy(u[1]), rtol=0, atol=1e-6)
     for given, times, nu, message in (
         (u0, [0.12], 0.001, "multiples >= 0 of the model's step 0.05; got 0.12"),
+        (u0, [], 0.001, "times must name one time at least"),
         (u0, [0.1], 0.002, "trained with nu = 0.001, and 0.002 lies beyond"),
         (np.zeros(64), [0.1], 0.001, "trained on 32 cells, and 64 are given"),
         (np.zeros((1, 1, 32)), [0.1], 0.001, r"shape \(N,\) or \(B, N\)"),
@@ -125,6 +126,9 @@ def test_a_run_simulates_and_refuses_what_it_was_not_trained_on(run):
     ):
         with pytest.raises(ValueError, match=message):
             simulate(given, times, nu)
+    flavour = ROOT / "physics_hybrid/problems/flavour/pretrained/flavour.mdlus"
+    with pytest.raises(RuntimeError, match="FlavourEquivariant, which makes no steps of Burgers"):
+        physics_hybrid.burgers.load(flavour)
 
 
 def test_other_data_than_it_was_trained_on_are_refused(run, capsys):

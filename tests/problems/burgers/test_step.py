@@ -8,7 +8,13 @@ import torch
 
 from physics_hybrid.problems.burgers.metrics import Forecast, Metrics, nrmse, paired_ratio
 from physics_hybrid.problems.burgers.networks import PeriodicFNO, PeriodicUNet
-from physics_hybrid.problems.burgers.rivals import Persistence, SteadyState, Stepper, forecast
+from physics_hybrid.problems.burgers.rivals import (
+    Persistence,
+    SteadyState,
+    Stepper,
+    Transport,
+    forecast,
+)
 from physics_hybrid.problems.burgers.step import (
     HybridStep,
     refuse_beyond,
@@ -171,6 +177,8 @@ def test_rivals_are_what_they_say(u):
     assert torch.equal(still.single, frames[:, 1:])
     mean = forecast(SteadyState(), frames, NU, 3)
     torch.testing.assert_close(mean.whole.std(dim=2), torch.zeros(2, 5))
+    wave = u + 2 - u.mean(dim=1, keepdim=True)  # at a mean of 2, half a box in a quarter of time
+    torch.testing.assert_close(Transport(0.25).step(wave, NU), torch.roll(wave, 16, dims=1))
     for cells in (16, 32, 64):
         alone = forecast(Stepper(cells, 0.05), frames, NU, 3)
         assert alone.late.shape == (2, 3, 32)

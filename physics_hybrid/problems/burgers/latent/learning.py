@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +20,7 @@ from physics_hybrid.problems.burgers.latent.cache import encoded, key_of, latent
 from physics_hybrid.problems.burgers.latent.step import LatentStep
 from physics_hybrid.problems.burgers.learning import Evolution
 from physics_hybrid.problems.burgers.metrics import frame_errors, nrmse
+from physics_hybrid.problems.burgers.rivals import clock
 from physics_hybrid.problems.burgers.step import refuse_beyond
 from physics_hybrid.problems.burgers.stepper import resample, restrict
 from physics_hybrid.training.order import Done, Stored
@@ -233,13 +233,13 @@ class Reconstruction:
     def predict(self, model: nn.Module, batch: Trajectories) -> Decoded:
         network = cast(Autoencoder, model)
         x = centres(batch.cells).to(batch.u)
-        started, parts = time.perf_counter(), []
+        started, parts = clock(batch.u.device), []
         flat = batch.u[:, self.first :].flatten(0, 1)
         with torch.no_grad():
             for k in range(0, len(flat), TOGETHER):
                 z = network.encode(flat[k : k + TOGETHER])
                 parts.append((network.on_grid(z, self.points), network.decode(z, x)))
-        seconds = time.perf_counter() - started
+        seconds = clock(batch.u.device) - started
         cells, points = (torch.cat(each) for each in zip(*parts, strict=True))
         count = len(batch)
         return Decoded(
@@ -250,11 +250,11 @@ class Reconstruction:
 
     def decoded(self, batch: Trajectories, kept: Callable[[Tensor], Tensor], cells: int) -> Decoded:
         """What limited linear reconstruction makes of what is kept of the cells."""
-        started = time.perf_counter()
+        started = clock(batch.u.device)
         flat = batch.u[:, self.first :].flatten(0, 1)
         known = kept(restrict(flat, cells))
         on_cells, points = resample(known, cells), resample(known, batch.cells)
-        seconds = time.perf_counter() - started
+        seconds = clock(batch.u.device) - started
         return Decoded(
             cells=on_cells.reshape(len(batch), -1, cells),
             points=points.reshape(len(batch), -1, batch.cells),

@@ -46,7 +46,14 @@ KEYS = {
     },
     "loss": set[str](),
     "data": DATA_KEYS,
-    "evaluation": {"after_training", "pictures", "batch_size", "steppers", "compiled"},
+    "evaluation": {
+        "after_training",
+        "pictures",
+        "batch_size",
+        "steppers",
+        "twice_substeps",
+        "compiled",
+    },
 }
 
 
@@ -148,8 +155,8 @@ class LatentRecipe:
         return network
 
     def build_model(self, statistics: Statistics) -> nn.Module:
-        """The autoencoder takes the weights of its run where it is still there; a state that is
-        loaded brings its own.
+        """The autoencoder takes the weights of its run where it is still there, and still of that
+        size; a state that is loaded brings its own.
         """
         from physics_hybrid.problems.burgers.latent.autoencoder import Autoencoder
         from physics_hybrid.problems.burgers.latent.step import LatentStep
@@ -162,7 +169,7 @@ class LatentRecipe:
         sizes = {key: model[key] for key in ("width", "depth", "heads", "window")}
         step = LatentStep(**statistics, **sizes)
         before = before_of(model["from"], "Autoencoder", "burgers_autoencoder", needed=False)
-        if before is not None:
+        if before is not None and before.arguments == statistics["autoencoder"]:
             step.autoencoder.load_state_dict(before.state_dict())
             step.autoencoder.requires_grad_(False)
         return step

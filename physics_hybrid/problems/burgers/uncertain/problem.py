@@ -139,8 +139,8 @@ class UncertainRecipe:
         return before_of(self.config["model"]["from"], *STAGES[self.form])
 
     def build_model(self, statistics: Statistics) -> nn.Module:
-        """Parts of earlier stages take the weights of their run where it is still there; a state
-        that is loaded brings its own.
+        """Parts of earlier stages take the weights of their run where it is still there, and still
+        of that size; a state that is loaded brings its own.
         """
         from physics_hybrid.problems.burgers.uncertain import networks
 
@@ -153,11 +153,11 @@ class UncertainRecipe:
             diffusion = networks.ResidualDiffusion(
                 **statistics, width=model["width"], levels=model["levels"], steps=model["steps"]
             )
-            if before is not None:
+            if before is not None and before.arguments == statistics["mean"]:
                 diffusion.mean.load_state_dict(before.state_dict())
             return _frozen(diffusion, "mean")
         student = networks.Consistency(**statistics, steps=model["steps"])
-        if before is not None:
+        if before is not None and before.arguments == statistics["teacher"]:
             student.teacher.load_state_dict(before.state_dict())
             student.begin()
         return _frozen(student, "teacher")
