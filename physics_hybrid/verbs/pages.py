@@ -13,6 +13,8 @@
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
         [--burgers-selection selection.json] [--burgers-times times.json]
         [--burgers-plane runs/burgers_plane]
+        [--ptychography runs/ptychography] [--activations FOLDER]
+        [--stability-rates runs/stability_rates] [--stability-harsh runs/stability]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -55,6 +57,12 @@ OWN = {
         "burgers_selection": "JSON of physics_hybrid.problems.burgers.evidence.selection",
         "burgers_plane": "output folder of study burgers_plane",
         "burgers_times": "JSON of physics_hybrid.problems.burgers.evidence.times",
+    },
+    "ptychography": {
+        "ptychography": "run of python train.py experiment=ptychography, or folder of several",
+        "activations": "output folder of python -m physics_hybrid activations",
+        "stability_rates": "output folder of study stability_rates",
+        "stability_harsh": "output folder of study stability",
     },
 }
 

@@ -13,6 +13,7 @@ from physics_hybrid.problems.burgers.evidence import pages as burgers
 from physics_hybrid.problems.flavour.evidence import pages as flavour
 from physics_hybrid.problems.potential.evidence import step_overhead
 from physics_hybrid.problems.potential.evidence.pages import PAGES, ROOT, linked, put, results
+from physics_hybrid.problems.ptychography.evidence import pages as ptychography
 from physics_hybrid.report.pages import fill
 
 SMALL = [
@@ -92,11 +93,13 @@ def test_every_table_has_one_place_and_no_place_is_forgotten():
             assert name not in places, f"{name} is on {places.get(name)} and on {page}"
             assert "\nx\n" in fill(text, name, "x")
             places[name] = page
-    assert places == {
+    known = {
         **PAGES,
         **dict.fromkeys(flavour.TABLES, flavour.PAGE),
         **dict.fromkeys(burgers.TABLES, burgers.PAGE),
+        **{name: page for name, (page, _) in ptychography.TABLES.items()},
     }
+    assert places == known
 
 
 def test_a_table_goes_to_its_page_and_to_no_other(tmp_path):

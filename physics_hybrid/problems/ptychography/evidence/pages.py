@@ -1,30 +1,23 @@
-"""The table of the page: means and standard deviations over runs of several seeds.
-
-    python -m physics_hybrid.problems.ptychography.evidence.seeds docs/ptychography.md RUN RUN RUN
-
-puts it between <!-- ptychography --> and <!-- /ptychography -->.
-"""
+"""Tables of the pages on ptychography and on deep blocks, by `python -m physics_hybrid pages`."""
 
 from __future__ import annotations
 
 import json
-import re
 import statistics
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from physics_hybrid.problems.ptychography.learning import CONTENDERS
 from physics_hybrid.problems.ptychography.metrics import AMPLITUDE, MISFIT, PHASE
 from physics_hybrid.report.markdown import table
-from physics_hybrid.writing import write_text
+from physics_hybrid.report.pages import put
 
 COLUMNS = (*AMPLITUDE, *PHASE, *MISFIT)
-NAME = "ptychography"
 
 
 def seeds_table(runs: Sequence[Path]) -> str:
-    """Markdown: a row for each contender, and where the numbers come from.
+    """Means and standard deviations over runs of several seeds: a row for each contender, and where
+    the numbers come from.
 
     Raises
     ------
@@ -59,21 +52,36 @@ def _spread(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1g}"
 
 
-def put(page: Path, content: str, name: str = NAME) -> None:
-    """Replace what stands between the markers of a page. Raises ValueError where it has none."""
-    text = page.read_text()
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"{page} has no place for {name!r}: <!-- {name} --> ... <!-- /{name} -->")
-    write_text(page, pattern.sub(lambda m: m[1] + content.rstrip() + "\n" + m[2], text))
+def seeds(folder: Path) -> str:
+    """`seeds_table` of a run, or of all tested runs in a folder. Raises ValueError for none."""
+    if (folder / "evaluation" / "metrics.json").exists():
+        return seeds_table([folder])
+    runs = sorted(path.parents[1] for path in folder.glob("*/evaluation/metrics.json"))
+    if not runs:
+        raise ValueError(f"{folder} is no tested run, and holds none")
+    return seeds_table(runs)
 
 
-def main(words: Sequence[str]) -> None:
-    page, *runs = map(Path, words)
-    content = seeds_table(runs)
-    put(page, content)
-    print(content)
+def _written(name: str) -> Callable[[Path], str]:
+    """What a verb wrote into its output folder."""
+
+    def read(folder: Path) -> str:
+        return (folder / name).read_text()
+
+    return read
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+#: Table -> its page, and what makes it of an output folder.
+TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
+    "ptychography": ("docs/ptychography.md", seeds),
+    "activations": ("docs/stability.md", _written("activations.md")),
+    "stability_rates": ("docs/stability.md", _written("study.md")),
+    "stability_harsh": ("docs/stability.md", _written("study.md")),
+}
+
+
+def fill_page(reports: Mapping[str, Path]) -> None:
+    """Write each table to its page. Raises ValueError as they do."""
+    for name, (page, make) in TABLES.items():
+        if name in reports:
+            put(page, name, make(reports[name]))
