@@ -209,3 +209,16 @@ def test_a_network_behind_the_door_and_the_solver_that_takes_it_farther(limb):
     assert "0.08" in chosen.why
     with pytest.raises(ValueError, match="trained with ends=grounded"):
         ph.solve(limb, limb.electrode, engine="network", model=model, ends="sink")
+
+
+def test_a_bar_says_what_is_left_but_not_of_what_takes_a_moment(cylinder, capsys, monkeypatch):
+    from physics_hybrid.problems.potential.door import progress
+
+    points = cylinder.nearest([[0.02, 0.03, 0.02], [0.03, 0.04, 0.03]])
+    ph.solve(cylinder, points)
+    assert "left" not in capsys.readouterr().err
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    ph.solve(cylinder, points)
+    assert "left" in capsys.readouterr().err
+    ph.solve(cylinder, points, progress=False)
+    assert capsys.readouterr().err == ""
