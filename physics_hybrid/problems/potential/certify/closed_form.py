@@ -26,6 +26,7 @@ from physics_hybrid.problems.potential.physics.point_source import (
     infinite_medium,
     potential,
 )
+from physics_hybrid.problems.potential.physics.subtraction import Subtraction
 
 #: Voxels on each side of that of the electrode in which the closed form is used.
 REACH = 4
@@ -220,6 +221,11 @@ class ClosedForm:
         ]
         d, h, w = (torch.stack([part[axis] for part in parts]).sum(dim=0) for axis in range(3))
         return d, h, w
+
+    def recall(self, known: Subtraction) -> None:
+        """Take over what the subtraction of the same one electrode has found already."""
+        self.__dict__["through_faces"] = known.Phi
+        self.__dict__["at_centres"] = known.phi_inf[0]
 
     def finer(self, factor: int) -> "ClosedForm":
         """The same on voxels that are `factor` times smaller along each axis: theta as it is."""

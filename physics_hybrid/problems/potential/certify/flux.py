@@ -12,6 +12,7 @@ form is at work, in some hundred voxels, quadrature takes over.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -187,6 +188,7 @@ class Flux:
         here = matrix(self.body.at(voxels))
         return (here == matrix(form.sigma_inf)).all(dim=-1).all(dim=-1)
 
+    @cached_property
     def mixed(self) -> Int[Tensor, "n 3"]:
         """Voxels in which the closed form does not cancel: those of quadrature."""
         marked = torch.zeros(self.body.shape, dtype=torch.bool)
@@ -295,7 +297,7 @@ def quadrature_points(
     closed = [*one.closed, *other.closed]
     if not closed:
         return []
-    voxels = torch.unique(torch.cat([one.mixed(), other.mixed()]), dim=0)
+    voxels = torch.unique(torch.cat([one.mixed, other.mixed]), dim=0)
     places = [place for form in closed for place in form.places]
     points = box_points(places, voxels, body.spacing, orders)
     return [(voxels[rows], xi, weights) for rows, xi, weights in points]

@@ -99,11 +99,8 @@ def interval(
     >>> source = PointSource(point, torch.tensor([1e-3], dtype=torch.float64))  # A
     >>> patch = torch.zeros(12, 8, 8, dtype=torch.bool)
     >>> patch[8:10, 7, 3:5] = True
-    >>> coarse = interval(body, source, patch)                                  # V
-    >>> fine = interval(body, source, patch, refine=2)
-    >>> bool(fine.half_width < coarse.half_width)
-    True
-    >>> bool((fine.middle > coarse.low) & (fine.middle < coarse.high))
+    >>> found = interval(body, source, patch)                                   # V
+    >>> bool(found.low < found.value) and bool(found.value < found.high)
     True
     """
     if len(conductor.sigma) != 1:

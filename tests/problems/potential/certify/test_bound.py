@@ -125,3 +125,18 @@ def test_what_is_no_field_is_refused(change, message) -> None:
     phi = torch.zeros(1, *conductor.shape, dtype=torch.float64)
     with pytest.raises(ValueError, match=message):
         certify(conductor, source(1, conductor), change(phi))
+
+
+def test_an_electrode_on_skin_or_on_a_face_has_a_bound() -> None:
+    """Taken a little inside, where the closed form is no good picture: finite, and large."""
+    sigma = torch.full((1, 1, 5, 4, 4), 0.3, dtype=torch.float64)
+    conductor = Conductor(sigma, torch.full((1, 3), 0.003, dtype=torch.float64))
+    current = torch.tensor([1e-3], dtype=torch.float64)
+    deep = PointSource(torch.tensor([[0.0075, 0.0045, 0.0045]], dtype=torch.float64), current)
+    on_face = PointSource(torch.tensor([[0.006, 0.006, 0.006]], dtype=torch.float64), current)
+    on_skin = PointSource(torch.tensor([[0.0075, 0.0, 0.0045]], dtype=torch.float64), current)
+    in_the_middle, between, outside = (
+        float(certify(conductor, place).bound) for place in (deep, on_face, on_skin)
+    )
+    assert between < 2 * in_the_middle  # of one tissue: nothing happens at the face
+    assert 100 * in_the_middle < outside < float("inf")
