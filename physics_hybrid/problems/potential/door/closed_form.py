@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from physics_hybrid.problems.potential.physics.conductor import Conductor
@@ -19,7 +20,9 @@ from physics_hybrid.problems.potential.physics.point_source import infinite_medi
 CLAMP = 0.1
 
 
-def charges(conductor: Conductor, source: PointSource) -> Iterator[tuple[PointSource, Tensor]]:
+def charges(
+    conductor: Conductor, source: PointSource
+) -> Iterator[tuple[PointSource, Float[Tensor, "K C"]]]:
     """Every charge of the sources, mirror images included, and its medium, S/m."""
     for electrode in source.electrodes:
         parts, sigma_inf = with_image(conductor, electrode)
@@ -27,8 +30,8 @@ def charges(conductor: Conductor, source: PointSource) -> Iterator[tuple[PointSo
             yield charge, sigma_inf
 
 
-def on_grid(conductor: Conductor, source: PointSource) -> Tensor:
-    """phi_inf at voxel centres, V; 0 in air. (K, D, H, W)"""
+def on_grid(conductor: Conductor, source: PointSource) -> Float[Tensor, "K D H W"]:
+    """phi_inf at voxel centres, V; 0 in air."""
     total = torch.zeros(1).to(source.point)
     spacing = conductor.spacing.expand(len(source.point), 3)
     for charge, sigma_inf in charges(conductor, source):
@@ -36,8 +39,10 @@ def on_grid(conductor: Conductor, source: PointSource) -> Tensor:
     return total * conductor.tissue
 
 
-def at_places(conductor: Conductor, source: PointSource, places: Tensor) -> Tensor:
-    """phi_inf at places (P, 3) m, V. (K, P)"""
+def at_places(
+    conductor: Conductor, source: PointSource, places: Float[Tensor, "P 3"]
+) -> Float[Tensor, "K P"]:
+    """phi_inf at places in m, V."""
     clamp = CLAMP * float(conductor.spacing.min())
     total = torch.zeros(1).to(source.point)
     for charge, sigma_inf in charges(conductor, source):

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from physics_hybrid.problems.potential.door.progress import Progress
@@ -33,7 +34,7 @@ MAX_ITERATIONS = 300
 class Found:
     """volts : (K, D, H, W). iterations, residual : the largest."""
 
-    volts: Tensor
+    volts: Float[Tensor, "K D H W"]
     iterations: int
     residual: float
 
@@ -46,7 +47,7 @@ class Equations:
     sources: Sources
     tolerance: float
     singularity: str
-    guess: Tensor | None
+    guess: Float[Tensor, "K D H W"] | None
 
     def solved(self, progress: bool) -> Found:
         """All sources."""

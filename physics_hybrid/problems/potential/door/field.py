@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from physics_hybrid.problems.potential.door.arrays import is_tensor, like
@@ -74,7 +75,7 @@ class Field:
 
     body: Body
     sources: Sources
-    volts: Tensor
+    volts: Float[Tensor, "K D H W"]
     ends: Ends
     engine: str
     why: str

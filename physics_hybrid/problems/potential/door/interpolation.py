@@ -12,6 +12,7 @@ import itertools
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from physics_hybrid.problems.potential.physics.conductor import Conductor
@@ -21,13 +22,13 @@ CORNERS = tuple(itertools.product((0, 1), repeat=3))
 
 @dataclass(frozen=True)
 class Weights:
-    """voxels : (P, 8) flat indices into (D, H, W). values : (P, 8), they add up to 1."""
+    """voxels : flat indices into (D, H, W). values : they add up to 1 at each point."""
 
-    voxels: Tensor
-    values: Tensor
+    voxels: Int[Tensor, "P 8"]
+    values: Float[Tensor, "P 8"]
 
     @classmethod
-    def at(cls, conductor: Conductor, points: Tensor, alike: bool = False) -> Weights:
+    def at(cls, conductor: Conductor, points: Float[Tensor, "P 3"], alike: bool = False) -> Weights:
         """Of points (P, 3) m in tissue, or on its surface.
 
         alike : of voxels that conduct as the one that holds the point: what jumps at an interface.
@@ -58,6 +59,6 @@ class Weights:
         total = torch.stack(values, dim=1)
         return cls(torch.stack(voxels, dim=1), total / total.sum(dim=1, keepdim=True))
 
-    def of(self, field: Tensor) -> Tensor:
-        """Values of fields (K, D, H, W) there. (K, P)"""
+    def of(self, field: Float[Tensor, "K D H W"]) -> Float[Tensor, "K P"]:
+        """Values of fields there."""
         return (field.flatten(1)[:, self.voxels] * self.values).sum(dim=-1)

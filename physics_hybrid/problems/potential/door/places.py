@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from physics_hybrid.checks import one_of
@@ -33,8 +34,10 @@ def metres_per_unit(frame: str) -> float:
     return 1.0 if frame == "grid" else 1e-3
 
 
-def in_metres(body: Body, points: Tensor, frame: str, name: str) -> Tensor:
-    """Places of a frame as metres of the grid, (P, 3) -> (P, 3).
+def in_metres(
+    body: Body, points: Float[Tensor, "P 3"], frame: str, name: str
+) -> Float[Tensor, "P 3"]:
+    """Places of a frame as metres of the grid.
 
     Raises
     ------
@@ -70,8 +73,8 @@ def _inverse(body: Body) -> Tensor:
     return torch.from_numpy(np.linalg.inv(body.affine))
 
 
-def places(body: Body, at: Any, frame: str, name: str) -> tuple[Tensor, bool]:
-    """Places in tissue as (K, 3) m of the grid, and whether they were given as many.
+def places(body: Body, at: Any, frame: str, name: str) -> tuple[Float[Tensor, "K 3"], bool]:
+    """Places in tissue, m of the grid, and whether they were given as many.
 
     Raises
     ------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from physics_hybrid.problems.potential.door.arrays import is_tensor, numbers
@@ -104,8 +105,8 @@ class Deposit:
         inside = tuple(i - a for i, a in zip(index, box.low, strict=True))
         return Deposit(np.ravel_multi_index(inside, box.size), self.shares)
 
-    def density(self, conductor: Conductor) -> Tensor:
-        """A/m^3 of 1 A. (D, H, W)"""
+    def density(self, conductor: Conductor) -> Float[Tensor, "D H W"]:
+        """A/m^3 of 1 A."""
         density = conductor.spacing.new_zeros(conductor.tissue[0].numel())
         shares = torch.from_numpy(self.shares).to(density)
         density.index_add_(0, torch.from_numpy(self.voxels).to(density.device), shares)
@@ -123,9 +124,9 @@ class Sources:
     many : whether they were given as many.
     """
 
-    points: Tensor | None
-    current: Tensor
-    returns: Tensor | None
+    points: Float[Tensor, "K 3"] | None
+    current: Float[Tensor, " K"]
+    returns: Float[Tensor, "K 3"] | None
     deposits: tuple[Deposit, ...]
     many: bool
 

@@ -50,7 +50,9 @@ def whole_case() -> dict:
 
 def _changed(name, change):
     def apply(case, random):
-        case[name] = change(np.array(case[name]), random)
+        value = case[name]
+        plain = value.numpy() if torch.is_tensor(value) else np.array(value)
+        case[name] = change(plain.copy(), random)
 
     return apply
 

@@ -28,7 +28,7 @@ def direct(body, points, ends="grounded"):
 
 @pytest.mark.parametrize(
     ("ends", "reference"),
-    [("grounded", None), ("sink", "average"), ("sink", None), ("grounded", [0.15, 0.05, 0.09])],
+    [("sink", "average"), ("sink", None), ("grounded", [0.15, 0.05, 0.09])],
 )
 def test_a_look_up_is_a_solve_for_the_same_deposited_current(limb, ends, reference):
     electrodes, points = limb.nearest(PLACES), limb.nearest(POINTS)

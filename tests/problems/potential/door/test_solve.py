@@ -34,11 +34,11 @@ def test_all_current_passes_every_section_and_is_ohms(limb):
 
 
 def test_potentials_of_many_sources_are_those_of_each_and_add_up(cylinder):
-    points = cylinder.nearest([[0.02, 0.03, 0.02], [0.03, 0.04, 0.03], [0.01, 0.03, 0.03]])
-    many = ph.solve(cylinder, points, [1e-3, 2e-3, -1e-3], tolerance=1e-9)
-    assert many.phi.shape == (3, *cylinder.shape)
-    assert many.E.shape == (3, *cylinder.shape, 3)
-    for k, current in enumerate([1e-3, 2e-3, -1e-3]):
+    points = cylinder.nearest([[0.02, 0.03, 0.02], [0.03, 0.04, 0.03]])
+    many = ph.solve(cylinder, points, [1e-3, -2e-3], tolerance=1e-9)
+    assert many.phi.shape == (2, *cylinder.shape)
+    assert many.E.shape == (2, *cylinder.shape, 3)
+    for k, current in enumerate([1e-3, -2e-3]):
         one = ph.solve(cylinder, points[k], current, tolerance=1e-9)
         assert np.allclose(many.phi[k], one.phi, rtol=1e-6, atol=1e-9)
         assert many.at(points[0])[k] == pytest.approx(one.at(points[0]), rel=1e-6)
@@ -47,7 +47,7 @@ def test_potentials_of_many_sources_are_those_of_each_and_add_up(cylinder):
 def test_sources_that_do_not_fit_together_give_the_same(cylinder, monkeypatch):
     from physics_hybrid.problems.potential.door import equations
 
-    points = cylinder.nearest(np.random.default_rng(0).uniform(0, 0.05, (5, 3)))
+    points = cylinder.nearest(np.random.default_rng(0).uniform(0, 0.05, (3, 3)))
     together = ph.solve(cylinder, points, tolerance=1e-9)
     monkeypatch.setattr(equations, "TOGETHER", 1)
     assert np.allclose(ph.solve(cylinder, points, tolerance=1e-9).phi, together.phi, atol=1e-10)
@@ -103,7 +103,7 @@ def test_derivatives_are_those_of_finite_differences(what):
     volts(value).backward()
     gradient = value.grad.flatten()
     assert not torch.isnan(gradient).any()
-    for k in gradient.abs().argsort(descending=True)[:2].tolist():
+    for k in gradient.abs().argsort(descending=True)[:1].tolist():
         ahead, behind = start[what].flatten().clone(), start[what].flatten().clone()
         ahead[k] += step
         behind[k] -= step
@@ -112,13 +112,13 @@ def test_derivatives_are_those_of_finite_differences(what):
         assert float(gradient[k]) == pytest.approx(float(slope), rel=1e-5)
 
 
-def test_tensors_in_tensors_out_and_arrays_stay_arrays(limb):
-    place = torch.tensor(limb.electrode)
-    assert isinstance(ph.solve(limb, place).phi, torch.Tensor)
-    assert isinstance(ph.solve(limb, limb.electrode).phi, np.ndarray)
-    one = ph.solve(limb, limb.electrode)
-    assert isinstance(one.at(place), torch.Tensor)
-    assert one.at(limb.electrode + 0.001).shape == ()
+def test_tensors_in_tensors_out_and_arrays_stay_arrays(cylinder):
+    (at,) = cylinder.nearest([[0.02, 0.03, 0.02]])
+    assert isinstance(ph.solve(cylinder, torch.tensor(at)).phi, torch.Tensor)
+    one = ph.solve(cylinder, at)
+    assert isinstance(one.phi, np.ndarray)
+    assert isinstance(one.at(torch.tensor(at)), torch.Tensor)
+    assert one.at(at + 0.001).shape == ()
 
 
 def test_refining_a_good_guess_takes_fewer_iterations_and_comes_to_the_same(limb):
@@ -209,3 +209,16 @@ def test_a_network_behind_the_door_and_the_solver_that_takes_it_farther(limb):
     assert "0.08" in chosen.why
     with pytest.raises(ValueError, match="trained with ends=grounded"):
         ph.solve(limb, limb.electrode, engine="network", model=model, ends="sink")
+
+
+def test_a_bar_says_what_is_left_but_not_of_what_takes_a_moment(cylinder, capsys, monkeypatch):
+    from physics_hybrid.problems.potential.door import progress
+
+    points = cylinder.nearest([[0.02, 0.03, 0.02], [0.03, 0.04, 0.03]])
+    ph.solve(cylinder, points)
+    assert "left" not in capsys.readouterr().err
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    ph.solve(cylinder, points)
+    assert "left" in capsys.readouterr().err
+    ph.solve(cylinder, points, progress=False)
+    assert capsys.readouterr().err == ""
