@@ -154,6 +154,7 @@ def test_a_rival_that_is_faster_is_said_to_be():
         rung(OURS, 1e-7, 1e-7, 1.0, 8.0),
         rung("theirs", 1e-2, 1e-3, 5.0, 2.0),
         rung("theirs", 1e-7, 1e-7, 5.0, 3.0),
+        rung(OURS_TOGETHER, 1e-2, 1e-3, 0.1, 0.1),  # is ours, too
     ]
     said = verdict({"grid": "G", "goals": to_goals([limb])}).splitlines()
     assert said == [
