@@ -7,14 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from physics_hybrid.problems.potential.evidence.rivals_voxels import ELEMENTS, GOALS, OURS
+from physics_hybrid.problems.potential.evidence.rivals_voxels import (
+    ELEMENTS,
+    GOALS,
+    OURS,
+    OURS_TOGETHER,
+)
 from physics_hybrid.report.plots import plain_ticks, pyplot, save
 
 #: A row of bench.json.
 Row = Mapping[str, Any]
 
 #: Ours and finite elements look alike in every panel.
-STYLES = {OURS: ("black", "s"), ELEMENTS: ("tab:brown", "D")}
+STYLES = {OURS: ("black", "s"), OURS_TOGETHER: ("0.55", "s"), ELEMENTS: ("tab:brown", "D")}
 MARKERS = "ov^PXp<>"
 
 #: Colours of networks.
