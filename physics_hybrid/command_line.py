@@ -133,6 +133,24 @@ def readable_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def readable_warnings() -> Iterator[None]:
+    """Warnings become a line each, without the place in the code, and none comes twice."""
+    import warnings
+
+    said: set[str] = set()
+
+    def show(message: Warning | str, *about: Any, **more: Any) -> None:
+        """Print what was not said yet."""
+        if str(message) not in said:
+            said.add(str(message))
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+@contextlib.contextmanager
 def _noted(job: str, failures: list[str]) -> Iterator[None]:
     """As `readable_errors`, for one job of several: it is put on a list, and nothing ends."""
     try:

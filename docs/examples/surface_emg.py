@@ -104,7 +104,7 @@ def animate(maps, path):
     """The grid of electrodes, frame by frame."""
     from matplotlib.animation import FuncAnimation, PillowWriter
 
-    figure, axis = pyplot().subplots(figsize=(3, 5), layout="constrained")
+    figure, axis = pyplot().subplots(figsize=(3, 5))
     top = np.abs(maps).max()
     picture = axis.imshow(maps[0], origin="lower", cmap="RdBu_r", vmin=-top, vmax=top)
     figure.colorbar(picture, label="µV")

@@ -124,20 +124,19 @@ def draw(
     found: dict[str, dict[int, Blocks]], traces: dict[str, list[dict[str, Any]]], path: Path
 ) -> Path:
     """Growth against depth; rms and gradient block by block at the largest; growth in trainings."""
-    panels = 3 + bool(traces)
-    figure, axes = pyplot().subplots(
-        1, panels, figsize=(3.6 * panels + 1.6, 3.7), layout="constrained"
-    )
+    shape, size = ((2, 2), (8.6, 6.6)) if traces else ((1, 3), (12.0, 3.6))
+    figure, grid = pyplot().subplots(*shape, figsize=size, layout="constrained")
+    axes = grid.flat
     for number, (block, of) in enumerate(found.items()):
         style = {"marker": "osv^D<>"[number % 7], "markersize": 4, "linewidth": 1.1}
         axes[0].plot(list(of), [growth(taken) for taken in of.values()], label=block, **style)
         deepest = list(of[max(of)].values())
         places = range(1, len(deepest) + 1)
-        size, value = [], 1.0
+        sizes, value = [], 1.0
         for taken in deepest:
             value *= taken["rms"] / max(taken["rms_in"], 1e-30)
-            size.append(value)
-        axes[1].plot(places, size, **style)
+            sizes.append(value)
+        axes[1].plot(places, sizes, **style)
         last = deepest[-1]["gradient_rms"]
         axes[2].plot(places, [t["gradient_rms"] / max(last, 1e-30) for t in deepest], **style)
     axes[0].set_xlabel("blocks in all")
@@ -146,16 +145,31 @@ def draw(
     axes[1].set_ylabel("growth of the rms up to here")
     axes[2].set_xlabel("block")
     axes[2].set_ylabel("gradient / that at the last block")
-    if traces:
-        for name, lines in traces.items():
-            values = [growth(line["blocks"]) for line in lines]
-            axes[3].plot([line["step"] for line in lines], values, marker=".", label=name)
-        axes[3].set_xlabel("optimiser step")
-        axes[3].set_ylabel("growth of the rms over all blocks")
-        axes[3].legend(fontsize=7, frameon=False)
-    for axis in axes:
+    for axis in axes[:3]:
         axis.set_yscale("log")
         plain_ticks(axis)
+    if traces:
+        _draw_traces(axes[3], traces, labelled=set(traces) != set(found))
+    for axis in axes:
         axis.grid(True, which="major", alpha=0.3, linewidth=0.6)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return save(figure, path)
+
+
+def _draw_traces(axis: Any, traces: dict[str, list[dict[str, Any]]], *, labelled: bool) -> None:
+    """Growth in trainings; runs that are named after the blocks need no legend of their own."""
+    for number, (name, lines) in enumerate(traces.items()):
+        whole = [line for line in lines if _is_whole(line["blocks"])]
+        values = [growth(line["blocks"]) for line in whole]
+        style = {"marker": "osv^D<>"[number % 7], "markersize": 4, "linewidth": 1.1}
+        axis.plot([line["step"] for line in whole], values, label=name, **style)
+    axis.set_yscale("log")
+    axis.set_xlabel("optimiser step")
+    axis.set_ylabel("growth of the rms over all blocks")
+    if labelled:
+        axis.legend(fontsize=7, frameon=False)
+
+
+def _is_whole(blocks: Blocks) -> bool:
+    """Whether everything that was seen was finite."""
+    return all(None not in taken.values() for taken in blocks.values())

@@ -41,7 +41,7 @@ from physics_hybrid.training.trainer import Trainer
 #: Samples of the data that are looked at.
 SAMPLES = 16
 #: Steps at least, and the seconds after which no further one is made.
-STEPS, LONG_ENOUGH = 5, 6.0
+STEPS, LONG_ENOUGH = 5, 4.0
 #: Calls after the first of what is done in every epoch: a disk takes now long, now short.
 REPEATS = 3
 #: Of the disk that is free, what a run may fill.

@@ -1,8 +1,8 @@
 """What a checkpoint does on a few samples: loss terms, and what the problem has to say besides.
 
 A problem that `Inspects` gives any slice of any split, and statistics of its own. Of every other
-one the slice is of whole batches, in the order in which the split is read, and the statistics are
-its metrics.
+one the slice is of whole batches, in the order in which the split is read: loss terms of those that
+train, metrics of those that are tested.
 """
 
 from __future__ import annotations

@@ -21,6 +21,10 @@ The rule of the verdict, written before the study ran:
             more than 10 % higher, over all depths
     pivot   else, layer scale
 
+A bounded loss cannot become ten times its minimum once that is large, and a training may end
+worse than it began without failing: those whose error is not below that of the baseline beside it
+are counted apart, as useless, and play no part in the rule.
+
 Failures of a depth are counted over its settings (the usual learning rate and the harsh one), its
 median is that of the usual one.
 """
@@ -38,11 +42,13 @@ from typing import Any
 from physics_hybrid.evidence.study import Cell, Study, finished, stopped
 from physics_hybrid.evidence.study_report import main_of
 from physics_hybrid.report.markdown import table
-from physics_hybrid.report.plots import pyplot, save, spared
+from physics_hybrid.report.plots import plain_ticks, pyplot, save, spared
 from physics_hybrid.training.log import records
 from physics_hybrid.training.monitor import FILE, growth
 from physics_hybrid.writing import write_text
 
+#: What an untrained model is compared with, by prefix of its metrics.
+BASELINES = ("baseline_", "blank_")
 #: A loss so many times its smallest is a failure.
 BLOWN_UP = 10.0
 #: Of the standard normal distribution, for 95 %.
@@ -59,6 +65,7 @@ class Outcome:
     """What became of a training.
 
     error : of the best weights on the test split; None where nothing was tested.
+    useless : whether it is not below that of the baseline beside it.
     failed : the epoch in which it failed, from 1; None where it did not.
     losses, gradients : means over epochs; NaN where nothing was finite.
     growth_first, growth_last : of activations over all blocks, at the first and the last step
@@ -69,6 +76,7 @@ class Outcome:
     samples: str
     seed: int
     error: float | None
+    useless: bool
     failed: int | None
     losses: list[float]
     gradients: list[float]
@@ -82,10 +90,10 @@ def outcome(cell: Cell, output: Path) -> Outcome:
     """Of a cell that is finished, or stopped."""
     folder = output / cell.name
     lines = records(folder)
-    error, about = None, {"commit": "", "hardware": ""}
+    error, useless, about = None, True, {"commit": "", "hardware": ""}
     if finished(cell, output):
         metrics = json.loads((folder / "evaluation" / "metrics.json").read_text())
-        error, about = _error(metrics), metrics
+        error, useless, about = _error(metrics), _useless(metrics), metrics
     epochs = [line for line in lines if "stopped" not in line]
     first, last = _growth(folder)
     return Outcome(
@@ -93,6 +101,7 @@ def outcome(cell: Cell, output: Path) -> Outcome:
         samples=cell.samples,
         seed=cell.seed,
         error=error,
+        useless=useless,
         failed=failed_at(lines),
         losses=[line.get("train/loss", math.nan) for line in epochs],
         gradients=[line.get("train/gradient_norm", math.nan) for line in epochs],
@@ -124,13 +133,21 @@ def failed_at(lines: Sequence[Mapping[str, Any]]) -> int | None:
 
 def _error(metrics: Mapping[str, Any]) -> float | None:
     """The main metric, mean over the test sets; None where it is not finite."""
-    sets = [
-        values for values in metrics.values() if isinstance(values, dict) and "seconds" in values
-    ]
-    means = [
-        values[main_of(values)]["mean"] for values in sets if isinstance(values["seconds"], dict)
-    ]
-    return None if not means or None in means else statistics.fmean(means)
+    sets = [metrics[name] for name in metrics["samples"]]
+    means = [values[main_of(values)]["mean"] for values in sets]
+    return None if None in means else statistics.fmean(means)
+
+
+def _useless(metrics: Mapping[str, Any]) -> bool:
+    """Whether a training ends no better than the baseline, on any test set."""
+    for name in metrics["samples"]:
+        values = metrics[name]
+        main = main_of(values)
+        for prefix in BASELINES:
+            alone = values.get(prefix + main)
+            if alone is not None and not (values[main]["mean"] or math.inf) < alone["mean"]:
+                return True
+    return False
 
 
 def _growth(folder: Path) -> tuple[float, float]:
@@ -150,12 +167,15 @@ def _growth(folder: Path) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Summary:
-    """All trainings of an arm in a setting. `interval` is Wilson's, of the failure rate."""
+    """All trainings of an arm in a setting. `interval` is Wilson's, of the failure rate; useless
+    ones did not fail.
+    """
 
     arm: str
     samples: str
     runs: int
     failures: int
+    useless: int
     interval: tuple[float, float]
     failed_after: float | None
     median: float | None
@@ -210,6 +230,7 @@ def _summary(mine: Sequence[Outcome]) -> Summary:
         samples=mine[0].samples,
         runs=len(mine),
         failures=len(failures),
+        useless=sum(o.useless and o.failed is None for o in mine),
         interval=wilson(len(failures), len(mine)),
         failed_after=statistics.median(failures) if failures else None,
         median=statistics.median(errors) if errors else None,
@@ -321,7 +342,7 @@ def report(cells: list[Cell], study: Study, output: Path) -> str | None:
         return None
     outcomes = [outcome(cell, output) for cell in done]
     summaries = summarise(outcomes, study)
-    found = verdict(summaries, Rule(**study.verdict))
+    found = verdict(summaries, Rule(**study.verdict)) if study.verdict else None
     text = markdown(summaries, outcomes, found, len(cells) - len(done))
     content = {
         "study": study.name,
@@ -351,7 +372,16 @@ def markdown(
 ) -> str:
     """Table, verdict, and where it comes from."""
     heads = [
-        *("setting", "arm", "runs", "failed", "rate, 95 %", "epoch of failure", "median error"),
+        *(
+            "setting",
+            "arm",
+            "runs",
+            "failed",
+            "rate, 95 %",
+            "epoch of failure",
+            "useless",
+            "median error",
+        ),
         *("quartiles", "largest gradient norm", "growth at the start", "at the end"),
     ]
     parts = [table(heads, [_line(s) for s in summaries])]
@@ -380,6 +410,7 @@ def _line(s: Summary) -> list[str]:
         str(s.failures),
         f"{s.rate:.2f} ({low:.2f} to {high:.2f})",
         "" if s.failed_after is None else f"{s.failed_after:g}",
+        str(s.useless),
         "" if s.median is None else f"{s.median:.3g}",
         quartiles,
         f"{s.gradient:.3g}",
@@ -421,6 +452,7 @@ def draw(
     axes[1, 1].set_xlabel("epoch")
     for axis in (axes[0, 0], axes[1, 0], axes[1, 1]):
         axis.set_yscale("log")
+        plain_ticks(axis)
     for axis in axes.flat:
         axis.grid(True, axis="y", alpha=0.3, linewidth=0.6)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)

@@ -75,8 +75,9 @@ class Cell:
 class Study:
     """What conf/study/*.yaml says. panels: title of a picture -> arm -> its label there.
 
-    verdict : of a study of failures (`stability.Rule`): who is compared with whom. A training that
-        stops because it is not finite is an outcome there, not a failure to run.
+    verdict : of a study of failures (`stability.Rule`), who is compared with whom; {} where they
+        are counted and nobody is judged. A training that stops because it is not finite is an
+        outcome there, not a failure to run.
     """
 
     name: str

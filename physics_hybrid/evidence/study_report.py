@@ -18,9 +18,11 @@ import yaml
 
 from physics_hybrid.evidence.study import Cell, Study, finished
 from physics_hybrid.report.plots import plain_ticks, pyplot, save, spared
+from physics_hybrid.run.ledger import COST
 from physics_hybrid.writing import write_text
 
-#: The metric that a table compares arms by, and its heading: the first that a run has.
+#: The metric that a table compares arms by, and its heading: the first that a run has, else the
+#: one that its problem is monitored by.
 MAIN = {
     "relative_l2": "relative L2",
     "error": "error",
@@ -64,10 +66,12 @@ def _row(cell: Cell, folder: Path) -> dict[str, Any]:
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     config = yaml.safe_load((folder / "config.yaml").read_text())
     data, epochs = config["data"], config["training"]["epochs"]
+    monitor = metrics.get("monitor", next(iter(MAIN)))
+    wanted = dict.fromkeys([*METRICS, monitor, f"baseline_{monitor}"])
     grids = {}
     for name, values in metrics.items():
-        if isinstance(values, dict) and not MAIN.keys().isdisjoint(values):
-            grids[name] = {m: values[m]["mean"] for m in METRICS if m in values}
+        if isinstance(values, dict) and not set(wanted).isdisjoint(values):
+            grids[name] = {m: values[m]["mean"] for m in wanted if m in values}
     return {
         "arm": cell.arm,
         "samples": cell.samples,
@@ -136,14 +140,18 @@ def _on_grid(
 
 def main_of(metrics: Iterable[str]) -> str:
     """The metric that arms are compared by, of those that there are."""
-    there = set(metrics)
-    return next(name for name in MAIN if name in there)
+    there = [name for name in metrics if name not in COST]
+    return next((name for name in MAIN if name in there), there[0])
+
+
+def heading_of(metric: str) -> str:
+    return MAIN.get(metric, metric.replace("_", " "))
 
 
 def markdown(summary: list[dict[str, Any]], rows: list[dict[str, Any]], study: Study) -> str:
     """Table and a line on where it comes from."""
     grids = shown(summary)
-    heading = MAIN[main_of(summary[0]["grids"][grids[0]])]
+    heading = heading_of(main_of(summary[0]["grids"][grids[0]]))
     heads = [
         *("samples", "arm"),
         *(f"{heading}, {g}" for g in grids),
@@ -286,7 +294,7 @@ def draw(summary: list[dict[str, Any]], study: Study, path: Path) -> Path:
         for axis, grid in zip(row, grids, strict=True):
             _draw_arms(axis, summary, arms, grid)
             _scales(axis, sizes)
-        row[0].set_ylabel(MAIN[main_of(summary[0]["grids"][grids[0]])])
+        row[0].set_ylabel(heading_of(main_of(summary[0]["grids"][grids[0]])))
         row[-1].legend(
             title=title.replace(" (", "\n("),
             fontsize=8,
@@ -327,7 +335,7 @@ def _draw_one_amount(
             )
         axis.set_title(f"tested on {grid}", fontsize=10)
         axis.set_xlim(left=0)
-        axis.set_xlabel(MAIN[main])
+        axis.set_xlabel(heading_of(main))
         axis.grid(True, axis="x", alpha=0.3, linewidth=0.6)
     axes[0, 0].set_yticks(places, [e["arm"] for e in summary])
     axes[0, 0].invert_yaxis()

@@ -187,7 +187,7 @@ def _float(word: str) -> float:
 
 def _rows(run: Run) -> dict[tuple[str, str], dict[str, str]]:
     """(test set, sample) -> its row of samples.csv."""
-    path = run.folder / "evaluation" / "samples.csv"
+    path = (run.report or run.folder) / "samples.csv"
     if not path.exists():
         return {}
     with open(path, newline="") as file:

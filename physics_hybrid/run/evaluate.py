@@ -27,6 +27,7 @@ from physics_hybrid.run import folder as run_folder
 from physics_hybrid.run import splits as run_splits
 from physics_hybrid.run.load import load, readers, recipe_of
 from physics_hybrid.run.provenance import peak_memory, provenance
+from physics_hybrid.training import log
 from physics_hybrid.training.tracker import Tracker
 from physics_hybrid.writing import write_text, written
 
@@ -238,6 +239,19 @@ def log_to(tracker: Tracker, result: Evaluation, step: int) -> None:
             tracker.figure(f"evaluation/{key}", path, step)
 
 
+#: Options of evaluate.py with which other samples are tested than after a training.
+OTHERWISE = ("data", "resolutions", "samples")
+
+
+def _asked(options: dict[str, Any], home: Path) -> dict[str, Any]:
+    """Whether a run is tested on what it is tested on after its training, and after which step."""
+    as_trained = all(options.get(key) is None for key in OTHERWISE)
+    as_trained = as_trained and options.get("split", "all") == "all"
+    path = home / log.LOG
+    step = log.records(home)[-1].get("step") if path.exists() else None
+    return {"as_trained": as_trained, "step": step}
+
+
 def _of_unknown_training(now: Splits) -> list[str]:
     """What a reader must know where a model carries no configuration, and no sample a name."""
     if now:
@@ -307,6 +321,7 @@ def evaluate_checkpoint(
             reference = load(Path(options["reference"]))[0].to(machine.device)
         problem.check_model(model)
         about = provenance(str(options["checkpoint"]), config["seed"], machine.device, model)
+        about |= _asked(options, home)
         known, now = run_splits.recall(home), problem.splits()
         used = run_splits.used(known or {}, now)
         drawn = config["evaluation"].get("pictures", True)  # runs of before have no such key

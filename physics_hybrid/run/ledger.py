@@ -59,6 +59,7 @@ class Run:
 
     name : its place below the folder that was listed.
     why : what a person should know of the state, or "".
+    metrics, report : of the evaluation that counts, and its folder.
     epoch, epochs : trained, and asked for.
     monitor, tested, value, baseline : the main metric, the first test set, its mean over that, and
         that of the baseline alone.
@@ -71,6 +72,7 @@ class Run:
     why: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    report: Path | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     last: Mapping[str, Any] = field(default_factory=dict)
     owner: Owner | None = None
@@ -87,10 +89,12 @@ class Run:
 
     @property
     def model(self) -> str:
-        """The class of its network, or the form that its recipe makes."""
+        """The class of its network, the form that its recipe makes, or what it was begun with."""
         keys = flat(dict(self.config.get("model") or {}))
         targets = [str(value) for key, value in keys.items() if key.endswith("_target_")]
-        return targets[-1].rpartition(".")[2] if targets else str(keys.get("form", ""))
+        if targets:
+            return targets[-1].rpartition(".")[2]
+        return str(keys.get("form") or self.origin.get("model") or "")
 
     @property
     def seed(self) -> int | None:
@@ -245,7 +249,8 @@ def read(folder: Path, name: str | None = None) -> Run:
 
     config = content("config.yaml", _yaml)
     last = content("log.jsonl", _last_line)
-    metrics = content(METRICS, json.loads)
+    main = content(METRICS, json.loads)
+    metrics, report = _latest(folder, main, last.get("step", 0))
     origin = content(ORIGIN, json.loads)
     silence = (config.get("training") or {}).get("owner_silent_seconds") or PATIENCE
     owner = holder(folder, float(silence))
@@ -255,6 +260,7 @@ def read(folder: Path, name: str | None = None) -> Run:
         state="",
         config=config,
         metrics=metrics,
+        report=report,
         origin=origin,
         last=last,
         owner=owner,
@@ -262,6 +268,23 @@ def read(folder: Path, name: str | None = None) -> Run:
     )
     state, why = _state(run, problems)
     return Run(**{**vars(run), "state": state, "why": why})
+
+
+def _latest(folder: Path, main: Mapping[str, Any], step: int) -> tuple[Mapping[str, Any], Path]:
+    """The evaluation that counts: of evaluation/, and of those by evaluate.py that tested the run
+    as it was trained, the one that came after the most steps.
+    """
+    found: list[tuple[int, Mapping[str, Any], Path]] = []
+    for path in sorted(folder.glob("evaluations/*/metrics.json")):
+        try:
+            later = json.loads(path.read_text())
+        except (OSError, ValueError):  # one that is cut says nothing of the run
+            continue
+        if isinstance(later, dict) and later.get("as_trained"):
+            found.append((later.get("step") or -1, later, path.parent))
+    found.append((main.get("step", step if main else -1), main, folder / METRICS.parent))
+    latest = max(range(len(found)), key=lambda i: (found[i][0], i))
+    return found[latest][1:]
 
 
 def _yaml(text: str) -> Any:
@@ -302,7 +325,7 @@ def _state(run: Run, problems: list[str]) -> tuple[str, str]:
         if "stopped" in run.last:
             why = f"stopped at step {run.last.get('step')}: {run.last['stopped']}"
     elif not run.tables:
-        state, why = "unevaluated", "no evaluation/metrics.json"
+        state, why = "unevaluated", "not tested as it was trained"
     elif run.metrics.get("step", run.last.get("step")) != run.last.get("step"):
         state, why = "unevaluated", f"tested at step {run.metrics['step']}, and trained on since"
     else:

@@ -52,8 +52,8 @@ def _where(run: Run) -> str:
     size = sum(p.stat().st_size for p in run.folder.rglob("*") if p.is_file())
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.changed))
     lines = [f"{run.folder}: {size / 1e6:.1f} MB, last changed {when}"]
-    if (run.folder / "evaluation" / "report.md").exists():
-        lines.append(f"report: {run.folder / 'evaluation' / 'report.md'}")
+    if run.report is not None and (run.report / "report.md").exists():
+        lines.append(f"report: {run.report / 'report.md'}")
     if pictures:
         lines.append("pictures: " + ", ".join(pictures))
     return "\n".join(lines)

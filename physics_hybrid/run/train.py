@@ -197,6 +197,7 @@ def write_origin(folder: Path, machine: Machine, model: nn.Module) -> None:
         return
     about = {
         **surroundings(machine.device),
+        "model": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "group": os.environ.get(GROUP),
     }

@@ -16,7 +16,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from physics_hybrid.command_line import leave_with_the_reader, readable_errors
+from physics_hybrid.command_line import (
+    leave_with_the_reader,
+    readable_errors,
+    readable_warnings,
+)
 from physics_hybrid.kinds import UsageError
 from physics_hybrid.options import NUMBER, NUMBERS, SWITCH, TRIPLE, TRIPLES, WORD, WORDS, Shape
 from physics_hybrid.options import options as options_of
@@ -43,7 +47,7 @@ SHAPES: dict[str, Shape] = {
 def main(arguments: list[str]) -> None:
     if {"-h", "--help"} & {*arguments}:
         leave_with_the_reader()
-    with readable_errors():
+    with readable_errors(), readable_warnings():
         given = options_of("certify", __doc__, SHAPES, arguments)
         if given["at"] is None:
             raise UsageError("--at X Y Z is needed: where the current comes in")
@@ -83,7 +87,10 @@ def run(given: dict[str, Any]) -> None:
             ph.Patch(given["read"], given["radius"]),
             None if against is None else ph.Patch(against, given["radius"]),
         )
-        print(f"voltage: {low} to {high} V, for certain")
+        lows, highs = (volts if field.many else [volts] for volts in (low, high))
+        for k, (least, most) in enumerate(zip(lows, highs, strict=True)):
+            source = f"source {k}: " if field.many else ""
+            print(f"{source}voltage: {least:.6g} to {most:.6g} V, for certain")
     for path in given["out"] or ():
         density = bound.density.movedim(0, -1).numpy()
         write_nifti(body, density if field.many else density[..., 0], path, "error, W a voxel")

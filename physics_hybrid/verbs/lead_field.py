@@ -16,7 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from physics_hybrid.command_line import leave_with_the_reader, readable_errors
+from physics_hybrid.command_line import (
+    leave_with_the_reader,
+    readable_errors,
+    readable_warnings,
+)
 from physics_hybrid.kinds import UsageError
 from physics_hybrid.options import NUMBER, SWITCH, TRIPLES, WORD, WORDS, Shape, options
 from physics_hybrid.verbs.solve import BODY, body_of
@@ -40,7 +44,7 @@ SHAPES: dict[str, Shape] = {
 def main(arguments: list[str]) -> None:
     if {"-h", "--help"} & {*arguments}:
         leave_with_the_reader()
-    with readable_errors():
+    with readable_errors(), readable_warnings():
         run(options("lead_field", __doc__, SHAPES, arguments))
 
 

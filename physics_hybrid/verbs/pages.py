@@ -4,12 +4,15 @@
         [--memory peak_memory.json] [--scaling scaling.json]
         [--validation validation/validate.json] [--rates data_rates.json]
         [--matrix resolution_matrix/resolution_matrix.json]
+        [--certificates certificates/certificates.json]
         [--benchmark benchmark/benchmark.json] [--bench bench/bench.json]
         [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
         [--door door.json]
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
+        [--burgers-selection selection.json] [--burgers-times times.json]
+        [--burgers-plane runs/burgers_plane]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -32,6 +35,7 @@ VERBS = {
     "validation": "validate",
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
+    "certificates": "certificates",
     "bench": "bench",
     "door": "door",
 }
@@ -48,6 +52,9 @@ OWN = {
         "burgers_study": "output folder of study burgers",
         "burgers_latent": "output folder of chain burgers_latent",
         "burgers_uncertain": "output folder of chain burgers_uncertain",
+        "burgers_selection": "JSON of physics_hybrid.problems.burgers.evidence.selection",
+        "burgers_plane": "output folder of study burgers_plane",
+        "burgers_times": "JSON of physics_hybrid.problems.burgers.evidence.times",
     },
 }
 

@@ -7,8 +7,8 @@
     python -m physics_hybrid runs promote RUN NAME [--against OTHER]
     python -m physics_hybrid runs archive RUN ... --yes
 
-RUN is a folder, or a name below --folder (runs). Everything is read from the files of the runs: one
-that was moved, or whose data are gone, is listed like any other.
+Without a word it is `list`. RUN is a folder, or a name below --folder (runs). Everything is read
+from the files of the runs: one that was moved, or whose data are gone, is listed like any other.
 
 list: best first, problem by problem; KEY is a column, or a key of the configuration. compare: keys
 that differ, metrics with intervals over the samples that both were tested on, both curves in one
@@ -26,7 +26,7 @@ from physics_hybrid.command_line import CONF, leave_with_the_reader, readable_er
 
 
 def main(arguments: list[str]) -> None:
-    asked = _parser().parse_args(arguments)
+    asked = _parser().parse_args(arguments or ["list"])
     leave_with_the_reader()
     with readable_errors():
         asked.act(asked)

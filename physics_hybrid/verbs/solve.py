@@ -16,7 +16,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from physics_hybrid.command_line import leave_with_the_reader, readable_errors
+from physics_hybrid.command_line import (
+    leave_with_the_reader,
+    readable_errors,
+    readable_warnings,
+)
 from physics_hybrid.kinds import UsageError
 from physics_hybrid.options import (
     NUMBER,
@@ -65,7 +69,7 @@ SHAPES: dict[str, Shape] = {
 def main(arguments: list[str]) -> None:
     if {"-h", "--help"} & {*arguments}:
         leave_with_the_reader()
-    with readable_errors():
+    with readable_errors(), readable_warnings():
         given = options("solve", __doc__, SHAPES, arguments)
         if given["at"] is None:
             raise UsageError("--at X Y Z is needed: where the current comes in")

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,10 +22,12 @@ from physics_hybrid.evidence.pipeline import conclude, grouped
 from physics_hybrid.evidence.study import run
 from physics_hybrid.run import ledger
 from physics_hybrid.training import checkpoint
+from physics_hybrid.training.tracker import Tracker
 from tests.conftest import ROOT
 from tests.problems.flavour.test_learning import TINY, small
 from tests.run.made_runs import make, resolved
 from tests.test_seam import configured
+from tests.test_seam import train_here as train_pendulum
 
 CHAIN = {
     "common": ["training.epochs=2"],
@@ -196,6 +199,35 @@ def test_a_pipeline_is_one_group_of_the_tracker_with_its_table(tmp_path, monkeyp
     table = logged[0]["runs"]
     assert table.columns[:2] == ["run", "state"]
     assert [row[0] for row in table.data] == ["a", "b"]
+
+
+class Recorder(Tracker):
+    """What a tracker is given."""
+
+    given: ClassVar[dict] = {}
+
+    def summarise(self, values):
+        self.given["summary"] = dict(values)
+
+    def keep(self, kind, paths):
+        self.given[kind] = [path.name for path in paths]
+
+
+def test_a_tracker_gets_summary_weights_report_and_model_card(tmp_path):
+    train_pendulum(tmp_path, "run=kept", f"tracker._target_={__name__}.Recorder")
+    summary = Recorder.given.pop("summary")
+    assert Recorder.given == {
+        "weights": ["best"],
+        "report": ["report.md"],
+        "model card": ["model_card.md"],
+    }
+    run = ledger.read(tmp_path / "runs" / "kept")
+    assert summary["test/relative_error"] == run.value
+    assert summary["test/baseline_relative_error"] == run.baseline
+    card = (run.folder / "evaluation" / "model_card.md").read_text()
+    assert card.splitlines()[0] == "# PendulumNetwork: pendulum"
+    assert "| data.samples | 60 |" in card
+    assert f"| small | {run.value:.6g} | {run.baseline:.6g} |" in card
 
 
 def test_a_sweep_of_hydra_ends_in_the_same_table(tmp_path, monkeypatch, capsys):

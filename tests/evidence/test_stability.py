@@ -65,6 +65,7 @@ def entry(arm, samples, median, failures, runs=10):
         samples=samples,
         runs=runs,
         failures=failures,
+        useless=0,
         interval=wilson(failures, runs),
         failed_after=None,
         median=median,
@@ -134,8 +135,8 @@ def written(cell: Cell, output, losses, error, growth=2.0):
     blocks = {"b": {"rms": growth, "rms_in": 1.0}}
     watched = [{"step": s, "blocks": blocks} for s in (0, 5)]
     (folder / "activations.jsonl").write_text("\n".join(map(json.dumps, watched)) + "\n")
-    table = {"misfit": {"mean": error}, "seconds": {"mean": 1.0}}
-    about = {"commit": "c" * 40, "hardware": "a CPU", "seconds": 9}
+    table = {"misfit": {"mean": error}, "blank_misfit": {"mean": 0.35}}
+    about = {"commit": "c" * 40, "hardware": "a CPU", "samples": {"lines": 1}}
     (folder / "evaluation/metrics.json").write_text(json.dumps({**about, "lines": table}))
 
 
@@ -151,10 +152,11 @@ def test_outcomes_are_those_of_the_runs_and_the_report_says_what_is_missing(stud
     assert (control.runs, control.failures, control.failed_after) == (2, 1, 3)
     assert control.median == 0.1  # of the one that came through
     assert a.median == pytest.approx(0.3)
+    assert (control.useless, a.useless) == (0, 1)  # 0.4 is above the blank object
     assert a.quartiles == pytest.approx((0.25, 0.35))
     assert a.growth_first == 2.0
     text = report(cells, study, tmp_path)
-    assert "| 4 | control | 2 | 1 | 0.50 (0.09 to 0.91) | 3 | 0.1 |" in text
+    assert "| 4 | control | 2 | 1 | 0.50 (0.09 to 0.91) | 3 | 0 | 0.1 |" in text
     assert "Not finished: 2 of 6 runs." in text
     assert "**pivot: a**" in text
     assert json.loads((tmp_path / "study.json").read_text())["verdict"]["medal"] == "pivot"

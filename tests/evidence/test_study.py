@@ -162,6 +162,19 @@ def test_means_spreads_and_paired_ratios(tiny, tmp_path):
     assert "unequal budgets: 10, 11" in markdown(summarise(rows, tiny), rows, tiny)
 
 
+def test_runs_of_any_problem_are_compared_by_what_they_are_monitored_by(tiny, tmp_path):
+    cells = tiny.cells(tmp_path)
+    for cell in cells:
+        write_run(cell, tmp_path, 0.1)
+        path = tmp_path / cell.name / "evaluation" / "metrics.json"
+        table = {"seconds": {"mean": 1.0}, "crps": {"mean": 0.2}, "baseline_crps": {"mean": 0.4}}
+        about = {k: v for k, v in json.loads(path.read_text()).items() if k[0] not in "18"}
+        path.write_text(json.dumps({**about, "monitor": "crps", "nu 0.001": table}))
+    text = report(cells, tiny, tmp_path)
+    assert "| crps, nu 0.001 | over direct, nu 0.001 | baseline alone, nu 0.001 |" in text
+    assert "| 4 | direct | 0.2 | 1 | 0.4 |" in text
+
+
 def command(*words):
     return [sys.executable, "-m", "physics_hybrid", "study", *map(str, words)]
 

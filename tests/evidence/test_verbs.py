@@ -72,7 +72,7 @@ def test_an_old_name_hands_on(old, verb):
     assert done.returncode == 0, done.stderr
     note = f"NOTE: python -m physics_hybrid.{old} is now python -m physics_hybrid {verb}\n"
     assert done.stderr == note
-    assert f"usage: -m physics_hybrid {verb} " in done.stdout
+    assert f"usage: python -m physics_hybrid {verb} " in done.stdout
 
 
 def test_verbs_and_their_help_need_no_torch():

@@ -19,7 +19,7 @@ from physics_hybrid.run.comparison import Paired, compare, shared
 from physics_hybrid.run.promotion import promote
 from physics_hybrid.run.showing import shown
 from tests.conftest import ROOT
-from tests.run.made_runs import forty, make, resolved
+from tests.run.made_runs import evaluated, forty, make, resolved
 
 LIST = """
 import sys, time
@@ -64,6 +64,26 @@ def test_a_training_that_stopped_says_why(tmp_path):
     found = ledger.read(run)
     assert (found.state, found.epoch) == ("interrupted", 1)
     assert found.why == "stopped at step 17: loss nan"
+
+
+def test_an_evaluation_by_evaluate_counts_where_it_tests_the_same(tmp_path):
+    run = make(tmp_path / "a", resolved("experiment=flavour"))
+    assert ledger.read(run).state == "unevaluated"
+    for name, error, more in (
+        ("1", 0.1, {"as_trained": True}),
+        ("2", 0.2, {"as_trained": False}),  # on other data
+        ("3", 0.3, {}),  # by an older version
+    ):
+        (run / "evaluations").mkdir(exist_ok=True)
+        evaluated(run / "evaluations" / name, error, step=600, seed=0)
+        path = run / "evaluations" / name / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    found = ledger.read(run)
+    assert (found.state, found.report) == ("finished", run / "evaluations" / "1")
+    assert found.value == pytest.approx(0.1, rel=0.1)
+    evaluated(run / "evaluation", 0.05, step=600, seed=0)
+    assert ledger.read(run).report == run / "evaluation"
+    assert shared(ledger.read(run), found)[0]["all", "error"][0].mean() < 0.06
 
 
 def test_the_best_is_first_and_runs_are_chosen_by_columns_and_keys(place):

@@ -134,3 +134,28 @@ def spread_skill(contenders: Mapping[str, tuple[Any, Any]], path: Path) -> Path:
     axis.grid(True, alpha=0.3)
     axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return save(figure, path)
+
+
+def maps(
+    first: Tensor, true: Tensor, predicted: Tensor, time: float, path: Path, title: str
+) -> Path:
+    """A state of the square (N, N) at the start, later, predicted, and the error."""
+    error = predicted - true
+    largest, wrong = float(first.abs().max()), float(error.abs().max()) or 1e-12
+    figure, axes = pyplot().subplots(1, 4, figsize=(12, 3.4), layout="constrained", sharey=True)
+    figure.suptitle(title)
+    panels = {
+        "t = 0": (first, largest, "RdBu_r"),
+        f"truth, t = {time:g}": (true, largest, "RdBu_r"),
+        "prediction": (predicted, largest, "RdBu_r"),
+        "error": (error, wrong, "PuOr_r"),
+    }
+    for axis, (name, (u, limit, colours)) in zip(axes, panels.items(), strict=True):
+        image = axis.imshow(
+            u.T, origin="lower", extent=(0, 1, 0, 1), cmap=colours, vmin=-limit, vmax=limit
+        )
+        axis.set_title(name)
+        axis.set_xlabel("x / box")
+        figure.colorbar(image, ax=axis, shrink=0.8)
+    axes[0].set_ylabel("y / box")
+    return save(figure, path)

@@ -97,7 +97,7 @@ class Viscosity:
         sample = self.trajectories.rows([index])
         path = cast(Any, model).path(sample.u[:, 0], sample.nu, sample.frames - 1)[0].cpu()
         title = (
-            f"{self.problem.model_name}, median test sample of {self.name}: nRMSE"
+            f"{self.problem.model_name}, median test sample of {label(self.name)}: nRMSE"
             f" {row['nrmse_from_start']:.2g} from t = 0"
         )
         file = folder / f"space_time_{self.name}.png"
@@ -127,6 +127,11 @@ class Tested:
             spectra={who: spectrum(f.whole[:, -1]) for who, f in predictions.items()},
             true=spectrum(batch.u[:, -1]),
         )
+
+
+def label(name: str) -> str:
+    """nu = 0.001, of nu0.001."""
+    return name.replace("nu", "nu = ")
 
 
 def spectrum(u: Tensor) -> Tensor:
@@ -228,7 +233,7 @@ class Evolution:
         first = self.metrics.initial_step
         path = step.path(known.u[:, first - 1], known.nu, known.frames - first)
         starts, targets = known.u[:, :-1:4].flatten(0, 1), known.u[:, 1::4].flatten(0, 1)
-        nu = known.nu.repeat_interleave(len(starts) // len(known))
+        nu = known.nu.repeat_interleave(len(starts) // len(known), dim=0)
         single = step.step(starts, nu)
         return {
             "nrmse": nrmse(path[:, 1:], known.u[:, first:]),
@@ -320,21 +325,37 @@ class Evolution:
     def _figures(self, name: str, batches: list[Tested], folder: Path) -> dict[str, Path]:
         from physics_hybrid.problems.burgers import figures
 
-        there = [who for who in self.contenders if who in batches[0].nrmse]
-        there.sort(key=lambda who: who == "")  # the model on top
-        errors = {self.contenders[w]: _all(batches, "frames", w).mean(dim=0) for w in there}
-        drawn = [w for w in there if not isinstance(self.rivals.get(w), Persistence | SteadyState)]
+        shown = _shown(self, batches)
+        limits = (Persistence, SteadyState)
+        drawn = [who for who in shown if not isinstance(self.rivals.get(who), limits)]
         energies = {"truth": torch.cat([part.true for part in batches]).mean(dim=0)}
         energies |= {self.contenders[w]: _all(batches, "spectra", w).mean(dim=0) for w in drawn}
-        dt = self.source.statistics["dt"]
-        times = dt * torch.arange(1, len(next(iter(errors.values()))) + 1)
-        last = f"t = {float(times[-1]):g}, {name}"
+        time = self.source.statistics["dt"] * batches[0].frames[""].shape[1]
+        title, file = f"t = {time:g}, {label(name)}", folder / f"spectra_{name}.png"
         return {
-            f"growth_{name}": figures.growth(
-                times, errors, folder / f"growth_{name}.png", f"rollouts from t = 0, {name}"
-            ),
-            f"spectra_{name}": figures.spectra(energies, folder / f"spectra_{name}.png", last),
+            **growth_of(self, name, batches, folder),
+            f"spectra_{name}": figures.spectra(energies, file, title),
         }
+
+
+def _shown(problem: Evolution, batches: Sequence[Tested]) -> list[str]:
+    """Contenders that were tested, the model last: on top."""
+    there = [who for who in problem.contenders if who in batches[0].nrmse]
+    return sorted(there, key=lambda who: who == "")
+
+
+def growth_of(
+    problem: Evolution, name: str, batches: Sequence[Tested], folder: Path
+) -> dict[str, Path]:
+    """The figure of errors against time."""
+    from physics_hybrid.problems.burgers import figures
+
+    shown = _shown(problem, batches)
+    errors = {problem.contenders[w]: _all(batches, "frames", w).mean(dim=0) for w in shown}
+    count = batches[0].frames[""].shape[1]
+    times = problem.source.statistics["dt"] * torch.arange(1, count + 1)
+    title, file = f"rollouts from t = 0, {label(name)}", folder / f"growth_{name}.png"
+    return {f"growth_{name}": figures.growth(times, errors, file, title)}
 
 
 def _all(batches: Sequence[Tested], what: str, who: str) -> Tensor:

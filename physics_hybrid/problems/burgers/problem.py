@@ -131,13 +131,7 @@ class BurgersRecipe:
 
     @property
     def model_name(self) -> str:
-        """U-Net + stepper 256, say."""
-        model = self.config["model"]
-        target = str(model["backbone"]["_target_"]).rsplit(".", 1)[-1]
-        name = NAMES.get(target, target)
-        if model["composition"] == "direct":
-            return f"{name} alone"
-        return f"{name} + stepper {model['cells']}"
+        return model_name(self.config["model"])
 
     def build_model(self, statistics: Statistics) -> nn.Module:
         from hydra.utils import instantiate
@@ -170,12 +164,17 @@ class BurgersRecipe:
         one_of(("all", *SPLITS), "split", options["split"])
         return BurgersRecipe(*for_evaluation(self.config, options))
 
-    def excerpt(self, samples: int, folder: Path) -> Excerpt:
-        config, longer = excerpt_of(self.config, samples, folder)
-        return Excerpt(BurgersRecipe(config, self.tested), **longer)
-
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model)
+
+
+def model_name(model: Config) -> str:
+    """U-Net + stepper 256, say."""
+    target = str(model["backbone"]["_target_"]).rsplit(".", 1)[-1]
+    name = NAMES.get(target, target)
+    if model["composition"] == "direct":
+        return f"{name} alone"
+    return f"{name} + stepper {model['cells']}"
 
 
 def for_evaluation(config: Config, options: Config) -> tuple[Config, str]:
@@ -188,24 +187,6 @@ def for_evaluation(config: Config, options: Config) -> tuple[Config, str]:
         data["test"] = options["samples"]
     split = options["split"]
     return {**config, "evaluation": evaluation, "data": data}, "test" if split == "all" else split
-
-
-def excerpt_of(config: Config, samples: int, folder: Path) -> tuple[Config, dict[str, Any]]:
-    """The configuration with at most so many trajectories of a split, made in `folder`, and how
-    many times as long the parts of `Excerpt` take on all of them. A file stays as it is.
-    """
-    data = dict(config["data"])
-    if data["kind"] != "generated":
-        return config, {}
-    few = {split: min(data[split], samples) for split in SPLITS}
-    cut = {**config, "data": {**data, **few, "folder": str(folder)}}
-    return cut, {
-        "statistics": data["train"] / few["train"],
-        "prepare": (data["train"] + data["validation"]) / (few["train"] + few["validation"]),
-        "validate": data["validation"] / few["validation"],
-        "tested": data["test"] / few["test"],
-        "samples": data["test"],
-    }
 
 
 def before_of(source: Any, wanted: str, experiment: str, needed: bool = True) -> Any:
@@ -299,7 +280,7 @@ def excerpt_of(recipe: Any, samples: int, folder: Path) -> Excerpt:
     few = {
         "train": min(data["train"], 2 * data["batch_size"]),
         "validation": min(data["validation"], samples),
-        "test": min(data["test"], 2 * config["evaluation"]["batch_size"]),
+        "test": min(data["test"], config["evaluation"]["batch_size"]),
     }
     viscosities = len(source.sets["train"])
     made = {split: viscosities * count for split, count in few.items()}

@@ -20,7 +20,7 @@ class Stepping:
     """Anything with `step(u, nu)` has a path on its grid."""
 
     def path(
-        self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"], count: int
+        self, u: Float[Tensor, "B N"], nu: Float[Tensor, "B ..."], count: int
     ) -> Float[Tensor, "B T N"]:
         """Frames 0 (u itself) to `count`."""
         return rollout(self, u, nu, count)
@@ -30,7 +30,7 @@ class Stepping:
 class Persistence(Stepping):
     """No change."""
 
-    def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
+    def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, "B ..."]) -> Float[Tensor, "B N"]:
         return u
 
 
@@ -38,7 +38,7 @@ class Persistence(Stepping):
 class SteadyState(Stepping):
     """The limit t -> infinity: the mean, at once."""
 
-    def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
+    def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, "B ..."]) -> Float[Tensor, "B N"]:
         return u.mean(dim=1, keepdim=True).expand_as(u)
 
 
@@ -54,12 +54,12 @@ class Stepper(Stepping):
     cfl: float = CFL
     advance: Callable[..., Any] = field(default=advance)
 
-    def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
+    def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, "B ..."]) -> Float[Tensor, "B N"]:
         after: Tensor = self.advance(u, self.dt, nu, self.cfl)
         return after
 
     def path(
-        self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"], count: int
+        self, u: Float[Tensor, "B N"], nu: Float[Tensor, "B ..."], count: int
     ) -> Float[Tensor, "B T N"]:
         """On its own grid; the frames are brought back to that of u."""
         fine = super().path(resample(u, self.cells), nu, count)
@@ -82,7 +82,7 @@ def compiled_step(step: Any, backend: str = "inductor") -> Any:
 
 
 def forecast(
-    contender: Any, u: Float[Tensor, "B T N"], nu: Float[Tensor, " B"], initial_step: int
+    contender: Any, u: Float[Tensor, "B T N"], nu: Float[Tensor, "B ..."], initial_step: int
 ) -> Forecast:
     """Rollouts of anything with `path(u, nu, count)`.
 
@@ -99,7 +99,7 @@ def forecast(
     late = run(u[:, initial_step - 1], frames - initial_step, nu)
     seconds = time.perf_counter() - started
     starts = u[:, :-1].flatten(0, 1)
-    each = nu.repeat_interleave(frames - 1)
+    each = nu.repeat_interleave(frames - 1, dim=0)
     parts = range(0, len(starts), len(u))
     single = [run(starts[k : k + len(u)], 1, each[k : k + len(u)])[:, 0] for k in parts]
     return Forecast(

@@ -113,9 +113,12 @@ class HybridStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
 
 @torch.no_grad()
 def rollout(
-    step: Any, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"], count: int
+    step: Any, u: Float[Tensor, "B N"], nu: Float[Tensor, "B ..."], count: int
 ) -> Float[Tensor, "B T N"]:
-    """`count` steps from u: frames 0 (u itself) to count, by anything with `step(u, nu)`."""
+    """`count` steps from u: frames 0 (u itself) to count, by anything with `step(u, nu)`.
+
+    nu : what else is known of each sample: the viscosity, or a velocity.
+    """
     frames = [u]
     for _ in range(count):
         frames.append(step.step(frames[-1], nu))

@@ -79,7 +79,7 @@ def muscl_hancock(
     return u - (flux[:, 1:] - flux[:, :-1])
 
 
-def harmonic(a: Float[Tensor, "B M"], b: Float[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+def harmonic(a: Float[Tensor, "*cells"], b: Float[Tensor, "*cells"]) -> Float[Tensor, "*cells"]:
     """Van Leer's limited slope: 2ab / (a + b) where a and b have one sign, else 0.
 
     The denominator is made safe before the division: a masked 0 / 0 would give NaN gradients.

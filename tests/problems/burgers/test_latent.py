@@ -178,6 +178,7 @@ def blank(what, *others):
 
 def test_two_stages_follow_each_other(tmp_path, monkeypatch):
     from physics_hybrid.models.model_files import load_model
+    from physics_hybrid.problems.burgers.evidence.pages import latent_table
     from physics_hybrid.run.train import train
 
     for figure in ("growth", "spectra"):  # drawn elsewhere
@@ -196,6 +197,9 @@ def test_two_stages_follow_each_other(tmp_path, monkeypatch):
     tested = json.loads((tmp_path / "step/evaluation/metrics.json").read_text())["nu0.001"]
     assert tested["mean_drift"]["max"] < 1e-5
     assert len(list((tmp_path / "latents").glob("*.h5"))) == 1
+    text = latent_table(tmp_path)
+    assert f"| latent step, exact means | {tested['nrmse']['mean']:.3g} |" in text
+    assert "| limited linear, 256 means | " in text
     weights = load_model(tmp_path / "autoencoder/best").state_dict()
     kept = load_model(tmp_path / "step/best").autoencoder.state_dict()
     assert all(torch.equal(kept[name], weight) for name, weight in weights.items())

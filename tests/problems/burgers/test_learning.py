@@ -80,6 +80,29 @@ def test_forty_steps_beat_the_baseline_and_the_table_has_every_row(run):
         assert (run / f"evaluation/{name}_nu0.001.png").stat().st_size > 10_000
 
 
+def test_the_tables_of_the_page_are_those_of_runs(run, tmp_path, monkeypatch):
+    import shutil
+
+    from physics_hybrid.evidence.study import Study
+    from physics_hybrid.problems.burgers.evidence import pages
+
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    tested = json.loads((run / "evaluation/metrics.json").read_text())["nu0.001"]
+    text = pages.run_table(run)
+    assert f"| nu0.001 | **U-Net + stepper 16** | {tested['nrmse']['mean']:.3g} |" in text
+    assert "| nu0.001 | stepper, 64 cells | " in text
+    assert "![Error against time, beside steppers](burgers_growth.png)" in text
+    assert (tmp_path / "docs/burgers_growth.png").exists()
+    cells = Study.read("burgers").cells(tmp_path)
+    with pytest.raises(ValueError, match="no run of the study burgers is finished"):
+        pages.study_table(tmp_path)
+    shutil.copytree(run, tmp_path / cells[0].name)
+    text = pages.study_table(tmp_path)
+    assert f"| U-Net + stepper 256 | {tested['nrmse']['mean']:.3g} |" in text
+    assert f"{len(cells) - 1} of {len(cells)} runs are not finished" in text
+
+
 def test_a_run_simulates_and_refuses_what_it_was_not_trained_on(run):
     import physics_hybrid
 
@@ -128,7 +151,13 @@ def test_pdebench_trains_from_a_file_and_remembers_its_samples(tmp_path):
     from physics_hybrid.run.train import train
 
     path = write_pdebench(tmp_path / "1D_Burgers_Sols_Nu0.001.hdf5", samples=40, frames=41)
-    words = ["data=pdebench", f"data.path={path}", "data.reduce=sample", "training.epochs=1"]
+    words = [
+        "evaluation.pictures=false",
+        "data=pdebench",
+        f"data.path={path}",
+        "data.reduce=sample",
+        "training.epochs=1",
+    ]
     folder = train(configured(*words, f"runs_folder={tmp_path}", "run=file"))
     tested = json.loads((folder / "evaluation/metrics.json").read_text())
     assert tested["samples"] == {"nu0.001": 4}

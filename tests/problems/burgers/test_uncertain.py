@@ -194,6 +194,7 @@ def chain(tmp_path_factory):
 
 def test_three_stages_follow_each_other_and_stand_beside_physics(chain):
     from physics_hybrid.models.model_files import load_model
+    from physics_hybrid.problems.burgers.evidence.pages import uncertain_table
 
     mean, diffusion, last = (
         load_model(chain / n / "best") for n in ("mean", "diffusion", "consistency")
@@ -205,12 +206,49 @@ def test_three_stages_follow_each_other_and_stand_beside_physics(chain):
     tested = json.loads((chain / "consistency/evaluation/metrics.json").read_text())["nu0.001"]
     for who in ("", "two_", "three_", "heun8_", "mean_", "posterior_", "physics_", "stepper_"):
         assert tested[f"{who}crps"]["mean"] > 0
+    text = uncertain_table(chain)
+    assert f"| **consistency, 1 step** | {tested['crps']['mean']:.3g} |" in text
+    assert "| diffusion, Heun 8 | " in text
     report = (chain / "consistency/evaluation/report.md").read_text()
     assert "| nu0.001 | physics ensemble: perturbed observation, stepper |" in report
     assert "| Gaussian posterior of the start, stepper |" in report
     assert "CRPS of consistency, 1 step over it (95 %, paired)" in report
     assert (chain / "consistency/evaluation/spread_skill.png").exists()
     assert (chain / "diffusion/evaluation/ensemble_nu0.001.png").exists()
+
+
+def test_a_stage_that_is_killed_goes_on_to_the_same_bits(chain, monkeypatch):
+    """The consistency stage has the most to remember: noise, target, average, frozen teacher."""
+    import os
+    import signal
+
+    from physics_hybrid.cluster.signals import Requeue
+    from physics_hybrid.problems.burgers.uncertain import learning
+    from physics_hybrid.run.train import train
+    from physics_hybrid.training import checkpoint
+
+    place = [
+        f"runs_folder={chain}",
+        f"data.folder={chain / 'data'}",
+        "evaluation.after_training=false",
+    ]
+    words = ["experiment=burgers_consistency", *place, f"model.from={chain / 'diffusion'}"]
+    train(configured(*words, "run=whole"))
+    steps, original = [], learning.LOSSES["consistency"]
+
+    def told_to_leave(*batch):
+        steps.append(len(steps))
+        if len(steps) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*batch)
+
+    monkeypatch.setitem(learning.LOSSES, "consistency", told_to_leave)
+    with pytest.raises(Requeue):
+        train(configured(*words, "run=killed"))
+    assert len(steps) == 1
+    train(configured(*words, "run=killed"))
+    whole, killed = (checkpoint.load_latest(chain / n)["model"] for n in ("whole", "killed"))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
 
 def test_a_stage_is_tested_again_with_the_same_numbers_without_the_one_before(chain, tmp_path):

@@ -229,3 +229,15 @@ def test_patches_that_are_each_off_by_a_phase_come_back_into_phase():
     ]
     assert errors[0] > 0.1
     assert errors[1] < 1e-3
+
+
+@pytest.mark.exact
+def test_a_flat_probe_does_not_tell_an_object_from_its_twin_and_a_curved_one_does():
+    """o(r) and o*(-r) have one far field where P is real and even."""
+    patch = random_patch(16)
+    twin = patch.flip(0, 1).conj()
+    flat, curved = (
+        torch.from_numpy(disk_probe(16, 4.0, curvature=curvature)) for curvature in (0.0, 6.0)
+    )
+    assert torch.allclose(amplitude(flat, patch), amplitude(flat, twin), rtol=0, atol=1e-12)
+    assert misfit(amplitude(curved, twin), amplitude(curved, patch)) > 0.1

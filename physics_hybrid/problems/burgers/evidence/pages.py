@@ -2,15 +2,18 @@
 
 python train.py experiment=burgers run=RUN
 python -m physics_hybrid study burgers --output STUDY
+python -m physics_hybrid study burgers_plane --output PLANE
 python -m physics_hybrid chain burgers_latent --output LATENT
 python -m physics_hybrid chain burgers_uncertain --output UNCERTAIN
 python -m physics_hybrid pages --burgers runs/RUN --burgers-study STUDY --burgers-latent LATENT
-    --burgers-uncertain UNCERTAIN
+    --burgers-uncertain UNCERTAIN --burgers-selection selection.json --burgers-times times.json
+    --burgers-plane PLANE
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +22,20 @@ from typing import Any
 import yaml
 
 from physics_hybrid.evidence.study import Study, finished
+from physics_hybrid.problems.burgers.evidence.selection import selection_table
+from physics_hybrid.problems.burgers.evidence.times import times_table
 from physics_hybrid.problems.burgers.learning import rivals_of
-from physics_hybrid.problems.burgers.problem import BurgersRecipe
+from physics_hybrid.problems.burgers.plane.learning import rivals_of as square_rivals
+from physics_hybrid.problems.burgers.problem import model_name
 from physics_hybrid.problems.burgers.uncertain.learning import RIVALS
 from physics_hybrid.report.markdown import table
-from physics_hybrid.report.pages import put
+from physics_hybrid.report.pages import ROOT, put
 
 PAGE = "docs/burgers.md"
+CAPTIONS = {
+    "space_time": "Truth, prediction and error of the test sample of median error",
+    "growth": "Error against time, beside steppers",
+}
 #: Metric -> heading.
 STEPS = {
     "nrmse": "nRMSE",
@@ -38,7 +48,7 @@ Metrics = Mapping[str, Any]
 
 
 def run_table(folder: Path) -> str:
-    """The rows of one run, the model last, and its ratio to each contender's error.
+    """The rows of one run, the model last, and its pictures.
 
     Raises
     ------
@@ -46,17 +56,54 @@ def run_table(folder: Path) -> str:
         The run is not evaluated.
     """
     metrics = _metrics(folder)
-    sets = _test_sets(metrics, "nrmse")
     rows = []
-    for name, found in sets.items():
-        cells = [key.removeprefix("stepper").split("_")[0] for key in found if key[:7] == "stepper"]
-        steppers = sorted({int(c) for c in cells})
-        contenders = {**rivals_of(steppers, 1.0)[1], "": _model(folder)}
-        for prefix, who in contenders.items():
-            if f"{prefix}nrmse" in found:
-                rows.append([name, who, *(_of(found, prefix + key) for key in STEPS)])
+    for name, found in _test_sets(metrics, "nrmse").items():
+        names = rivals_of(_steppers(found), dt=1.0)[1]
+        rows += [[name, *row] for row in _rows(found, {**names, "": _model(folder)})]
     heads = ["test set", "what", *STEPS.values()]
-    return f"{table(heads, rows)}\n\n{_about([metrics])}"
+    pictures = [_picture(folder, name) for name in ("space_time", "growth")]
+    return "\n\n".join([table(heads, rows), _about([metrics]), *filter(None, pictures)])
+
+
+def plane_table(folder: Path) -> str:
+    """The square: rivals of the arm that has them, then the arms, of the first seed.
+
+    Raises
+    ------
+    ValueError
+        The first arm is not finished.
+    """
+    study = Study.read("burgers_plane")
+    cells = [cell for cell in study.cells(folder) if finished(cell, folder)]
+    if not cells or cells[0].arm != study.reference:
+        raise ValueError(f"{folder}: {study.reference} of the study burgers_plane is not finished")
+    runs = [_metrics(folder / cell.name) for cell in cells if cell.seed == study.seeds[0]]
+    rows = []
+    for cell, metrics in zip(cells, runs, strict=False):
+        found = next(iter(_test_sets(metrics, "nrmse").values()))
+        names = square_rivals(_steppers(found), dt=1.0, nu=1.0)[1] if cell is cells[0] else {}
+        rows += _rows(found, {**names, "": f"**{cell.arm}**"})
+    return f"{table(['what', *STEPS.values()], rows)}\n\n{_about(runs)}"
+
+
+def _steppers(found: Mapping[str, Any]) -> list[int]:
+    """Cells of the steppers that stand in a test set."""
+    named = [key.removeprefix("stepper").split("_")[0] for key in found if key[:7] == "stepper"]
+    return sorted({int(cells) for cells in named})
+
+
+def _rows(found: Mapping[str, Any], contenders: Mapping[str, str]) -> list[list[str]]:
+    there = {prefix: who for prefix, who in contenders.items() if f"{prefix}nrmse" in found}
+    return [[who, *(_of(found, prefix + key) for key in STEPS)] for prefix, who in there.items()]
+
+
+def _picture(run: Path, name: str) -> str:
+    """A figure of the first test set goes to docs/, and this shows it."""
+    drawn = sorted((run / "evaluation").glob(f"{name}_*.png"))
+    if not drawn:
+        return ""
+    shutil.copy(drawn[0], ROOT / "docs" / f"burgers_{name}.png")
+    return f"![{CAPTIONS[name]}](burgers_{name}.png)"
 
 
 def study_table(folder: Path) -> str:
@@ -161,7 +208,7 @@ def _test_sets(metrics: Metrics, key: str) -> dict[str, Any]:
 def _model(run: Path) -> str:
     """Who the model of a run is."""
     config = yaml.safe_load((run / "config.yaml").read_text())
-    return f"**{BurgersRecipe(config).model_name}**"
+    return f"**{model_name(config['model'])}**"
 
 
 def _seconds(run: Path) -> float:
@@ -198,6 +245,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "burgers_study": study_table,
     "burgers_latent": latent_table,
     "burgers_uncertain": uncertain_table,
+    "burgers_selection": selection_table,
+    "burgers_times": times_table,
+    "burgers_plane": plane_table,
 }
 
 

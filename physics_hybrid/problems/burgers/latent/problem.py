@@ -187,9 +187,5 @@ class LatentRecipe:
         one_of(("all", *SPLITS), "split", options["split"])
         return LatentRecipe(*for_evaluation(self.config, options))
 
-    def excerpt(self, samples: int, folder: Path) -> Excerpt:
-        config, longer = excerpt_of(self.config, samples, folder)
-        return Excerpt(LatentRecipe(config, self.tested), **longer)
-
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model)

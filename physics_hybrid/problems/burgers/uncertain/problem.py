@@ -178,10 +178,6 @@ class UncertainRecipe:
         one_of(("all", *SPLITS), "split", options["split"])
         return UncertainRecipe(*for_evaluation(self.config, options))
 
-    def excerpt(self, samples: int, folder: Path) -> Excerpt:
-        config, longer = excerpt_of(self.config, samples, folder)
-        return Excerpt(UncertainRecipe(config, self.tested), **longer)
-
     def predictor(self, model: nn.Module) -> Any:
         return model
 

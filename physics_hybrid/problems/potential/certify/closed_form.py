@@ -10,9 +10,10 @@ where theta > 0 and sigma is close to sigma_inf: in other tissue its tangential 
 grounded end theta is 0, or phi_s is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -25,12 +26,13 @@ from physics_hybrid.problems.potential.physics.point_source import (
     infinite_medium,
     potential,
 )
+from physics_hybrid.problems.potential.physics.subtraction import Subtraction
 
 #: Voxels on each side of that of the electrode in which the closed form is used.
 REACH = 4
 
-#: Tissue that conducts so many times better than that of the electrode stays outside of the cut-off,
-#: where this leaves one voxel round it.
+#: Tissue that conducts so many times better than that of the electrode stays outside of the
+#: cut-off, where this leaves one voxel round it.
 BETTER = 2.0
 
 #: The medium is close to that of the electrode where neither sigma sigma_inf^-1 nor its inverse is
@@ -74,7 +76,6 @@ class ClosedForm:
             An electrode outside the grid or in air; a grid of two voxels along D.
         """
         charges, sigma_inf = with_image(conductor, source)
-        charges = [charge for charge in charges if float(charge.current) != 0]
         d, h, w = (int(i) for i in conductor.voxel_of(charges[0].point)[0])
         voxel = (d, h, w)
         mirrored = len(charges) > 1
@@ -177,7 +178,8 @@ class ClosedForm:
 
     def _strength(self, charge: PointSource) -> Tensor:
         """I / (4 pi sqrt(det sigma_inf))."""
-        return charge.current[0] * torch.linalg.det(self.inverse).sqrt() / (4 * torch.pi)
+        strength: Tensor = charge.current[0] * torch.linalg.det(self.inverse).sqrt()
+        return strength / (4 * torch.pi)
 
     @cached_property
     def at_nodes(self) -> Float[Tensor, "nD nH nW"]:
@@ -217,12 +219,43 @@ class ClosedForm:
             face_current_density(self.shape, self.spacing[None], charge, self.sigma_inf)
             for charge in self.charges
         ]
-        d, h, w = (sum(part[axis] for part in parts) for axis in range(3))
+        d, h, w = (torch.stack([part[axis] for part in parts]).sum(dim=0) for axis in range(3))
         return d, h, w
+
+    def recall(self, known: Subtraction) -> None:
+        """Take over what the subtraction of the same one electrode has found already."""
+        self.__dict__["through_faces"] = known.Phi
+        self.__dict__["at_centres"] = known.phi_inf[0]
+
+    def finer(self, factor: int) -> "ClosedForm":
+        """The same on voxels that are `factor` times smaller along each axis: theta as it is."""
+        cutoff = []
+        for values in self.cutoff:
+            nodes = np.arange((len(values) - 1) * factor + 1) / factor
+            there = np.interp(nodes, np.arange(len(values)), values.numpy())
+            cutoff.append(torch.from_numpy(there))
+        medium = self.medium
+        for axis in range(3):
+            medium = medium.repeat_interleave(factor, dim=axis)
+        return replace(
+            self,
+            low=_times(self.low, factor),
+            high=_times(self.high, factor),
+            medium=medium,
+            cutoff=cutoff,
+            spacing=self.spacing / factor,
+            shape=_times(self.shape, factor),
+        )
 
 
 #: The least square of a length by sigma_inf^-1: never reached where it counts.
 _TINY = 1e-60
+
+
+def _times(sizes: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
+    """Three sizes, each so many times."""
+    d, h, w = sizes
+    return d * factor, h * factor, w * factor
 
 
 def _cutoff(n: int, voxel: int, below: int, above: int) -> Float[Tensor, " nodes"]:

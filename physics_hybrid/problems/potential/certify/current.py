@@ -6,6 +6,7 @@ no solution (a network, a coarse grid), and the rest is carried off along tissue
 rounding. The energy of that last part is reported: it is the share of the solver's tolerance.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,7 +106,7 @@ class Currents:
             sigma = self.body.diagonal[axis] * self.body.stiffest
             share = torch.where(self.body.tissue, mean / torch.where(sigma > 0, sigma, 1.0), 0.0)
             total += self.body.volume * float(share.sum())
-        return total**0.5
+        return math.sqrt(total)
 
 
 def sides(face: Tensor, axis: int) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,14 @@ trilinear, so that in a voxel, with P_0 = 1 and P_1(x) = 2 x - 1 along each axis
 
     component a = q_a + s sum_b sigma_ab d_b v  =  sum over m of c_a[m] P_m1 P_m2 P_m3
 
-over seven m in {0, 1}^3 and, of `slopes`, three P_2. Products integrate to V sum_m 3^-|m| c[m] .
-sigma^-1 c'[m] (1/5 for P_2): exactly, and for squares as a sum of squares. Where the closed form is at work, in a few hundred voxels, points
-of a quadrature take over.
+over seven m in {0, 1}^3 and, of `slopes`, three P_2. Products integrate exactly, to V times the sum
+of 3^-|m| c[m] . sigma^-1 c'[m], with 1/5 for P_2; squares as a sum of squares. Where the closed
+form is at work, in some hundred voxels, quadrature takes over.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -187,6 +188,7 @@ class Flux:
         here = matrix(self.body.at(voxels))
         return (here == matrix(form.sigma_inf)).all(dim=-1).all(dim=-1)
 
+    @cached_property
     def mixed(self) -> Int[Tensor, "n 3"]:
         """Voxels in which the closed form does not cancel: those of quadrature."""
         marked = torch.zeros(self.body.shape, dtype=torch.bool)
@@ -196,7 +198,7 @@ class Flux:
             d, h, w = voxels[~plain].unbind(dim=1)
             marked[d, h, w] = True
         for correction in self.corrections:
-            marked |= correction.number >= 0
+            marked |= correction.marked
         return marked.nonzero()
 
     def on_ends(self, end: int) -> Iterator[tuple[float, Float[Tensor, "H W"]]]:
@@ -295,9 +297,10 @@ def quadrature_points(
     closed = [*one.closed, *other.closed]
     if not closed:
         return []
-    voxels = torch.unique(torch.cat([one.mixed(), other.mixed()]), dim=0)
+    voxels = torch.unique(torch.cat([one.mixed, other.mixed]), dim=0)
     places = [place for form in closed for place in form.places]
-    return box_points(places, voxels, body.spacing, orders)
+    points = box_points(places, voxels, body.spacing, orders)
+    return [(voxels[rows], xi, weights) for rows, xi, weights in points]
 
 
 def _in_tissue(body: Body, voxels: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
@@ -342,11 +345,10 @@ def _points_on_end(
     voxels = voxels[voxels[:, 0] == plane]
     if not len(voxels):
         return []
-    return face_points(
-        [place for form in closed for place in form.places],
-        voxels,
-        0,
-        0.0 if end == 0 else 1.0,
-        body.spacing,
-        orders,
-    )
+    places = [place for form in closed for place in form.places]
+    out = []
+    across = torch.tensor([1, 2]).expand(len(voxels), 2)
+    for rows, flat, weights in face_points(places, voxels, across, body.spacing, orders):
+        normal = torch.full_like(flat[..., :1], 0.0 if end == 0 else 1.0)
+        out.append((voxels[rows], torch.cat([normal, flat], dim=-1), weights))
+    return out

@@ -1,8 +1,10 @@
 r"""Intervals that hold the voltage of an electrode for certain.
 
-The voltage L(phi) is the mean over a patch, or of two patches the difference of their means; where nothing fixes a constant (ends: sink, pair) and one patch is given,
-less the mean over all tissue. With z the potential of L taken as a current, through the skin where the patch is on it (the dual problem,
-solved by finite volumes), z_h, q* and their mismatch p* = q* + sigma grad z_h as those of phi,
+The voltage L(phi) is the mean over a patch, or of two patches the difference of their means; where
+nothing fixes a constant (ends: sink, pair) and one patch is given, less the mean over all tissue.
+With z the potential of L taken as a current, through the skin where the patch is on it (the dual
+problem, solved by finite volumes), z_h, q* and p* = q* + sigma grad z_h its mismatch as p is that
+of phi,
 
     L(phi) - L(v) = a(phi - v, z)
                   = -int p . grad z_h + osc(z_h) + 1/2 int p . sigma^-1 p*   +-   eta eta* / 2
@@ -10,8 +12,9 @@ solved by finite volumes), z_h, q* and their mismatch p* = q* + sigma grad z_h a
 The last integral is the computed product, with which half of eta eta* is certain: phi - v and z -
 z_h are projections of p and p* on gradients, and (2 P - 1) is a reflection, so that
 |<P p, P p*> - <p, p*> / 2| = |<(2 P - 1) p, p*>| / 2. (Prager and Synge 1947; as a bound of goals:
-Ladeveze and Pelle, Mastering Calculations in Linear and Nonlinear Mechanics, 2005, ch. 8.) What
-oscillates is not in p: o of the eta = |p| + o adds (o |p*| + o* |p| + o o*) / 2 more.
+Ladeveze and Pelle, Mastering Calculations in Linear and Nonlinear Mechanics, 2005.) What
+oscillates is not in p: a current c with |c|_K <= o_K in every voxel is missing, and with it at most
+sum over voxels of (o |p*| + o* |p| + o o*) / 2.
 """
 
 from dataclasses import dataclass, replace
@@ -20,12 +23,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from physics_hybrid.problems.potential.certify.body import Body
+from physics_hybrid.problems.potential.certify.body import Body, split, split_field
 from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
 from physics_hybrid.problems.potential.certify.closed_form import REACH
 from physics_hybrid.problems.potential.certify.current import Currents
-from physics_hybrid.problems.potential.certify.flux import Flux, inner
+from physics_hybrid.problems.potential.certify.flux import inner
 from physics_hybrid.problems.potential.certify.patch import Functional
+from physics_hybrid.problems.potential.physics.box import Box
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.solve import solve
@@ -95,23 +99,22 @@ def interval(
     >>> source = PointSource(point, torch.tensor([1e-3], dtype=torch.float64))  # A
     >>> patch = torch.zeros(12, 8, 8, dtype=torch.bool)
     >>> patch[8:10, 7, 3:5] = True
-    >>> coarse = interval(body, source, patch)                                  # V
-    >>> fine = interval(body, source, patch, refine=2)
-    >>> bool(fine.half_width < coarse.half_width)
-    True
-    >>> bool((fine.middle > coarse.low) & (fine.middle < coarse.high))
+    >>> found = interval(body, source, patch)                                   # V
+    >>> bool(found.low < found.value) and bool(found.value < found.high)
     True
     """
     if len(conductor.sigma) != 1:
         raise ValueError(f"an interval is of one body; got {len(conductor.sigma)}")
     if refine < 1 or (refine > 1 and phi is not None):
-        raise ValueError(
-            f"refine={refine}: needs a whole number >= 1, and no phi where it is not 1"
-        )
+        raise ValueError(f"refine={refine}: a whole number >= 1, and no phi where it is not 1")
     patches = [_checked(conductor, one) for one in (patch, against) if one is not None]
+    box = Box.of(conductor)
+    patches = [box.within(one.double()) > 0 for one in patches]
+    phi = None if phi is None else box.within(phi)
+    conductor, source = box.conductor(conductor), box.source(source, conductor.spacing)
     if refine > 1:
         conductor = split(conductor, refine)
-        patches = [_split(one, refine) for one in patches]
+        patches = [split_field(one, refine) for one in patches]
     if phi is None:
         phi = solve(conductor, source, warn=False).phi
     body = Body.of(conductor)
@@ -129,18 +132,6 @@ def interval(
         low.append(own + product - width)
         high.append(own + product + width)
     return Interval(*(torch.tensor(v, dtype=torch.float64) for v in (low, high, value)))
-
-
-def split(conductor: Conductor, factor: int) -> Conductor:
-    """The same body on voxels that are `factor` times smaller along each axis."""
-    return Conductor(_split(conductor.sigma, factor), conductor.spacing / factor, conductor.ends)
-
-
-def _split(field: Tensor, factor: int) -> Tensor:
-    """Every voxel of (..., D, H, W) as factor^3 alike."""
-    for axis in (-1, -2, -3):
-        field = field.repeat_interleave(factor, dim=axis)
-    return field
 
 
 def _checked(conductor: Conductor, patch: Tensor) -> Tensor:
@@ -172,6 +163,7 @@ def _correction(primal: Mismatch, dual: Mismatch) -> tuple[float, float]:
 
 def _half_width(primal: Mismatch, dual: Mismatch) -> float:
     """eta eta* / 2 and what oscillation adds, V."""
-    o, o_dual = primal.bound - primal.plain, dual.bound - dual.plain
-    cross = o * dual.plain + o_dual * primal.plain + o * o_dual
+    p, o = primal.density.clamp_min(0).sqrt(), primal.oscillation.sizes
+    p_dual, o_dual = dual.density.clamp_min(0).sqrt(), dual.oscillation.sizes
+    cross = float((o * p_dual + o_dual * p + o * o_dual).sum())
     return (primal.bound * dual.bound + cross) / 2

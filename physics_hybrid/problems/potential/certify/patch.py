@@ -8,8 +8,13 @@ from torch import Tensor
 
 from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import Body
+from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.flux import Flux
-from physics_hybrid.problems.potential.physics.conductor import Faces
+from physics_hybrid.problems.potential.certify.oscillation import Faces
+from physics_hybrid.problems.potential.physics.conductor import Faces as FaceValues
+
+#: Voxels, places in them and weights.
+Points = list[tuple[Tensor, Tensor, Tensor]]
 
 #: Where an electrode may lie.
 PLACES = ("skin", "voxels")
@@ -24,7 +29,7 @@ class Functional:
 
     body: Body
     rho: Float[Tensor, "D H W"]
-    tau: Faces
+    tau: FaceValues
 
     @classmethod
     def of(cls, body: Body, patches: list[Bool[Tensor, "D H W"]], on: str) -> "Functional":
@@ -48,9 +53,7 @@ class Functional:
             areas = [body.volume / float(h) for h in body.spacing]
             area = sum(float(s.sum()) * a for s, a in zip(skin, areas, strict=True))
             if area == 0:
-                raise ValueError(
-                    "a patch on skin has no face of tissue to air: mark voxels on skin"
-                )
+                raise ValueError("a patch on skin needs voxels with faces to air; it has none")
             tau = [t + sign * s / area for t, s in zip(tau, skin, strict=True)]
         if body.ends.floating and len(patches) == 1:
             rho = rho - body.tissue / (body.tissue.sum() * body.volume)
@@ -58,17 +61,17 @@ class Functional:
 
     @property
     def density(self) -> Float[Tensor, "1 D H W"]:
-        """The same as a current density in voxels, for finite volumes, A/m^3 for a factor of 1 A."""
+        """The same as a current density in voxels, for finite volumes: A/m^3 of 1 A."""
         total = self.rho.clone()
         for axis, tau in enumerate(self.tau):
             n = self.body.shape[axis]
             both = tau.narrow(axis, 0, n) + tau.narrow(axis, 1, n)
-            # a face between two voxels is no skin: what is on a face belongs to its one tissue voxel
+            # what is on a face of skin belongs to the one voxel of tissue behind it
             total += both * self.body.tissue / self.body.spacing[axis]
         return total[None]
 
     @property
-    def inflow(self) -> Faces:
+    def inflow(self) -> FaceValues:
         """tau as a current through skin, along the axes, A/m^2. (1, D+1, H, W) and so on"""
         out = []
         for axis, tau in enumerate(self.tau):
@@ -94,24 +97,37 @@ class Functional:
         body, total = self.body, 0.0
         for form in flux.closed:
             voxels = form.voxels
-            parts = [(rules.box_points(form.places, voxels, body.spacing, orders), self.rho, None)]
+            points = rules.box_points(form.places, voxels, body.spacing, orders)
+            inside = [(voxels[rows], xi, weights) for rows, xi, weights in points]
+            total += body.volume * _integral(form, inside, self.rho, body)
             for axis, tau in enumerate(self.tau):
+                n, area = body.shape[axis], body.volume / float(body.spacing[axis])
                 for side in (0, 1):
-                    points = rules.face_points(
-                        form.places, voxels, axis, float(side), body.spacing, orders
+                    faces = Faces(voxels, *(torch.full((len(voxels),), i) for i in (axis, side)))
+                    on_faces = rules.face_points(
+                        form.places, voxels, faces.order[:, 1:], body.spacing, orders
                     )
-                    n = body.shape[axis]
-                    parts.append((points, tau.narrow(axis, side, n) * body.tissue, axis))
-            for points, weight, axis in parts:
-                size = body.volume / (1.0 if axis is None else float(body.spacing[axis]))
-                for some, xi, rule in points:
-                    share = weight[some.unbind(dim=1)]
-                    if not bool((share != 0).any()):
-                        continue
-                    places = (some[:, None] + xi) * body.spacing
-                    value = form.theta(some, xi)[0] * form.potential_at(places)
-                    total += size * float((share * (value * rule).sum(dim=1)).sum())
+                    weight = tau.narrow(axis, side, n) * body.tissue
+                    inside = [
+                        (voxels[rows], faces.chosen(rows).places(flat), weights)
+                        for rows, flat, weights in on_faces
+                    ]
+                    total += area * _integral(form, inside, weight, body)
         return total
+
+
+def _integral(form: ClosedForm, points: Points, weight: Tensor, body: Body) -> float:
+    """Sum over voxels or faces of weight times the mean of theta phi_s."""
+    total = 0.0
+    for voxels, xi, rule in points:
+        share = weight[voxels.unbind(dim=1)]
+        used = share != 0
+        if not bool(used.any()):
+            continue
+        places = (voxels[used][:, None] + xi[used]) * body.spacing
+        value = form.theta(voxels[used], xi[used])[0] * form.potential_at(places)
+        total += float((share[used] * (value * rule[used]).sum(dim=1)).sum())
+    return total
 
 
 def _faces(body: Body, axis: int) -> list[int]:

@@ -7,7 +7,7 @@ faces, linear in between,
     u(corner) = u - sum over axes of (+-h/2 (E_low + E_high) / 2 + h/8 (E_high - E_low))
 
 and w at a node is the mean of its tissue voxels weighted by conductivity (Oswald's interpolation of
-the postprocessed potential: Vohralik, SIAM J. Numer. Anal. 45 (2007) 1570, sec. 3.2), plus
+the postprocessed potential: Vohralik, SIAM J. Numer. Anal. 45 (2007) 1570), plus
 (1 - theta) phi_s. On a grounded end w is 0.
 """
 

@@ -81,7 +81,8 @@ class Runs:
         np.add.at(to_w, (h[~in_h], w[~in_h] + 1, d[~in_h]), amount[~in_h])
         R = np.where(self.tissue, R - np.diff(to_h, axis=0) - np.diff(to_w, axis=1), 0.0)
         along = self._along_runs(R)
-        return tuple(np.moveaxis(c, -1, 0) for c in (along, to_h, to_w))
+        d, h, w = (np.moveaxis(c, -1, 0) for c in (along, to_h, to_w))
+        return d, h, w
 
     def _hand_on(self, total: np.ndarray, current: float) -> np.ndarray:
         """What every run hands on to its parent, A."""

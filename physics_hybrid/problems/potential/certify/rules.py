@@ -87,23 +87,21 @@ def nearest(
     return near, at
 
 
+#: Rows of what was asked for, places and weights.
+Rule = list[tuple[Tensor, Tensor, Tensor]]
+
+
 def face_points(
     places: list[Float[Tensor, " 3"]],
     voxels: Int[Tensor, "n 3"],
-    axis: int,
-    side: float,
+    across: Int[Tensor, "n 2"],
     spacing: Float[Tensor, " 3"],
     orders: Orders,
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Voxels, places and weights on their faces normal to `axis`, below (side 0) or above (1)."""
-    u, v = (a for a in range(3) if a != axis)
-    finer = Orders(orders.plain + 1, orders.graded + 3)
-    out = []
-    for some, flat, weights in _points(places, voxels, [u, v], spacing, finer):
-        xi = torch.full((*flat.shape[:2], 3), side, dtype=torch.float64)
-        xi[..., u], xi[..., v] = flat[..., 0], flat[..., 1]
-        out.append((some, xi, weights))
-    return out
+) -> Rule:
+    """Rows of voxels, places in [0, 1]^2 on a face of each that lies along the axes `across`, and
+    weights."""
+    finer = Orders(orders.plain + 1, orders.graded + 6)
+    return _points(places, voxels, across, spacing, finer)
 
 
 def box_points(
@@ -111,32 +109,31 @@ def box_points(
     voxels: Int[Tensor, "n 3"],
     spacing: Float[Tensor, " 3"],
     orders: Orders,
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Voxels, places and weights in them: graded beside an electrode, plain elsewhere."""
-    return _points(places, voxels, [0, 1, 2], spacing, orders)
+) -> Rule:
+    """Rows of voxels, places in them and weights: graded beside an electrode, plain elsewhere."""
+    axes = torch.arange(3).expand(len(voxels), 3)
+    return _points(places, voxels, axes, spacing, orders)
 
 
 def _points(
     places: list[Float[Tensor, " 3"]],
     voxels: Int[Tensor, "n 3"],
-    axes: list[int],
+    axes: Int[Tensor, "n axes"],
     spacing: Float[Tensor, " 3"],
     orders: Orders,
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Voxels, places along some axes and weights; those beside an electrode in groups, by the axes
+) -> Rule:
+    """Rows, places along some axes and weights; those beside an electrode in groups, by the axes
     along which it lies between their faces."""
     near, at = nearest(places, voxels, spacing)
-    out = []
-    far = voxels[~near]
+    count, out = axes.shape[1], []
+    far = (~near).nonzero()[:, 0]
     if len(far):
-        out.append((far, *product([plain(len(far), orders.plain)] * len(axes))))
-    close, at = voxels[near], at[near][:, axes]
-    if not len(close):
-        return out
-    two_to = 2 ** torch.arange(len(axes))
-    kind = (_inside(at) * two_to).sum(dim=1)
-    for one in kind.unique():
+        out.append((far, *product([plain(len(far), orders.plain)] * count)))
+    close = near.nonzero()[:, 0]
+    at = at[close].gather(1, axes[close])
+    kind = (_inside(at) * 2 ** torch.arange(count)).sum(dim=1)
+    for one in sorted(set(kind.tolist())):
         chosen = kind == one
-        each = [graded(at[chosen][:, i], orders.graded) for i in range(len(axes))]
+        each = [graded(at[chosen][:, i], orders.graded) for i in range(count)]
         out.append((close[chosen], *product(each)))
     return out

@@ -3,6 +3,7 @@
 from itertools import product
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -32,6 +33,13 @@ def flat_haar(plane: Float[Tensor, "nH nW"]) -> dict[tuple[int, int], Float[Tens
         out[(i, 0)] = (values[:, 1:] + values[:, :-1]) / 2
         out[(i, 1)] = (values[:, 1:] - values[:, :-1]) / 2
     return out
+
+
+def prolonged(nodes: Float[Tensor, "nD nH nW"], factor: int) -> Float[Tensor, "_ _ _"]:
+    """The same trilinear function at the nodes of voxels that are `factor` times smaller."""
+    size = [(n - 1) * factor + 1 for n in nodes.shape]
+    finer: Tensor = F.interpolate(nodes[None, None], size, mode="trilinear", align_corners=True)
+    return finer[0, 0]
 
 
 def trilinear(

@@ -1,8 +1,8 @@
 r"""A current that also varies across the faces: linear normal components, still conserved.
 
 A Raviart-Thomas field q_a does not vary across axis b, and that is most of its error. On a face
-normal to a let q . n have the slope S_ab X_b more (X_b from -1 to 1), the same for both voxels. With
-S-, S+ on the faces below and above,
+normal to a let q . n have the slope S_ab X_b more (X_b from -1 to 1), the same for both voxels.
+With S-, S+ on the faces below and above,
 
     q_a += X_b ((S- + S+) + X_a (S+ - S-)) / 2,    q_b += (S+ - S-) h_b / (4 h_a) (1 - X_b^2)
 

@@ -115,8 +115,12 @@ class Body:
         self.sigma: Tensor = values.movedim(-1, 0)[None].contiguous()
         self.labels = labels
         self.order = tuple(int(a) for a in order)
-        if not bool((self.sigma.detach()[0, 0] > 0).any()):
-            raise ValueError("sigma is 0 everywhere: a body needs tissue (S/m > 0)")
+        count = int((self.sigma.detach()[0, 0] > 0).sum())
+        if count < 2:
+            where = "everywhere" if count == 0 else "but in one voxel"
+            raise ValueError(
+                f"sigma is 0 {where}: a body needs tissue (S/m > 0) that a current can cross"
+            )
         self.affine = None if affine is None else _affine(affine, self.spacing)
         self._check_size()
         # its own checks: signs, tensors that conduct across D only

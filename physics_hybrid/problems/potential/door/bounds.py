@@ -29,11 +29,9 @@ FINEST = 4
 ALGEBRAIC = 0.1
 
 
-def certificate(field: Field, factor: int = 1) -> Certificate:
-    """A guaranteed bound of the energy error of every source of a field.
-
-    factor : into how many parts its voxels have been split: the closed form then reaches as far as
-        it did before.
+def certificate(field: Field, refine: int) -> Certificate:
+    """A guaranteed bound of the energy error of every source of a field. In voxels that have been
+    split the closed form reaches as far as it did before.
 
     Raises
     ------
@@ -42,7 +40,8 @@ def certificate(field: Field, factor: int = 1) -> Certificate:
     """
     with torch.no_grad():
         volts = field.volts.detach().double()
-        return certify_fields(_plain(field), _electrodes(field), volts, reach=factor * REACH)
+        reach = field.split * REACH
+        return certify_fields(_plain(field), _electrodes(field), volts, reach=reach, refine=refine)
 
 
 def interval(

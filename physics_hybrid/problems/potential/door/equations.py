@@ -11,9 +11,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from physics_hybrid.problems.potential.door.box import Box
 from physics_hybrid.problems.potential.door.progress import Progress
 from physics_hybrid.problems.potential.door.sources import Sources
+from physics_hybrid.problems.potential.physics.box import Box
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.krylov import Solution, SolverError
 from physics_hybrid.problems.potential.physics.solve import solve as solve_finite_volumes
@@ -61,7 +61,7 @@ class Equations:
         box = Box.of(self.conductor)
         inner = Equations(
             conductor=box.conductor(self.conductor),
-            sources=box.sources(self.sources, self.conductor.spacing[0]),
+            sources=self.sources.within(box, self.conductor.spacing[0]),
             tolerance=self.tolerance,
             singularity=self.singularity,
             guess=None if self.guess is None else box.within(self.guess),

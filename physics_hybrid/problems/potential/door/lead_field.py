@@ -19,12 +19,14 @@ a right-hand side:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -380,7 +382,7 @@ def lead_field(
     one = torch.ones(len(found), dtype=torch.float64, device=body.sigma.device)
     sources = Sources(None, one, None, tuple(deposits), True)
     plain = Conductor(body.sigma.detach(), body.plain.spacing, way_out)
-    volts = np.empty((*body.shape, len(found)), dtype=np.float32)
+    volts = _room(body, len(found))
 
     def keep(rows: slice, phi: Tensor) -> None:
         """The solutions of some electrodes."""
@@ -410,6 +412,17 @@ def _electrodes(
         used = values > 0
         over = Deposit(voxels[used].cpu().numpy(), values[used].cpu().numpy())
         yield Electrode(over, point.cpu().numpy())
+
+
+def _room(body: Body, count: int) -> np.ndarray:
+    """Where the lead field goes, (D, H, W, E) float32. Raises ValueError where it has no room."""
+    size, free = 4 * math.prod(body.shape) * count, psutil.virtual_memory().available
+    if size > free:
+        raise ValueError(
+            f"{count} electrodes take {size / 1e9:.2g} GB, and {free / 1e9:.2g} GB are free: take"
+            " them in parts, or coarser voxels"
+        )
+    return np.empty((*body.shape, count), dtype=np.float32)
 
 
 def _groups(count: int) -> Iterator[slice]:

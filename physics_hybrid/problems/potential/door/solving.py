@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from physics_hybrid.problems.potential.door.ways_out import connected, ends_of
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.predictor import Predictor
+
+#: Relative residuals below are rounding of float64.
+ROUNDING = 1e-15
 
 
 def solve(
@@ -139,7 +143,7 @@ def solve(
     else:
         problem = Equations(conductor, sources, tolerance, singularity, guess)
         found = problem.solved(progress)
-        volts = found.volts
+        volts = _where_it_flows(body, sources, way_out, found.volts)
     field = Field(
         body=body,
         sources=sources,
@@ -171,7 +175,7 @@ def _until(error: float, body: Body, at: Any, tolerance: float, **asked: Any) ->
     field = solve(body, at, start=start, tolerance=tolerance, **asked)
     factor = 1
     while True:
-        bound = field.certify(factor)
+        bound = field.certify()
         if float(bound.relative.max()) <= error:
             return field
         if bool((bound.algebraic > ALGEBRAIC * bound.bound).any()):
@@ -183,7 +187,8 @@ def _until(error: float, body: Body, at: Any, tolerance: float, **asked: Any) ->
                 f"error={error:g} was not reached: voxels split in {FINEST} are certainly right to"
                 f" {float(bound.relative.max()):.2g}; field.interval of an electrode is sharper"
             )
-        field = solve(split(body, factor), at, tolerance=field.tolerance, **asked)
+        finer = solve(split(body, factor), at, tolerance=field.tolerance, **asked)
+        field = dataclasses.replace(finer, split=factor)
 
 
 def given_field(body: Body, volts: Any, at: Any, current: Any = 1e-3, **asked: Any) -> Field:
@@ -273,6 +278,7 @@ def refined(guess: Field, tolerance: float, **options: Any) -> Field:
         frame=guess.frame,
         singularity=guess.singularity,
         as_tensor=guess.as_tensor,
+        split=guess.split,
     )
 
 
@@ -284,14 +290,30 @@ def check_body(body: object, tolerance: object) -> None:
             f" {type(body).__name__}"
         )
     number = isinstance(tolerance, (int, float, np.number)) and not isinstance(tolerance, bool)
-    if not number or not 0 < float(tolerance) < 1:  # type: ignore[arg-type]
-        raise ValueError(f"tolerance must lie in (0, 1); got {tolerance!r}")
+    if not number or not ROUNDING <= float(tolerance) < 1:  # type: ignore[arg-type]
+        raise ValueError(
+            f"tolerance must lie in [{ROUNDING:g}, 1), a relative residual; got {tolerance!r}"
+        )
 
 
 def _check(body: object, tolerance: object, singularity: str) -> None:
     """Raises ValueError for what is no body, no tolerance, no way to treat a source."""
     check_body(body, tolerance)
     one_of(("subtraction", "nodal"), "singularity", singularity, quoted=True)
+
+
+def _where_it_flows(body: Body, sources: Sources, ends: Ends, volts: Tensor) -> Tensor:
+    """phi, and 0 in pieces of tissue that have ends of their own and no electrode: what the closed
+    form leaves there is not of the truth.
+    """
+    pieces, sizes = body.pieces
+    if ends.floating or len(sizes) < 2:
+        return volts
+    reached = []
+    for k in range(len(sources)):
+        own = {int(pieces[tuple(voxel)]) for voxel in sources.voxels(body, k)}
+        reached.append(np.isin(pieces, [*own]))
+    return torch.where(torch.from_numpy(np.stack(reached)).to(volts.device), volts, 0.0)
 
 
 def _guess(start: Any, body: Body, count: int) -> Tensor | None:

@@ -17,6 +17,7 @@ from physics_hybrid.problems.potential.door.places import (
     places,
     unit_of,
 )
+from physics_hybrid.problems.potential.physics.box import Box
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 
@@ -97,6 +98,12 @@ class Deposit:
             np.concatenate([self.shares, -other.shares]),
         )
 
+    def within(self, box: Box) -> Deposit:
+        """The same in voxels of a box."""
+        index = np.unravel_index(self.voxels, box.shape)
+        inside = tuple(i - a for i, a in zip(index, box.low, strict=True))
+        return Deposit(np.ravel_multi_index(inside, box.size), self.shares)
+
     def density(self, conductor: Conductor) -> Tensor:
         """A/m^3 of 1 A. (D, H, W)"""
         density = conductor.spacing.new_zeros(conductor.tissue[0].numel())
@@ -138,6 +145,25 @@ class Sources:
             return density * self.current[rows].reshape(-1, 1, 1, 1)
         returns = None if self.returns is None else self.returns[rows]
         return PointSource(self.points[rows], self.current[rows], returns)
+
+    def within(self, box: Box, spacing: Tensor) -> Sources:
+        """The same with places from the corner of a box. spacing : (3,) m."""
+        corner = torch.tensor(box.low, dtype=spacing.dtype, device=spacing.device) * spacing
+        return Sources(
+            points=None if self.points is None else self.points - corner,
+            current=self.current,
+            returns=None if self.returns is None else self.returns - corner,
+            deposits=tuple(deposit.within(box) for deposit in self.deposits),
+            many=self.many,
+        )
+
+    def voxels(self, body: Body, k: int) -> np.ndarray:
+        """Those that the electrodes of one source lie in, (n, 3)."""
+        if self.points is None:
+            return np.stack(np.unravel_index(self.deposits[k].voxels, body.shape), axis=1)
+        several = [p[k : k + 1] for p in (self.points, self.returns) if p is not None]
+        held = body.plain.in_tissue(torch.cat(several).detach())
+        return body.plain.index_of(held)[0].cpu().numpy()
 
     def marks(self, k: int) -> list[tuple[np.ndarray, str]]:
         """Where the electrodes of one are, (3,) m, and their signs."""

@@ -1,20 +1,19 @@
 """Do certificates hold? Random bodies, sources, ends, tensors and deliberately bad fields.
 
-    python -m physics_hybrid.problems.potential.evidence.certificates --cases 1000 --out FILE.jsonl
-
 Each case is held against finite elements on voxels `FINER` times smaller along every axis: their
 distance from a field is at most the field's error, so that a bound below it is wrong, and an
-effectivity is rather too large than too small. Goes on where it was stopped; --table prints what
-the page says.
+effectivity is rather too large than too small.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
+import contextlib
 import json
-import os
+import math
 import statistics
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,28 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from physics_hybrid.problems.potential.certify.body import Body
+from physics_hybrid.evidence.bench import configuration
+from physics_hybrid.grid import Grid, name_of
+from physics_hybrid.problems.potential.bodies.limb import LimbDistribution
+from physics_hybrid.problems.potential.certify import certify
+from physics_hybrid.problems.potential.certify.body import Body, split
 from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
 from physics_hybrid.problems.potential.certify.current import Currents
-from physics_hybrid.problems.potential.certify.interval import interval, split
+from physics_hybrid.problems.potential.certify.interval import interval
+from physics_hybrid.problems.potential.certify.shapes import prolonged
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.elements.solve import solve_elements
 from physics_hybrid.problems.potential.physics.elements.weak_form import ElementOperator
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.physics.solve import solve
+from physics_hybrid.run.provenance import surroundings
 
 #: How many times smaller the voxels of the truth are, along every axis.
 FINER = 8
+
+#: Key of the limbs that costs and widths are measured on.
+SEED = 1
 
 #: What is done to a field to make it bad.
 BAD = ("scaled", "noisy", "zero", "smooth", "of another place")
@@ -78,9 +86,9 @@ def _tissue(random: np.random.Generator, grid: tuple[int, ...], ends: Ends) -> n
     pieces, count = ndimage.label(tissue)
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     sizes[0] = 0
-    if ends.floating:
-        return pieces == np.argmax(sizes)
-    return np.isin(pieces, np.setdiff1d(pieces[[0, -1]], [0]))
+    kept = [np.argmax(sizes)] if ends.floating else np.setdiff1d(pieces[[0, -1]], [0])
+    joined: np.ndarray = np.isin(pieces, kept)
+    return joined
 
 
 def random_source(random: np.random.Generator, conductor: Conductor) -> PointSource:
@@ -168,20 +176,12 @@ def run_case(seed: int) -> dict[str, Any]:
 
 def error_of(found: Mismatch, operator: ElementOperator, truth: Tensor) -> float:
     """Energy norm of v less the truth on the finer grid, W^(1/2)."""
-    v = _finer(found.flux.nodes)
-    d, h, w = operator.sigma.shape[2:]
+    v = prolonged(found.flux.nodes, FINER)
     for form in found.flux.closed:
-        near = dataclasses.replace(form, spacing=form.spacing / FINER, shape=(d, h, w))
-        v = v + _finer(form.cutoff_at_nodes) * near.at_nodes
+        near = form.finer(FINER)
+        v = v + near.cutoff_at_nodes * near.at_nodes
     away = torch.where(operator.in_tissue[0], truth - v, 0.0)
-    return float((away * operator(away[None])[0]).sum()) ** 0.5
-
-
-def _finer(nodes: Tensor) -> Tensor:
-    """A trilinear function on the finer nodes."""
-    size = [(n - 1) * FINER + 1 for n in nodes.shape]
-    out = F.interpolate(nodes[None, None], size=size, mode="trilinear", align_corners=True)
-    return out[0, 0]
+    return math.sqrt(float((away * operator(away[None])[0]).sum()))
 
 
 def _mean(truth: Tensor, patch: Tensor, conductor: Conductor) -> float:
@@ -230,37 +230,131 @@ def table(cases: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def sweep(cases: int, path: Path) -> list[dict[str, Any]]:
+    """The first cases; those in the file `path` (a line of JSON each) are not run again."""
+    found = {case["seed"]: case for case in read(path)}
+    torch.set_num_threads(1)
+    with path.open("a") as file:
+        for seed in range(cases):
+            if seed in found:
+                continue
+            found[seed] = run_case(seed)
+            file.write(json.dumps(found[seed]) + "\n")
+            file.flush()
+    return [found[seed] for seed in sorted(found)]
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The cases of a file; a line that was cut off is left out."""
     cases = []
     for line in path.read_text().splitlines() if path.exists() else []:
-        try:
+        with contextlib.suppress(json.JSONDecodeError):
             cases.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
     return cases
 
 
-def main() -> None:
-    """The command above."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=Path("certificates.jsonl"))
-    parser.add_argument("--table", action="store_true", help="print the table of what there is")
-    choice = parser.parse_args()
-    if choice.table:
-        print(table(read(choice.out)))
-        return
-    torch.set_num_threads(1)
-    done = {case["seed"] for case in read(choice.out)}
-    with choice.out.open("a") as file:
-        for seed in range(choice.cases):
-            if seed in done:
+def limb(number: int, grid: Grid) -> tuple[Conductor, PointSource]:
+    """One of the generator's limbs with its electrode, as configured."""
+    limbs = LimbDistribution.of(configuration([])["data"]["phantom"])
+    body = limbs.draw(SEED, number).voxelise(grid)
+    sigma, spacing = torch.from_numpy(body.sigma).double(), torch.from_numpy(body.spacing).double()
+    point = torch.from_numpy(body.source_point).double()[None]
+    current = torch.tensor([body.current], dtype=torch.float64)
+    return Conductor(sigma[None], spacing[None]), PointSource(point, current)
+
+
+def costs(grids: list[Grid]) -> list[dict[str, Any]]:
+    """Seconds of CPU of a solve and of its certificates, the least of three."""
+    rows = []
+    for grid in grids:
+        conductor, source = limb(0, grid)
+        phi = solve(conductor, source, warn=False).phi
+        work: dict[str, Callable[[], Any]] = {
+            "solve": partial(solve, conductor, source, warn=False),
+            "cheap": partial(certify, conductor, source, phi, sharp=False),
+            "sharp": partial(certify, conductor, source, phi),
+        }
+        seconds = {name: min(_seconds(call) for _ in range(3)) for name, call in work.items()}
+        found = {name: work[name]() for name in ("cheap", "sharp")}
+        relative = {name: float(one.relative[0]) for name, one in found.items()}
+        rows.append({"grid": name_of(grid), "seconds": seconds, "relative": relative})
+    return rows
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    """Of CPU."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def widths(grid: Grid, limbs: int, side: int) -> list[dict[str, Any]]:
+    """Half-widths of intervals for a cube of tissue, `side` voxels long, more than 5 voxels from
+    the electrode, from the solver's field."""
+    rows = []
+    for number in range(limbs):
+        conductor, source = limb(number, grid)
+        random = np.random.default_rng(number)
+        tissue = conductor.tissue[0]
+        while True:
+            patch = torch.zeros_like(tissue)
+            corner = tissue.nonzero()[int(random.integers(int(tissue.sum())))].tolist()
+            patch[tuple(slice(i, i + side) for i in corner)] = True
+            places = (patch & tissue).nonzero()
+            distance = ((places + 0.5) - source.point / conductor.spacing).norm(dim=1).min()
+            if bool((patch & ~tissue).any()) or len(places) < side**3 or distance <= 5:
                 continue
-            file.write(json.dumps(run_case(seed)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+            break
+        found = interval(conductor, source, patch, on="voxels")
+        sigma = conductor.sigma[0, 0]
+        at = tuple(conductor.voxel_of(source.point)[0].tolist())
+        rows.append(
+            {
+                "voltage": float(found.middle),
+                "half_width": float(found.half_width / found.middle.abs()),
+                "distance_voxels": float(distance),
+                "sigma_patch": float(sigma[patch].mean()),
+                "sigma_source": float(sigma[at]),
+            }
+        )
+    return rows
 
 
-if __name__ == "__main__":
-    main()
+def report(cases: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
+    """All that the page says."""
+    grids: list[Grid] = [(24, 12, 12), (48, 24, 24)]
+    if not quick:
+        grids.append((96, 48, 48))
+    return {
+        "cases": cases,
+        "costs": costs(grids),
+        "widths": widths(grids[-1], 4 if quick else 8, 5),
+        "widths_grid": name_of(grids[-1]),
+        **surroundings(torch.device("cpu")),
+    }
+
+
+def tables(about: dict[str, Any]) -> str:
+    """What the page says of a report."""
+    costs_table = [
+        "| grid | solve, s of CPU | cheap certificate | its relative bound | with slopes |"
+        " its relative bound |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in about["costs"]:
+        seconds, relative = row["seconds"], row["relative"]
+        cheap, sharp = (seconds[name] / seconds["solve"] for name in ("cheap", "sharp"))
+        costs_table.append(
+            f"| {row['grid']} | {seconds['solve']:.3f} | {100 * cheap:.0f} % of it |"
+            f" {relative['cheap']:.3f} | {100 * sharp:.0f} % of it | {relative['sharp']:.3f} |"
+        )
+    found = sorted(row["half_width"] for row in about["widths"])
+    median = statistics.median(found)
+    widths_text = (
+        f"Mean voltage of a cube of 5 voxels a side in tissue, 5 voxels or more from the electrode,"
+        f" {len(found)} limbs at {about['widths_grid']}: half-width of the guaranteed interval"
+        f" {100 * found[0]:.0f} % at best, {100 * median:.0f} % in the median."
+    )
+    origin = f"{about['hardware']}; commit {about['commit'][:10]}, {about['date']}."
+    parts = [table(about["cases"]), "\n".join(costs_table), widths_text, origin]
+    return "\n\n".join(parts)

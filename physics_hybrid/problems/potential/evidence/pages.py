@@ -17,6 +17,7 @@ from physics_hybrid.evidence import peak_memory, scaling
 from physics_hybrid.grid import name_of
 from physics_hybrid.problems.potential.evidence import (
     benchmark_report,
+    certificates,
     data_rates,
     door,
     resolution_matrix,
@@ -40,6 +41,7 @@ PAGES = {
     "bench": "docs/benchmark.md",
     "overhead": "docs/benchmark.md",
     "matrix": "docs/resolution_matrix.md",
+    "certificates": "docs/certify.md",
     "study": "docs/hybrid_form.md",
     "scaling": "docs/cluster.md",
     "memory": "docs/cluster.md",
@@ -152,6 +154,10 @@ def _benchmark(report: Path) -> str:
     return pictured(report, "benchmark", benchmark_report.tables, caption)
 
 
+def _certificates(report: Path) -> str:
+    return certificates.tables(_read(report))
+
+
 def _bench(report: Path) -> str:
     caption = "Error against seconds: solvers on limbs and on a layered cylinder"
     return pictured(report, "bench", rivals_report.tables, caption)
@@ -178,6 +184,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "door": _door,
     "validation": truth,
     "matrix": _matrix,
+    "certificates": _certificates,
     "benchmark": _benchmark,
     "bench": _bench,
     "overhead": _overhead,

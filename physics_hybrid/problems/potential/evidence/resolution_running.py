@@ -25,6 +25,7 @@ import dataclasses
 import itertools
 import statistics
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.problem import PotentialRecipe
 from physics_hybrid.problems.potential.resample import cosine, upsample
 from physics_hybrid.problems.potential.scene import Batch
+from physics_hybrid.problems.potential.surrogate import Surrogate
 from physics_hybrid.problems.potential.wavelengths import by_wavelength, wavelength_names
 from physics_hybrid.run.folder import FREE, leaves
 from physics_hybrid.run.load import load
@@ -72,14 +74,26 @@ class Run:
 
 def contenders(
     problem: Potential, model: nn.Module, batch: Batch, coarse: Batch | None
-) -> dict[str, Tensor]:
-    """phi (B, D, H, W) in volts of every contender on the grid of `batch`; `coarse` holds the same
-    limbs on a training grid, or is None.
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """phi (B, D, H, W) in volts of every contender on the grid of `batch`, and seconds a sample of
+    those that a network makes on that grid; `coarse` holds the same limbs on a training grid, or is
+    None.
     """
     # no mean is taken off before the end: a ratio of potentials that pass zero has poles
     free = dataclasses.replace(problem, ends=Ends())
     base = free.baseline(model, batch)
-    out = {DIRECT: free.surrogate(model)(batch), BASELINE: base}
+    seconds: dict[str, float] = {}
+
+    def clocked(who: str, surrogate: Surrogate) -> Tensor:
+        """What a network makes, and how long it takes."""
+        started = time.perf_counter()
+        phi = surrogate(batch)
+        if phi.is_cuda:
+            torch.cuda.synchronize()
+        seconds[who] = (time.perf_counter() - started) / len(batch)
+        return phi
+
+    out = {DIRECT: clocked(DIRECT, free.surrogate(model)), BASELINE: base}
     if coarse is not None:
         phi, inside = free.surrogate(model)(coarse), coarse.tissue
         ratio = torch.where(inside, phi / free.baseline(model, coarse).where(inside, 1.0), 0.0)
@@ -92,10 +106,10 @@ def contenders(
         out |= dict(zip(UPSAMPLED, carried, strict=True))
         at_home: Any = copy.copy(model)  # the same weights
         at_home.home = coarse.shape
-        out[HOME] = free.surrogate(at_home)(batch)
+        out[HOME] = clocked(HOME, free.surrogate(at_home))
     if problem.ends.floating:
-        return {who: zero_mean(phi, batch.tissue) for who, phi in out.items()}
-    return {who: torch.where(batch.tissue, phi, 0.0) for who, phi in out.items()}
+        return {who: zero_mean(phi, batch.tissue) for who, phi in out.items()}, seconds
+    return {who: torch.where(batch.tissue, phi, 0.0) for who, phi in out.items()}, seconds
 
 
 def measure(
@@ -236,9 +250,12 @@ def run_matrix(
             title = f"{row} on {name_of(grid)}"
             for batch, small in _batches(problem, grid, coarse, samples, title):
                 physics = problem.metrics.physics(batch)
-                for who, phi in contenders(problem, run.model, batch, small).items():
+                found, seconds = contenders(problem, run.model, batch, small)
+                for who, phi in found.items():
                     by_run = rows.setdefault((row, name_of(grid), who), {})
                     measured = measure(phi, batch, problem.metrics, physics, wavelengths)
+                    if who in seconds:
+                        measured = [{**m, "seconds": seconds[who]} for m in measured]
                     by_run.setdefault(str(run.folder), []).extend(measured)
     return {
         "grids": [name_of(g) for g in grids],

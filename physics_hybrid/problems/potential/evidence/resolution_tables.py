@@ -8,6 +8,7 @@ from typing import Any
 from physics_hybrid.problems.potential.evidence.resolution_running import (
     BASELINE,
     DIRECT,
+    HOME,
     UPSAMPLED,
 )
 
@@ -144,11 +145,11 @@ def report(result: dict[str, Any]) -> str:
 
 
 def _all_contenders(result: dict[str, Any]) -> Iterator[str]:
-    cells, everyone = index(result), (DIRECT, *UPSAMPLED, BASELINE)
+    cells, everyone = index(result), (DIRECT, HOME, *UPSAMPLED, BASELINE)
     heads = [
         *("trained on", "used on", "interpolated from"),
         *everyone,
-        *("trained there", "direct, p95", "RDM", "MAG"),
+        *("trained there", "direct, p95", "RDM", "MAG", "direct, s", "home, s"),
     ]
     yield "## All contenders"
     yield ""
@@ -163,7 +164,8 @@ def _all_contenders(result: dict[str, Any]) -> Iterator[str]:
                 *(row, grid, sources[0] if sources else ""),
                 *(_of(cell) for cell in here.values()),
                 _of(there),
-                *(_of(here[DIRECT], key) for key in ("relative_l2_p95", "rdm", "mag")),
+                *(_of(here[DIRECT], key) for key in ("relative_l2_p95", "rdm", "mag", "seconds")),
+                _of(here[HOME], "seconds"),
             ]
             yield _line(words)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from physics_hybrid.grid import Grid
@@ -47,10 +47,15 @@ class Box:
         d, h, w = (b - a for a, b in zip(self.low, self.high, strict=True))
         return d, h, w
 
-    def within(self, field: Float[Tensor, "*n D H W"]) -> Float[Tensor, "*n _ _ _"]:
+    def within(self, field: Shaped[Tensor, "*n D H W"]) -> Shaped[Tensor, "*n _ _ _"]:
         """The part of a field in the box."""
         d, h, w = (slice(a, b) for a, b in zip(self.low, self.high, strict=True))
         return field[..., d, h, w].contiguous()
+
+    def at_nodes(self, nodes: Float[Tensor, "*n nD nH nW"]) -> Float[Tensor, "*n _ _ _"]:
+        """The part of values at nodes that belongs to the voxels of the box."""
+        d, h, w = (slice(a, b + 1) for a, b in zip(self.low, self.high, strict=True))
+        return nodes[..., d, h, w].contiguous()
 
     def whole(self, field: Float[Tensor, "*n _ _ _"]) -> Float[Tensor, "*n D H W"]:
         """A field of the box with 0 round it."""

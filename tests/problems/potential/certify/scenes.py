@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from physics_hybrid.problems.potential.certify.interval import split
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.ends import Ends
@@ -52,6 +51,3 @@ def _place(tissue: Tensor, conductor: Conductor, random: torch.Generator) -> Ten
 
 def _near(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).norm() < 3 * max(SPACING))
-
-
-__all__ = ["ENDS", "GRID", "body", "source", "split"]

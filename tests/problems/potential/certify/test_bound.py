@@ -1,17 +1,15 @@
-"""Bounds hold: against exact fields, against finite elements on a finer grid, for bad fields too."""
-
-import dataclasses
+"""Bounds hold: against finite elements on a finer grid, for right and for bad fields."""
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from physics_hybrid.problems.potential.certify import certify
-from physics_hybrid.problems.potential.certify.body import Body
+from physics_hybrid.problems.potential.certify.body import Body, split
 from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
 from physics_hybrid.problems.potential.certify.current import Currents
-from physics_hybrid.problems.potential.certify.interval import interval, split
+from physics_hybrid.problems.potential.certify.interval import interval
+from physics_hybrid.problems.potential.certify.shapes import prolonged
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.elements.solve import solve_elements
@@ -25,19 +23,13 @@ FINER = 3
 
 def error_of(mismatch: Mismatch, fine: Conductor, truth: Tensor) -> float:
     """Energy norm of v less the finite-element field on the finer grid: no more than the error."""
-    v = _finer(mismatch.flux.nodes)
+    v = prolonged(mismatch.flux.nodes, FINER)
     for form in mismatch.flux.closed:
-        near = dataclasses.replace(form, spacing=form.spacing / FINER, shape=fine.shape)
-        v = v + _finer(form.cutoff_at_nodes) * near.at_nodes
+        near = form.finer(FINER)
+        v = v + near.cutoff_at_nodes * near.at_nodes
     operator = ElementOperator.of(fine)
     away = torch.where(operator.in_tissue[0], truth - v, 0.0)
     return float((away * operator(away[None])[0]).sum()) ** 0.5
-
-
-def _finer(nodes: Tensor) -> Tensor:
-    size = [(n - 1) * FINER + 1 for n in nodes.shape]
-    out = F.interpolate(nodes[None, None], size=size, mode="trilinear", align_corners=True)
-    return out[0, 0]
 
 
 @pytest.mark.parametrize(
@@ -98,6 +90,20 @@ def test_interval_holds_the_voltage_of_a_finer_grid(ends: str, on: str) -> None:
     assert (wrong.value - fine.middle).abs() > 2 * (wrong.middle - fine.middle).abs()
 
 
+def test_error_lies_between_the_bounds_of_a_finer_grid() -> None:
+    conductor = body(5, Ends("grounded"), 1)
+    place = source(6, conductor)
+    fine = split(conductor, FINER)
+    truth = solve_elements(fine, place, tolerance=1e-6).nodes[0]
+    phi = 1.1 * solve(conductor, place, warn=False).phi
+    found = certify(conductor, place, phi, refine=2)
+    mismatch = Mismatch.of(Currents.of(Body.of(conductor)), one_of(place, 0), phi[0])
+    error = error_of(mismatch, fine, truth)
+    assert found.lower is not None
+    assert 0.8 * error < found.lower < 1.06 * error  # the finer grid misses a part of the error
+    assert error < found.bound < min(mismatch.bound, 1.3 * error)
+
+
 def test_many_sources_of_one_body_are_certified_as_one_by_one() -> None:
     conductor = body(4, Ends("grounded"), 3)
     one, other = source(1, conductor), source(2, conductor)
@@ -119,3 +125,18 @@ def test_what_is_no_field_is_refused(change, message) -> None:
     phi = torch.zeros(1, *conductor.shape, dtype=torch.float64)
     with pytest.raises(ValueError, match=message):
         certify(conductor, source(1, conductor), change(phi))
+
+
+def test_an_electrode_on_skin_or_on_a_face_has_a_bound() -> None:
+    """Taken a little inside, where the closed form is no good picture: finite, and large."""
+    sigma = torch.full((1, 1, 5, 4, 4), 0.3, dtype=torch.float64)
+    conductor = Conductor(sigma, torch.full((1, 3), 0.003, dtype=torch.float64))
+    current = torch.tensor([1e-3], dtype=torch.float64)
+    deep = PointSource(torch.tensor([[0.0075, 0.0045, 0.0045]], dtype=torch.float64), current)
+    on_face = PointSource(torch.tensor([[0.006, 0.006, 0.006]], dtype=torch.float64), current)
+    on_skin = PointSource(torch.tensor([[0.0075, 0.0, 0.0045]], dtype=torch.float64), current)
+    in_the_middle, between, outside = (
+        float(certify(conductor, place).bound) for place in (deep, on_face, on_skin)
+    )
+    assert between < 2 * in_the_middle  # of one tissue: nothing happens at the face
+    assert 100 * in_the_middle < outside < float("inf")

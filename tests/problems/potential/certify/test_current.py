@@ -62,10 +62,7 @@ def test_weak_divergence_of_the_current_is_the_source(ends: Ends, components: in
 def test_what_was_lost_is_carried_off_exactly(open_ends: bool) -> None:
     random = np.random.default_rng(0)
     tissue = random.random((9, 7, 6)) < 0.7
-    if open_ends:
-        tissue = _reaching(tissue, ends=True)
-    else:
-        tissue = _reaching(tissue, ends=False)
+    tissue = _reaching(tissue, ends=open_ends)
     lost = np.where(tissue, random.standard_normal(tissue.shape), 0.0)
     if not open_ends:
         lost -= lost.sum() / tissue.sum() * tissue

@@ -137,10 +137,8 @@ def test_a_figure_is_drawn_of_points_patches_and_pairs(closed, tmp_path):
     a, b = closed.nearest([[0.02, 0.0, 0.02], [0.03, 0.07, 0.03]])
     pair = ph.solve(closed, a, returns=b)
     patch = ph.solve(closed, ph.Patch(a, 0.008))
-    for name, field in (("pair", pair), ("patch", patch)):
-        picture = imread(field.plot(tmp_path / f"{name}.png"))
-        assert picture[..., :3].std() > 0.05
-    assert len(pair.plot().axes) == 4
+    assert imread(pair.plot(tmp_path / "pair.png"))[..., :3].std() > 0.05
+    assert len(patch.plot().axes) == 4
     with pytest.raises(ValueError, match="source must lie in 0"):
         pair.plot(source=1)
 

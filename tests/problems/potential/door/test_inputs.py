@@ -9,7 +9,7 @@ from tests.problems.potential.door import fuzz
 
 
 def test_random_inputs_end_in_the_right_field_or_a_line_that_helps():
-    assert fuzz.door(40, seed=5) == []
+    assert fuzz.door(25, seed=5) == []
 
 
 @pytest.mark.parametrize("broken", sorted(fuzz.WRONG))
@@ -61,12 +61,12 @@ def test_pieces_that_no_current_reaches_are_named_and_can_be_left_out():
     body = ph.Body(sigma, fuzz.EDGES, keep_largest=True)
     phi = ph.solve(body, fuzz.whole_case()["at"], tolerance=1e-8).phi
     assert np.allclose(phi, fuzz.answered(fuzz.whole_case()), atol=1e-9)
-    # two pieces that both reach the ends are two bodies with their own ground: 0 in the other one
-    # but for what the closed form leaves there
+    # two pieces that both reach the ends are two bodies with their own ground
     sigma = np.zeros((8, 9, 6))
     sigma[:, :4], sigma[:, 5:] = 0.3, 0.3
     phi = ph.solve(ph.Body(sigma, (0.004,) * 3), (0.016, 0.008, 0.012), tolerance=1e-11).phi
-    assert np.abs(phi[:, 5:]).max() < 2e-3 * phi[:, :4].max()
+    assert phi[:, :4].max() > 0
+    assert not phi[:, 5:].any()
 
 
 def test_options_stand_in_yaml_too_and_what_is_typed_goes_first(tmp_path, capsys):

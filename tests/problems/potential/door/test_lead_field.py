@@ -26,8 +26,10 @@ def direct(body, points, ends="grounded"):
     return solve(conductor, density, 1e-11).phi.numpy()
 
 
-@pytest.mark.parametrize("ends", ["grounded", "sink"])
-@pytest.mark.parametrize("reference", [None, "average", [0.15, 0.05, 0.09]])
+@pytest.mark.parametrize(
+    ("ends", "reference"),
+    [("grounded", None), ("sink", "average"), ("sink", None), ("grounded", [0.15, 0.05, 0.09])],
+)
 def test_a_look_up_is_a_solve_for_the_same_deposited_current(limb, ends, reference):
     electrodes, points = limb.nearest(PLACES), limb.nearest(POINTS)
     if isinstance(reference, list):
@@ -49,11 +51,12 @@ def test_a_look_up_is_a_solve_for_the_same_deposited_current(limb, ends, referen
 def test_solved_is_what_solve_gives_singularity_and_all(limb, ends):
     electrodes, points = limb.nearest(PLACES), limb.nearest(POINTS)
     lead = ph.lead_field(limb, electrodes, tolerance=1e-9, ends=ends)
-    volts = ph.solve(limb, points, 1.0, tolerance=1e-10, ends=ends).at(electrodes)
+    field = ph.solve(limb, points, 1.0, tolerance=1e-10, ends=ends)
+    volts = field.at(electrodes)
     assert np.abs(lead.solved(points) / volts - 1).max() < 1e-5
     patches = [ph.Patch(place, 0.012) for place in electrodes]
     lead = ph.lead_field(limb, patches, tolerance=1e-9, ends=ends)
-    volts = ph.solve(limb, points, 1.0, tolerance=1e-10, ends=ends).at(patches)
+    volts = field.at(patches)
     assert np.abs(lead.solved(points) / volts - 1).max() < 1e-5
 
 
@@ -84,16 +87,13 @@ def test_a_slope_is_the_flux_through_the_faces_where_tissues_meet(cylinder):
 
 def test_a_file_is_mapped_and_gives_the_same_and_of_another_body_is_refused(limb, tmp_path):
     electrodes, points = limb.nearest(PLACES), limb.nearest(POINTS)
-    for reference in (None, "average", electrodes[0] + [0.03, 0, 0]):
-        against = reference
-        if against is not None and not isinstance(against, str):
-            against = limb.nearest(against)
-        lead = ph.lead_field(limb, electrodes, against)
+    for reference in ("average", limb.nearest(electrodes[0] + [0.03, 0, 0])):
+        lead = ph.lead_field(limb, electrodes, reference)
         path = lead.save(tmp_path / "lead.h5")
         back = ph.LeadField.load(path, limb)
         assert isinstance(back.volts, np.memmap)
         assert np.array_equal(back(points), lead(points))
-        assert np.allclose(back.solved(points), lead.solved(points), rtol=1e-12)
+        assert np.allclose(back.solved(points[:1]), lead.solved(points[:1]), rtol=1e-12)
     with pytest.raises(FileError, match="of another body"):
         ph.LeadField.load(path, ph.Limb.random(1, grid=(24, 12, 12)))
     with pytest.raises(FileError, match="does not exist"):

@@ -90,7 +90,7 @@ def test_a_perfect_correction_is_carried_to_another_grid(stream, trained, monkey
     coarse, fine = stream.batch([0]), dataclasses.replace(stream, grid=(48, 24, 24)).batch([0])
     monkeypatch.setattr(Surrogate, "__call__", lambda self, batch: batch.u)
     with torch.no_grad():
-        phi = matrix.contenders(problem, model, fine, coarse)
+        phi, _ = matrix.contenders(problem, model, fine, coarse)
     error = {who: problem.metrics(p, fine)[0]["relative_l2"] for who, p in phi.items()}
     assert error["direct"] < 1e-6
     assert error["correction, trilinear"] < error["potential, trilinear"] < error["baseline"]

@@ -1,0 +1,1 @@
+"""The same hybrid step in two dimensions: advection and diffusion on a periodic square."""

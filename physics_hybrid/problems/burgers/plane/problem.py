@@ -1,0 +1,148 @@
+"""The square: the recipe, from the configuration.
+
+The only file of this problem that reads the configuration; below, everything takes plain arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from physics_hybrid.checks import among, at_least, one_of, positive, within
+from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
+from physics_hybrid.problems.burgers.data.trajectories import SPLITS
+from physics_hybrid.problems.burgers.guards import GUARDS
+from physics_hybrid.problems.burgers.metrics import Metrics
+from physics_hybrid.problems.burgers.plane.learning import PlaneEvolution, Squares, rivals_of
+from physics_hybrid.problems.burgers.problem import (
+    KEYS as LINE_KEYS,
+)
+from physics_hybrid.problems.burgers.problem import (
+    excerpt_of,
+    for_evaluation,
+    model_name,
+)
+from physics_hybrid.training.order import Stored
+
+#: Keys of conf that are this problem's.
+KEYS = {
+    **LINE_KEYS,
+    "data": {
+        "kind",
+        "folder",
+        "seed",
+        "nu",
+        "dt",
+        "cells",
+        "frames",
+        "train",
+        "validation",
+        "test",
+        "initial_step",
+        "batch_size",
+    },
+}
+
+
+@dataclass(frozen=True)
+class PlaneRecipe:
+    """Implements `physics_hybrid.problem.Recipe`.
+
+    config : the whole resolved configuration. tested : the split that is tested.
+    """
+
+    config: Config
+    tested: str = "test"
+
+    def __post_init__(self) -> None:
+        for group, known in KEYS.items():
+            refuse_foreign(self.config, group, known, "burgers_plane")
+
+    def open(self, place: Place) -> PlaneEvolution:
+        config, data, evaluation = (self.config, self.config["data"], self.config["evaluation"])
+        for key in ("train", "validation", "test", "batch_size", "initial_step"):
+            at_least(1, f"data.{key}", data[key])
+        at_least(data["initial_step"] + 2, "data.frames", data["frames"])
+        for key in ("dt", "nu"):
+            positive(f"data.{key}", data[key])
+        within(0, 1, "loss.pushforward", config["loss"]["pushforward"])
+        for cells in evaluation["steppers"]:
+            at_least(4, "each of evaluation.steppers", cells)
+            if data["cells"] % cells and cells % data["cells"]:
+                raise ValueError(
+                    f"evaluation.steppers: {cells} is no divisor and no multiple of"
+                    f" data.cells={data['cells']}"
+                )
+        for guard in config["problem"]["guards"]:
+            among(GUARDS, "problem.guards", guard)
+        if evaluation["compiled"]:
+            raise ValueError("evaluation.compiled is of one dimension: leave it out")
+        source = Squares(
+            count={split: data[split] for split in SPLITS},
+            seed=data["seed"],
+            nu=data["nu"],
+            dt=data["dt"],
+            frames=data["frames"],
+            cells=data["cells"],
+            folder=Path(data["folder"]).expanduser(),
+        )
+        rivals, names = rivals_of(evaluation["steppers"], data["dt"], data["nu"])
+        who = model_name(config["model"])
+        return PlaneEvolution(
+            source=source,
+            order=Stored(
+                count=data["train"],
+                batch_size=data["batch_size"],
+                rank=place.rank,
+                world_size=place.world_size,
+            ),
+            seed=config["seed"],
+            epochs=config["training"]["epochs"],
+            pushforward=config["loss"]["pushforward"],
+            metrics=Metrics(data["initial_step"]),
+            rivals=rivals,
+            contenders={**names, "": who},
+            place=place,
+            batch_size=evaluation["batch_size"],
+            model_name=who,
+            tested_split=self.tested,
+        )
+
+    def build_model(self, statistics: Statistics) -> nn.Module:
+        from hydra.utils import instantiate
+
+        from physics_hybrid.problems.burgers.plane.step import PlaneStep
+
+        model = self.config["model"]
+        channels = 3 if model["composition"] == "direct" else 4
+        backbone = instantiate(
+            model["backbone"], in_channels=channels, dimension=2, _convert_="all"
+        )
+        step: nn.Module = PlaneStep(
+            backbone=backbone,
+            cells=model["cells"],
+            composition=model["composition"],
+            scale=model["scale"],
+            guards=list(self.config["problem"]["guards"]),
+            **statistics,
+        )
+        return step
+
+    def statistics_of(self, model: nn.Module) -> Statistics:
+        step: Any = model
+        known: Statistics = step.statistics
+        return known
+
+    def for_evaluation(self, options: Config, model: nn.Module) -> PlaneRecipe:
+        """Data of conf/evaluate.yaml where it has any, else those of the run."""
+        one_of(("all", *SPLITS), "split", options["split"])
+        return PlaneRecipe(*for_evaluation(self.config, options))
+
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        return excerpt_of(self, samples, folder)
+
+    def predictor(self, model: nn.Module) -> Any:
+        return model
