@@ -52,7 +52,13 @@ from physics_hybrid.problems.potential.evidence.rivals_cylinder import (
 from physics_hybrid.problems.potential.evidence.rivals_figure import figure
 from physics_hybrid.problems.potential.evidence.rivals_matrix import python_with_petsc
 from physics_hybrid.problems.potential.evidence.rivals_report import tables
-from physics_hybrid.problems.potential.evidence.rivals_voxels import Limb, as_rows, rungs, to_goals
+from physics_hybrid.problems.potential.evidence.rivals_voxels import (
+    Limb,
+    Rung,
+    as_rows,
+    rungs,
+    to_goals,
+)
 from physics_hybrid.problems.potential.learning import Potential
 from physics_hybrid.problems.potential.problem import PotentialRecipe
 from physics_hybrid.problems.potential.scene import Batch
@@ -118,12 +124,12 @@ def run_bench(plan: Plan) -> Iterator[dict[str, Any]]:
         for row in on_cylinder(plan):
             result["cylinder"].append(asdict(row))
             yield result | about(plan, load)
-        for grid in plan.grids if asked else ():
-            for solvers, networks in on_limbs(asked, grid, plan):
-                earlier = {key: without(result[key], grid) for key in ("grids", "networks")}
-                result["grids"] = [*earlier["grids"], solvers]
-                result["networks"] = [*earlier["networks"], *networks]
-                yield result | about(plan, load)
+        if asked is not None:
+            for grid in plan.grids:
+                for solvers, networks in on_limbs(asked, grid, plan):
+                    result["grids"] = [*without(result["grids"], grid), solvers]
+                    result["networks"] = [*without(result["networks"], grid), *networks]
+                    yield result | about(plan, load)
     yield result | about(plan, load)
 
 
@@ -190,7 +196,8 @@ def on_limbs(
     batches = limbs_of(asked.problem, grid, plan.limbs)
     limbs = [Limb.of(b.conductor(asked.problem.ends), b.point_source()) for b in batches]
     tolerances = sorted(plan.tolerances)[::-1]
-    found, seen = [], [[] for _ in asked.networks]
+    found: list[list[Rung]] = []
+    seen: list[list[tuple[float, float]]] = [[] for _ in asked.networks]
     for number, (batch, limb) in enumerate(zip(batches, limbs, strict=True), start=1):
         found.append(list(rungs(limb, tolerances, plan.repeats, asked.python)))
         say(f"limb {number} of {plan.limbs} at {name_of(grid)}: {len(found[-1])} solves")

@@ -135,13 +135,14 @@ def on_voxels(
     spacings: Sequence[float], element_spacings: Sequence[float], repeats: int
 ) -> Iterator[OnMesh]:
     """Our volumes and our elements, at voxels of these edges in metres."""
+    posed = {spacing: Known.at(spacing) for spacing in {*spacings, *element_spacings}}
     with torch.no_grad():
         for method, sizes, parts in (
             (OURS, spacings, ours_in_parts),
             (ELEMENTS, element_spacings, elements_in_parts),
         ):
             for spacing in sizes:
-                known = Known.at(spacing)
+                known = posed[spacing]
                 limb = Limb.of(known.posed.conductor, known.posed.source)
                 phi, _, setup, source, took = parts(limb, repeats)(TOLERANCE)
                 yield OnMesh(

@@ -7,14 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from physics_hybrid.problems.potential.evidence.rivals_voxels import ELEMENTS, GOALS, OURS
+from physics_hybrid.problems.potential.evidence.rivals_voxels import (
+    ELEMENTS,
+    GOALS,
+    OURS,
+    OURS_TOGETHER,
+)
 from physics_hybrid.report.plots import plain_ticks, pyplot, save
 
 #: A row of bench.json.
 Row = Mapping[str, Any]
 
 #: Ours and finite elements look alike in every panel.
-STYLES = {OURS: ("black", "s"), ELEMENTS: ("tab:brown", "D")}
+STYLES = {OURS: ("black", "s"), OURS_TOGETHER: ("0.55", "s"), ELEMENTS: ("tab:brown", "D")}
+#: Brown and grey of tab10 are theirs.
+TAKEN = (5, 7)
 MARKERS = "ov^PXp<>"
 
 #: Colours of networks.
@@ -61,7 +68,7 @@ def styles_of(result: Mapping[str, Any], plt: Any) -> dict[str, tuple[Any, str]]
     names = [row["solver"] for grid in result["grids"] for row in grid["rows"]]
     names += [row["method"] for row in result["cylinder"]]
     others = [name for name in dict.fromkeys(names) if name not in STYLES]
-    colors = [c for c in plt.get_cmap("tab10").colors if c != plt.get_cmap("tab10").colors[5]]
+    colors = [c for i, c in enumerate(plt.get_cmap("tab10").colors) if i not in TAKEN]
     styles: dict[str, tuple[Any, str]] = dict(STYLES)
     for i, name in enumerate(others):
         styles[name] = (colors[i % len(colors)], MARKERS[i % len(MARKERS)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from physics_hybrid.problems.potential.evidence.rivals_voxels import GOALS, OURS
+from physics_hybrid.problems.potential.evidence.rivals_voxels import GOALS, OURS, OURS_TOGETHER
 from physics_hybrid.report.markdown import table
 
 #: The content of bench.json, and one row of it.
@@ -19,9 +19,11 @@ def tables(result: Result) -> str:
     for grid in result["grids"]:
         parts += [goals_table(grid), verdict(grid)]
     if result["cylinder"]:
-        parts.append(cylinder_table(result["cylinder"]))
+        parts += [cylinder_table(result["cylinder"]), cylinder_verdict(result["cylinder"])]
     if result["networks"]:
         parts.append(networks_table(result["networks"]))
+    else:
+        parts.append("No network was given to this run.")
     return "\n\n".join([*parts, origin(result)])
 
 
@@ -105,7 +107,7 @@ def cells(row: Row, ours: Row | None) -> list[str]:
 
 
 def verdict(grid: Row) -> str:
-    """Who is faster than ours, in words."""
+    """Who is faster than ours with one electrode, in words."""
     said = []
     for goal in GOALS:
         rows = reached(grid["goals"], goal)
@@ -114,7 +116,8 @@ def verdict(grid: Row) -> str:
             said.append(f"To {percent_or_power(goal)} ours does not come.")
             continue
         for counted, seconds in (("setup counted", whole), ("setup not counted", without_setup)):
-            faster = [row for row in rows if seconds(row) < seconds(ours)]
+            others = [row for row in rows if row["solver"] != OURS_TOGETHER]
+            faster = [row for row in others if seconds(row) < seconds(ours)]
             names = ", ".join(
                 f"{row['solver']} ({seconds(ours) / seconds(row):.1f} times)"
                 for row in sorted(faster, key=seconds)
@@ -156,6 +159,29 @@ def cylinder_table(rows: Sequence[Row]) -> str:
         for row in rows
     ]
     return table(heads, lines)
+
+
+def cylinder_verdict(rows: Sequence[Row]) -> str:
+    """Who is closer to the series than our best, in fewer seconds."""
+    ours = min((r for r in rows if r["method"] == OURS), key=lambda r: r["error"], default=None)
+    if ours is None:
+        return ""
+    best = ours["setup"] + ours["solve"]
+    said = []
+    for counted, share in (("mesh counted", 1.0), ("mesh not counted", 0.0)):
+        better = [
+            f"{row['method']} at {1e3 * row['size']:g} mm"
+            for row in rows
+            if row["error"] < ours["error"]
+            and share * row["mesh"] + row["setup"] + row["solve"] < best
+        ]
+        said.append(
+            f"- Closer than our best ({ours['error']:.2g} at {1e3 * ours['size']:g} mm) and faster,"
+            f" {counted}: {', '.join(better) or 'nobody'}."
+        )
+    closest = min(rows, key=lambda row: row["error"])
+    said.append(f"- Closest of all: {closest['method']}, {closest['error']:.2g}.")
+    return "\n".join(said)
 
 
 # --- networks

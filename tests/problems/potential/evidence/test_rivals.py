@@ -18,6 +18,7 @@ from physics_hybrid.problems.potential.evidence.rivals_matrix import (
     solve_by_hypre,
 )
 from physics_hybrid.problems.potential.evidence.rivals_report import (
+    cylinder_verdict,
     networks_table,
     tables,
     verdict,
@@ -154,6 +155,7 @@ def test_a_rival_that_is_faster_is_said_to_be():
         rung(OURS, 1e-7, 1e-7, 1.0, 8.0),
         rung("theirs", 1e-2, 1e-3, 5.0, 2.0),
         rung("theirs", 1e-7, 1e-7, 5.0, 3.0),
+        rung(OURS_TOGETHER, 1e-2, 1e-3, 0.1, 0.1),  # is ours, too
     ]
     said = verdict({"grid": "G", "goals": to_goals([limb])}).splitlines()
     assert said == [
@@ -161,6 +163,25 @@ def test_a_rival_that_is_faster_is_said_to_be():
         "- G, to 1 %, setup not counted: faster than ours: theirs (2.0 times).",
         "- G, to 1e-06, setup counted: faster than ours: theirs (1.1 times).",
         "- G, to 1e-06, setup not counted: faster than ours: theirs (2.7 times).",
+    ]
+
+
+def test_a_mesh_that_is_closer_and_faster_is_said_to_be():
+    def row(method, error, mesh, solve):
+        return {
+            "method": method,
+            "size": 0.002,
+            "error": error,
+            "mesh": mesh,
+            "setup": 0.0,
+            "solve": solve,
+        }
+
+    rows = [row(OURS, 0.03, 0.0, 1.0), row(OURS, 0.01, 0.0, 4.0), row("theirs", 2e-3, 5.0, 2.0)]
+    assert cylinder_verdict(rows).splitlines() == [
+        "- Closer than our best (0.01 at 2 mm) and faster, mesh counted: nobody.",
+        "- Closer than our best (0.01 at 2 mm) and faster, mesh not counted: theirs at 2 mm.",
+        "- Closest of all: theirs, 0.002.",
     ]
 
 
