@@ -8,6 +8,7 @@ ICML 2021, eq. 3 and section 4.1).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -19,6 +20,9 @@ from physics_hybrid.models.spectral import SpectralConv
 MODES = ("none", "norm", "value", "agc")
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
+#: Names of the part that an output comes from, and of PhysicsNeMo's spectral weights.
+HEADS = ("head", "decoder_net")
+PHYSICSNEMO = re.compile(r"\.spconv_layers\.\d+\.weights\d$")
 
 
 def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callable[[], Tensor]:
@@ -69,9 +73,11 @@ def unit_axes(model: nn.Module) -> dict[nn.Parameter, int | None]:
     """The axis of each parameter that counts output units; None where the whole tensor is one unit.
 
     PyTorch layers have it first, transposed convolutions (in, out, ...) second, spectral weights
-    (modes, in, 2, out) last. Biases, gains and single numbers are one unit.
+    (modes, in, 2, out) last, those of PhysicsNeMo (in, out, modes, 2) second. Biases, gains and
+    single numbers are one unit.
     """
     axes = {p: 0 if p.ndim > 1 else None for p in model.parameters()}
+    axes |= {p: 1 for name, p in model.named_parameters() if PHYSICSNEMO.search(name)}
     for layer in model.modules():
         weight = getattr(layer, "weight", None)
         if isinstance(weight, nn.Parameter) and isinstance(layer, SpectralConv):
@@ -82,10 +88,10 @@ def unit_axes(model: nn.Module) -> dict[nn.Parameter, int | None]:
 
 
 def last_linear(model: nn.Module) -> nn.Module | None:
-    """The linear layer that the output comes from: the last one of a part called `head`, else the
-    last of the model.
+    """The linear layer that the output comes from: the last one of a part called `head` (or
+    `decoder_net`, in PhysicsNeMo's FNO), else the last of the model.
     """
-    heads = [part for name, part in model.named_modules() if name.split(".")[-1] == "head"]
+    heads = [part for name, part in model.named_modules() if name.split(".")[-1] in HEADS]
     linear = [part for part in (heads or [model])[-1].modules() if isinstance(part, LINEAR)]
     return linear[-1] if linear else None
 

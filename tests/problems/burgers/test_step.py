@@ -139,6 +139,16 @@ def test_backbones_work_in_two_dimensions():
 # --- metrics
 
 
+def test_physicsnemos_layout_has_units_second_and_its_decoder_is_left_out():
+    from physics_hybrid.training.clipping import last_linear, unit_axes
+
+    model = PeriodicFNO(3, width=6, depth=1, modes=4, decoder_width=5)
+    spectral = dict(model.named_parameters())["operator.spec_encoder.spconv_layers.0.weights1"]
+    assert spectral.shape == (6, 6, 4, 2)
+    assert unit_axes(model)[spectral] == 1
+    assert last_linear(model) is model.operator.decoder_net.final_layer.linear
+
+
 def test_metrics_of_known_errors():
     u = torch.rand(3, 12, 16) + 1
     late, rest = u[:, 10:], u[:, 1:]
