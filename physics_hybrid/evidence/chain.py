@@ -12,12 +12,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from physics_hybrid.command_line import CONF
-from physics_hybrid.evidence.study import slug
+from physics_hybrid.evidence.study import check_overrides_of, content_of, slug
 from physics_hybrid.run.ledger import read
 
 #: A place for the folder of a stage: letters alone between braces, unlike {train: 0.7}.
@@ -57,9 +54,10 @@ class Chain:
         if not path.exists():
             known = ", ".join(sorted(p.stem for p in (CONF / "chain").glob("*.yaml")))
             raise ValueError(f"there is no chain {what!r}: give a .yaml file, or one of {known}")
-        content: Any = yaml.safe_load(path.read_text())
+        content = content_of(path)
         if not isinstance(content, dict) or set(content) != {"common", "stages"}:
             raise ValueError(f"{path}: a chain has the keys common, stages")
+        check_overrides_of(path, "stages", content["stages"] or {})
         chain = cls(path.stem, content["common"] or [], content["stages"] or {})
         if not chain.stages or len(set(map(slug, chain.stages))) < len(chain.stages):
             raise ValueError(f"{path}: stages must be there, and differ in letters or digits")

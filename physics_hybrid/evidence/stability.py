@@ -386,7 +386,8 @@ def markdown(
     ]
     parts = [table(heads, [_line(s) for s in summaries])]
     if found is not None:
-        parts.append(f"Verdict: **{found.medal}: {found.arm}** ({found.reason}).")
+        when = "Verdict, had the study ended here" if missing else "Verdict"
+        parts.append(f"{when}: **{found.medal}: {found.arm}** ({found.reason}).")
     seeds = sorted({o.seed for o in outcomes})
     commits = ", ".join(sorted({o.commit for o in outcomes} - {""}))
     hardware = ", ".join(sorted({o.hardware for o in outcomes} - {""}))

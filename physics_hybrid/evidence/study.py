@@ -99,11 +99,13 @@ class Study:
             known = ", ".join(sorted(p.stem for p in (CONF / "study").glob("*.yaml")))
             raise ValueError(f"there is no study {what!r}: give a .yaml file, or one of {known}")
         keys = set(cls.__dataclass_fields__) - {"name"}
-        content: Any = yaml.safe_load(path.read_text())
+        content = content_of(path)
         optional = {"verdict"}
         if not isinstance(content, dict) or set(content) | optional != keys:
             needed = ", ".join(sorted(keys - optional))
             raise ValueError(f"{path}: a study has the keys {needed}")
+        for group in ("samples", "arms"):
+            check_overrides_of(path, group, content[group])
         study = cls(path.stem, **content)
         strange = study._named_arms() - set(study.arms)
         if strange:
@@ -136,6 +138,27 @@ class Study:
                     overrides = (*self.common, *amount, *own, *more, *place)
                     cells.append(Cell(arm, samples, seed, overrides, self.verdict is not None))
         return cells
+
+
+def content_of(path: Path) -> Any:
+    """What a YAML file of a study or a chain holds. Raises ValueError where it is none."""
+    try:
+        return yaml.safe_load(path.read_text())
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as YAML: {said}") from error
+
+
+def check_overrides_of(path: Path, group: str, named: object) -> None:
+    """Raise ValueError where a table of names is none, or one of them has no list of overrides."""
+    for name, words in named.items() if isinstance(named, dict) else [("", None)]:
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            place = f"{group}.{name}" if name else group
+            got = words if name else named
+            raise ValueError(
+                f"{path}: {place} must be {'' if name else 'names, each with '}a list of overrides,"
+                f" [] for none; got {got!r}"
+            )
 
 
 def prepare(cell: Job, output: Path) -> Path:

@@ -21,7 +21,8 @@ def archive(words: Sequence[str], place: Path, sure: bool) -> list[Path]:
         A run that there is not, that is trained at present, or of a name that the archive has
         already; or nobody said yes. Nothing is moved then.
     """
-    runs = [find(word, place) for word in words]
+    found = [find(word, place) for word in words]
+    runs = [*{run.folder.resolve(): run for run in found}.values()]
     moves = [(run.folder, place / ARCHIVE / _name(run, place)) for run in runs]
     for run, (_, target) in zip(runs, moves, strict=True):
         if run.owner is not None:

@@ -46,6 +46,8 @@ def promote(run: Run, name: str, conf: Path, against: Run | None = None) -> Path
         raise UsageError(
             f"{run.name} is {run.state}{why}: only a run that is trained and tested is promoted"
         )
+    if run.value is None or not math.isfinite(run.value):
+        raise UsageError(f"the {run.monitor} of {run.name} on {run.tested} is no number")
     if against is not None:
         _refuse_worse(run, against)
     wanted = _kept(run.config)

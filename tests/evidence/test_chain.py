@@ -80,6 +80,8 @@ def test_stages_know_the_folders_of_those_before(chain, tmp_path):
         ({"a": ["training.init_from={b}"], "b": []}, "names 'b', and the stages before are none"),
         ({"a b": [], "a-b": []}, "differ in letters or digits"),
         ({}, "stages must be there"),
+        ({"a": "seed=1"}, r"c.yaml: stages.a must be a list of overrides, .* got 'seed=1'"),
+        (["a"], r"stages must be names, each with a list of overrides, .* got \['a'\]"),
     ],
 )
 def test_a_chain_that_is_none_says_why(stages, message, tmp_path):
@@ -89,6 +91,9 @@ def test_a_chain_that_is_none_says_why(stages, message, tmp_path):
         Chain.read(str(path))
     with pytest.raises(ValueError, match="there is no chain 'nothing'.* one of .*flavour_transfer"):
         Chain.read("nothing")
+    path.write_text("common: [\nstages: {")
+    with pytest.raises(ValueError, match="c.yaml cannot be read as YAML: while parsing"):
+        Chain.read(str(path))
 
 
 def test_killed_at_three_random_moments_it_comes_to_the_same_bits(chain, tmp_path, monkeypatch):

@@ -209,6 +209,9 @@ def test_what_is_not_promoted_says_why(conf, tmp_path):
     with pytest.raises(UsageError, match="part has no error on all"):
         promote(good, "kept", conf, against=part)
     assert not (conf / "experiment" / "kept.yaml").exists()
+    nothing = ledger.read(make(place / "nothing", config, error=float("nan")))
+    with pytest.raises(UsageError, match="the error of nothing on all is no number"):
+        promote(nothing, "kept", conf)
     promote(good, "kept", conf, against=bad)
     with pytest.raises(ValueError, match=r"model\.depth_of_old"):
         promote(ledger.read(old.folder), "older", conf)
@@ -226,7 +229,7 @@ def test_runs_are_archived_only_with_yes_and_stay_runs(tmp_path, capsys):
     with pytest.raises(UsageError, match="busy is trained at present by process"):
         archive(["a", "busy"], tmp_path, sure=True)
     assert (tmp_path / "a").is_dir()
-    assert archive(["a", "study/cell"], tmp_path, sure=True) == [
+    assert archive(["a", "study/cell", "a"], tmp_path, sure=True) == [
         tmp_path / "archive" / "a",
         tmp_path / "archive" / "study" / "cell",
     ]

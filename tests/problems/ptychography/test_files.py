@@ -94,6 +94,7 @@ def dark(values):
         (lambda: changed("positions", lambda v: v[:-1]), r"'positions': must have shape \(\d+, 2"),
         (lambda: changed("positions", lambda v: 1e-8 * v), "pixels are expected .* wavelength"),
         (lambda: changed("positions", lambda v: v.astype("S5")), "must hold numbers"),
+        (lambda: changed("positions", lambda v: 1j * v), "'positions': must be real"),
         (lambda: {**arrays(), "object": np.ones((9, 9))}, "must cover all frames"),
     ],
 )

@@ -125,6 +125,8 @@ def _positions(path: Path, values: NDArray[Any], count: int, on_object: bool) ->
     if values.shape != (count, 2):
         rule = f"must have shape ({count}, 2), a row and a column a frame; got {values.shape}"
         raise ScanError(str(path), "positions", rule)
+    if values.dtype.kind == "c":
+        raise ScanError(str(path), "positions", "must be real: a row and a column, pixels")
     spread = np.ptp(values, axis=0)
     if not 1 <= spread.max() <= LARGEST:
         rule = (

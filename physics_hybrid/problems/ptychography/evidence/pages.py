@@ -39,10 +39,13 @@ def seeds_table(runs: Sequence[Path]) -> str:
             rows.append([who, *(_spread([v["mean"] for v in column]) for column in columns)])
     first = found[0]
     samples = sum(about["samples"][name] for about, name in zip(found, tested, strict=True))
+    of = f"Seed {seeds[0]}"
+    if len(seeds) > 1:
+        of = f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}"
+    commits = ", ".join(sorted({about["commit"][:10] for about in found}))
     where = (
-        f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}, {samples} unseen"
-        f" objects in all; {first['parameters'] / 1e6:.2f} M parameters; {first['hardware']},"
-        f" commit {first['commit'][:10]}."
+        f"{of}; {samples} unseen object{'s' if samples > 1 else ''} in all;"
+        f" {first['parameters'] / 1e6:.2f} M parameters; {first['hardware']}, commit {commits}."
     )
     return "\n\n".join([table(["what", *(label for _, label in COLUMNS)], rows), where])
 
