@@ -257,3 +257,17 @@ def refuse_foreign(config: Config, group: str, known: set[str], problem: str) ->
             f" another problem, or one of another version; choose one of conf/{group} that is made"
             f" for {problem}"
         )
+
+
+def refuse_options(options: Config, known: set[str], problem: str) -> None:
+    """Raise ValueError where evaluate.py is asked for what a problem would leave without effect.
+
+    options : conf/evaluate.yaml. known : of `resolutions`, `samples` and `split`.
+    """
+    given = [key for key in ("resolutions", "samples") if options.get(key) is not None]
+    given += ["split"] if options.get("split", "all") != "all" else []
+    for key in given:
+        if key not in known:
+            raise ValueError(
+                f"problem={problem} does not know {key}={options[key]} of evaluate.py: leave it out"
+            )

@@ -13,13 +13,15 @@ from torch import Tensor
 from physics_hybrid.report.plots import plain_ticks, pyplot, save
 
 
-def space_time(true: Tensor, predicted: Tensor, dt: float, path: Path, title: str) -> Path:
-    """Truth, prediction and error of one rollout (T, N), from t = 0."""
+def space_time(
+    true: Tensor, predicted: Tensor, dt: float, path: Path, title: str, first: int = 0
+) -> Path:
+    """Truth, prediction and error of one rollout (T, N), from frame `first` on."""
     error = predicted - true
     largest, wrong = float(true.abs().max()), float(error.abs().max()) or 1e-12
     figure, axes = pyplot().subplots(1, 3, figsize=(10, 3.6), layout="constrained", sharey=True)
     figure.suptitle(title)
-    extent = (0.0, 1.0, -0.5 * dt, (len(true) - 0.5) * dt)
+    extent = (0.0, 1.0, (first - 0.5) * dt, (first + len(true) - 0.5) * dt)
     panels = (("truth", true, largest), ("prediction", predicted, largest))
     for axis, (name, u, limit) in zip(axes, (*panels, ("error", error, wrong)), strict=True):
         image = axis.imshow(

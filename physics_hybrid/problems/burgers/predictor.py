@@ -79,9 +79,10 @@ class Predictor:
                 stacklevel=2,
             )
         counts = steps_to(list(times), trained["dt"])
-        u = states.reshape(-1, states.shape[-1]).float()
+        weight = next(self.model.parameters())
+        u = states.reshape(-1, states.shape[-1]).to(weight.device, torch.float32)
         with torch.no_grad():
-            path = self.model.path(u, torch.full((len(u),), float(nu)), counts[-1])
-        out = path[:, counts].to(states.dtype)
+            path = self.model.path(u, u.new_full((len(u),), float(nu)), counts[-1])
+        out = path[:, counts].to(states)
         out = out if states.ndim == 2 else out[0]
         return out if isinstance(u0, Tensor) else out.numpy()

@@ -5,6 +5,7 @@ The only file of this problem that reads the configuration; below, everything ta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ import torch
 from torch import nn
 
 from physics_hybrid.checks import among, at_least, one_of, positive, within
-from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
+from physics_hybrid.problem import (
+    Config,
+    Excerpt,
+    Place,
+    Statistics,
+    refuse_foreign,
+    refuse_options,
+)
 from physics_hybrid.problems.burgers.data import pdebench
 from physics_hybrid.problems.burgers.data.generate import Generated
 from physics_hybrid.problems.burgers.data.source import Made, Read, Source
@@ -111,20 +119,8 @@ class BurgersRecipe:
     def _check(self) -> None:
         data, evaluation = self.config["data"], self.config["evaluation"]
         at_least(1, "evaluation.batch_size", evaluation["batch_size"])
-        frames = data["frames"]
-        if frames is not None and frames < data["initial_step"] + 2:
-            raise ValueError(
-                f"data.frames must be at least data.initial_step + 2 ="
-                f" {data['initial_step'] + 2}; got {frames}"
-            )
         within(0, 1, "loss.pushforward", self.config["loss"]["pushforward"])
-        for cells in evaluation["steppers"]:
-            at_least(4, "each of evaluation.steppers", cells)
-            if data["cells"] % cells and cells % data["cells"]:
-                raise ValueError(
-                    f"evaluation.steppers: {cells} is no divisor and no multiple of"
-                    f" data.cells={data['cells']}"
-                )
+        check_steppers(evaluation["steppers"], data["cells"])
         for guard in self.config["problem"]["guards"]:
             among(GUARDS, "problem.guards", guard)
 
@@ -189,7 +185,19 @@ def model_name(model: Config) -> str:
 
 
 def for_evaluation(config: Config, options: Config) -> tuple[Config, str]:
-    """The configuration to test a model with, and the split; options: conf/evaluate.yaml."""
+    """The configuration to test a model with, and the split; options: conf/evaluate.yaml.
+
+    Raises
+    ------
+    ValueError
+        An option that would have no effect.
+    """
+    refuse_options(options, {"samples", "split"}, "burgers")
+    if options["samples"] is not None and options["split"] not in ("all", "test"):
+        raise ValueError(
+            f"samples={options['samples']} counts test trajectories: leave split={options['split']}"
+            " out"
+        )
     evaluation = dict(config["evaluation"])
     if options["batch_size"] is not None:
         evaluation["batch_size"] = options["batch_size"]
@@ -225,6 +233,16 @@ def before_of(source: Any, wanted: str, experiment: str, needed: bool = True) ->
     return model
 
 
+def check_steppers(steppers: Sequence[int], cells: int) -> None:
+    """Raise ValueError for a grid that the states cannot be brought to."""
+    for count in steppers:
+        at_least(4, "each of evaluation.steppers", count)
+        if cells % count and count % cells:
+            raise ValueError(
+                f"evaluation.steppers: {count} is no divisor and no multiple of data.cells={cells}"
+            )
+
+
 def source_of(config: Config, place: Place) -> Source:
     """Trajectories as configured: nothing is made yet, a file is read.
 
@@ -237,6 +255,12 @@ def source_of(config: Config, place: Place) -> Source:
     for key in ("train", "validation", "test", "batch_size", "initial_step"):
         at_least(1, f"data.{key}", data[key])
     at_least(8, "data.cells", data["cells"])
+    frames, needed = data["frames"], data["initial_step"] + 2
+    whole = frames is None and data["kind"] == "pdebench"
+    if not whole and (frames is None or frames < needed):
+        raise ValueError(
+            f"data.frames must be at least data.initial_step + 2 = {needed}; got {frames}"
+        )
     if data["kind"] == "pdebench":
         return _read(data, place)
     positive("data.dt", data["dt"])
@@ -271,7 +295,14 @@ def _read(data: Config, place: Place) -> Read:
         nu=data["nu"],
     )
     path = Path(place.stage(str(Path(data["path"]).expanduser())))
-    return Read(pdebench.read(path, layout, data["train"], data["validation"], data["test"]))
+    splits = pdebench.read(path, layout, data["train"], data["validation"], data["test"])
+    frames, needed = splits["train"].frames, data["initial_step"] + 2
+    if frames < needed:
+        raise ValueError(
+            f"{path} has {frames} frames at data.stride={data['stride']}, and data.initial_step + 2"
+            f" = {needed} are needed: lower one of the two"
+        )
+    return Read(splits)
 
 
 def excerpt_of(recipe: Any, samples: int, folder: Path) -> Excerpt:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from physics_hybrid.checks import at_least, not_negative, one_of, positive
-from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign
+from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign, refuse_options
 from physics_hybrid.problems.flavour.control import ControlSettings, train_control
 from physics_hybrid.problems.flavour.data.files import Layout, read
 from physics_hybrid.problems.flavour.data.states import SPLITS, States, split
@@ -175,6 +175,7 @@ class FlavourRecipe:
         """Data of conf/evaluate.yaml where it has any, else those of the run."""
         asked = options["split"]
         one_of(("all", *SPLITS), "split", asked)
+        refuse_options(options, {"split"}, "flavour")
         other = options.get("data")
         evaluation = dict(self.config["evaluation"])
         if options["batch_size"] is not None:

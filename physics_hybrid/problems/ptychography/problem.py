@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from physics_hybrid.checks import at_least, not_negative, one_of, within
-from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign
+from physics_hybrid.problem import Config, Place, Statistics, refuse_foreign, refuse_options
 from physics_hybrid.problems.ptychography.data.files import read
 from physics_hybrid.problems.ptychography.data.scan import Frames, Scan, together
 from physics_hybrid.problems.ptychography.data.simulate import Setting, simulate
@@ -152,10 +152,16 @@ class PtychographyRecipe:
         return {"mean_amplitude": inverse.mean_amplitude}
 
     def for_evaluation(self, options: Config, model: nn.Module) -> PtychographyRecipe:
-        """Data of conf/evaluate.yaml where it has any, else those of the run."""
+        """Data of conf/evaluate.yaml where it has any, else those of the run; `samples` are
+        simulated objects.
+        """
         config = dict(self.config)
         if options.get("data"):
             config["data"] = dict(options["data"])
+        simulated = config["data"].get("path") is None
+        refuse_options(options, {"samples"} if simulated else set(), "ptychography")
+        if options.get("samples") is not None:
+            config["data"] = {**config["data"], "test_objects": options["samples"]}
         if options["batch_size"] is not None:
             config["evaluation"] = {
                 **self.config["evaluation"],

@@ -211,6 +211,9 @@ def test_two_stages_follow_each_other(tmp_path, monkeypatch):
         (["experiment=burgers_latent_step", "model.from=nowhere"], "nowhere is not there: train"),
         (["experiment=burgers_autoencoder", "data.cells=96"], "model.points=256 must divide data"),
         (["experiment=burgers_latent_step", "model=burgers_unet"], "does not know model.backbone"),
+        (["experiment=burgers_latent_step", "evaluation.compiled=true"], "evaluation.compiled is"),
+        (["experiment=burgers_latent_step", "data.cells=24"], "16 is no divisor and no multiple"),
+        (["experiment=burgers_autoencoder", "data.frames=null"], "data.frames must be at least"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(overrides, message):

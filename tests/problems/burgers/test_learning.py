@@ -192,6 +192,26 @@ def trajectories(u):
     return Trajectories(u=u, dt=0.05, nu=torch.full((len(u),), 1e-3), names=names)
 
 
+def test_a_file_of_too_few_frames_is_refused(tmp_path):
+    path = write_pdebench(tmp_path / "1D_Burgers_Sols_Nu0.001.hdf5", samples=20, frames=21)
+    words = ["data=pdebench", f"data.path={path}", "data.frames=null", "data.validation=2"]
+    with pytest.raises(ValueError, match=r"has 5 frames at data.stride=5, and .* = 6 are needed"):
+        recipe(*words).open(Place(torch.device("cpu")))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolutions": [[8]]}, r"does not know resolutions=\[\[8\]\] of evaluate.py: leave it"),
+        ({"samples": 4, "split": "validation"}, "samples=4 counts test trajectories"),
+    ],
+)
+def test_options_of_evaluate_without_effect_are_refused(options, message):
+    given = {"batch_size": None, "samples": None, "resolutions": None, "split": "all", **options}
+    with pytest.raises(ValueError, match=message):
+        recipe().for_evaluation(given, torch.nn.Identity())
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -280,6 +280,7 @@ def test_a_stage_is_tested_again_with_the_same_numbers_without_the_one_before(ch
         (["experiment=burgers_mean", "problem.noise=0"], "problem.noise must be > 0; got 0"),
         (["experiment=burgers_mean", "problem.ahead=0.12"], "problem.ahead must be a multiple of"),
         (["experiment=burgers_mean", "problem.starts=[1,7]"], "problem.starts must be two frames"),
+        (["experiment=burgers_mean", "problem.ahead=0.25", "problem.starts=[0,1]"], "is tested"),
         (
             ["experiment=burgers_mean", "problem.cells=12"],
             "problem.cells must divide data.cells=32",

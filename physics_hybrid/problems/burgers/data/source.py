@@ -22,6 +22,10 @@ class Source(Protocol):
     def statistics(self) -> dict[str, Any]:
         """Time between frames, cells, and viscosities: what a model is made for."""
 
+    @property
+    def frames(self) -> int:
+        """Of a trajectory."""
+
     def split(self, name: str) -> Trajectories: ...
 
 
@@ -42,6 +46,10 @@ class Made:
         nu = [settings.nu for settings in self.sets["train"]]
         return {"dt": first.dt, "points": first.cells, "nu": nu}
 
+    @property
+    def frames(self) -> int:
+        return self.sets["train"][0].frames
+
     def split(self, name: str) -> Trajectories:
         return joined([generated(settings, self.folder) for settings in self.sets[name]])
 
@@ -58,6 +66,10 @@ class Read:
         known = self.splits["train"]
         nu = sorted({round(v, 10) for v in known.nu.tolist()})
         return {"dt": known.dt, "points": known.cells, "nu": nu}
+
+    @property
+    def frames(self) -> int:
+        return self.splits["train"].frames
 
     def split(self, name: str) -> Trajectories:
         return self.splits[name]

@@ -102,9 +102,10 @@ class Reconstructed:
         sample = self.trajectories.rows([index])
         made = self.problem.predict(model, sample)
         title = f"median test sample: nRMSE {row['nrmse']:.2g} at the cells, reconstructed"
-        true = _restricted(sample.u[:, self.problem.first :], made.cells.shape[2])
+        first = self.problem.first
+        true = _restricted(sample.u[:, first:], made.cells.shape[2])
         path = folder / f"reconstruction_{self.name}.png"
-        return figures.space_time(true[0].cpu(), made.cells[0].cpu(), sample.dt, path, title)
+        return figures.space_time(true[0].cpu(), made.cells[0].cpu(), sample.dt, path, title, first)
 
 
 def _restricted(u: Tensor, cells: int) -> Tensor:

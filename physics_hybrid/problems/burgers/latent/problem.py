@@ -21,6 +21,7 @@ from physics_hybrid.problems.burgers.predictor import Predictor
 from physics_hybrid.problems.burgers.problem import (
     DATA_KEYS,
     before_of,
+    check_steppers,
     excerpt_of,
     for_evaluation,
     source_of,
@@ -78,7 +79,10 @@ class LatentRecipe:
         return str(self.config["model"]["form"])
 
     def open(self, place: Place) -> Reconstruction | LatentEvolution:
-        at_least(1, "evaluation.batch_size", self.config["evaluation"]["batch_size"])
+        evaluation = self.config["evaluation"]
+        at_least(1, "evaluation.batch_size", evaluation["batch_size"])
+        if evaluation["compiled"]:
+            raise ValueError("evaluation.compiled is not for the latent simulator: leave it out")
         if self.form == "autoencoder":
             return self._reconstruction(place)
         return self._evolution(place)
@@ -91,11 +95,10 @@ class LatentRecipe:
                 f"model.points={model['points']} must divide data.cells={data['cells']}: the"
                 " encoder sees means over the cells of the data"
             )
-        frames = data["frames"] or source.split("train").frames
         return Reconstruction(
             source=source,
             order=Stored(
-                count=trained(source) * frames,
+                count=trained(source) * source.frames,
                 batch_size=data["batch_size"],
                 rank=place.rank,
                 world_size=place.world_size,
@@ -112,7 +115,12 @@ class LatentRecipe:
     def _evolution(self, place: Place) -> LatentEvolution:
         config, data = self.config, self.config["data"]
         source = source_of(config, place)
-        rivals, names = rivals_of(config["evaluation"]["steppers"], source.statistics["dt"])
+        check_steppers(config["evaluation"]["steppers"], data["cells"])
+        rivals, names = rivals_of(
+            config["evaluation"]["steppers"],
+            source.statistics["dt"],
+            config["evaluation"].get("twice_substeps", False),
+        )
         own = config["problem"]["cache"]
         return LatentEvolution(
             source=source,
@@ -132,7 +140,6 @@ class LatentRecipe:
             batch_size=config["evaluation"]["batch_size"],
             model_name="latent step",
             tested_split=self.tested,
-            compiled=config["evaluation"]["compiled"],
             autoencoder=self._autoencoder,
             cache=Path(own).expanduser() if own else None,
         )

@@ -21,6 +21,7 @@ from physics_hybrid.problems.burgers.problem import (
     KEYS as LINE_KEYS,
 )
 from physics_hybrid.problems.burgers.problem import (
+    check_steppers,
     excerpt_of,
     for_evaluation,
     model_name,
@@ -69,17 +70,12 @@ class PlaneRecipe:
         for key in ("dt", "nu"):
             positive(f"data.{key}", data[key])
         within(0, 1, "loss.pushforward", config["loss"]["pushforward"])
-        for cells in evaluation["steppers"]:
-            at_least(4, "each of evaluation.steppers", cells)
-            if data["cells"] % cells and cells % data["cells"]:
-                raise ValueError(
-                    f"evaluation.steppers: {cells} is no divisor and no multiple of"
-                    f" data.cells={data['cells']}"
-                )
+        check_steppers(evaluation["steppers"], data["cells"])
         for guard in config["problem"]["guards"]:
             among(GUARDS, "problem.guards", guard)
-        if evaluation["compiled"]:
-            raise ValueError("evaluation.compiled is of one dimension: leave it out")
+        for key in ("compiled", "twice_substeps"):
+            if evaluation.get(key):
+                raise ValueError(f"evaluation.{key} is of one dimension: leave it out")
         source = Squares(
             count={split: data[split] for split in SPLITS},
             seed=data["seed"],

@@ -67,7 +67,7 @@ class UncertainRecipe:
         known = source.statistics
         if len(known["nu"]) > 1:
             raise ValueError(f"problem=burgers_uncertain takes one data.nu; got {known['nu']}")
-        first, last = self._starts(known["dt"])
+        first, last = self._starts(known["dt"], source.frames)
         return Uncertain(
             source=source,
             observation=self._observation(known),
@@ -89,15 +89,20 @@ class UncertainRecipe:
             tested_split=self.tested,
         )
 
-    def _starts(self, dt: float) -> tuple[int, int]:
+    def _starts(self, dt: float, frames: int) -> tuple[int, int]:
         first, last = self.config["problem"]["starts"]
-        frames, ahead = self.config["data"]["frames"], self.config["problem"]["ahead"]
-        latest = last + frames_ahead(ahead, dt)
-        if not 0 <= first <= last or (frames is not None and latest >= frames):
+        ahead, tested = self.config["problem"]["ahead"], self.config["data"]["initial_step"] - 1
+        count = frames_ahead(ahead, dt)
+        if not 0 <= first <= last or last + count >= frames:
             raise ValueError(
                 f"problem.starts must be two frames, the first not after the last, with"
                 f" problem.ahead={ahead:g} more in a trajectory of {frames} frames; got"
                 f" {[first, last]}"
+            )
+        if tested + count >= frames:
+            raise ValueError(
+                f"data.initial_step - 1 = {tested} is the start that is tested, and"
+                f" problem.ahead={ahead:g} later is beyond a trajectory of {frames} frames"
             )
         return first, last
 
