@@ -37,7 +37,7 @@ PATIENCE = 120.0
 #: Metrics that runs compare by which do not say it themselves: those of older versions.
 FORMER_MONITORS = ("relative_l2", "error")
 #: Metrics of a sample that are no errors.
-COST = ("seconds", "peak_memory_MB")
+COST = ("seconds", "milliseconds", "peak_memory_MB")
 #: What a run was begun with (`run/train.py`), and what it is tested by (`run/evaluate.py`).
 ORIGIN, METRICS = "origin.json", Path("evaluation") / "metrics.json"
 

@@ -84,5 +84,10 @@ class Predictor:
         with torch.no_grad():
             path = self.model.path(u, u.new_full((len(u),), float(nu)), counts[-1])
         out = path[:, counts].to(states)
+        if not bool(torch.isfinite(out).all()):
+            raise ValueError(
+                "the rollout has diverged; u0 must be of order 1, as the states are that the model"
+                f" was trained on: its largest is {float(states.abs().max()):g}"
+            )
         out = out if states.ndim == 2 else out[0]
         return out if isinstance(u0, Tensor) else out.numpy()

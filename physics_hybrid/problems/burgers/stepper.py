@@ -23,6 +23,8 @@ from torch import Tensor
 
 #: Share of the limit of stability that a substep uses.
 CFL = 0.8
+#: A state so fast that it needs more substeps than this has diverged.
+MOST = 100_000
 
 
 def advance(
@@ -37,6 +39,9 @@ def advance(
     nu : PDEBench's viscosity, one or one a sample.
     substep : what makes one; None: `muscl_hancock`.
 
+    A state that has diverged, as a rollout of a bad network may, becomes NaN: nobody would wait for
+    its substeps.
+
     Examples
     --------
     >>> u = torch.sin(2 * torch.pi * (torch.arange(64) + 0.5) / 64)[None]
@@ -44,6 +49,9 @@ def advance(
     True
     """
     eps = torch.as_tensor(nu, dtype=u.dtype, device=u.device).expand(len(u)) / math.pi
+    lost = dt * u.detach().abs().amax(dim=1) * u.shape[1] > MOST * cfl
+    if bool(lost.any()):
+        u = torch.where(lost[:, None], math.nan, u)
     count = substeps(u, dt, eps, cfl)
     width, most = 1 / u.shape[1], int(count.max())
     lam = (dt / width / count.to(u.dtype))[:, None]

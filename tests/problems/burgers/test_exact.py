@@ -127,6 +127,14 @@ def test_a_sample_does_not_know_its_neighbours_in_the_batch(exact):
         assert torch.equal(together[i : i + 1], advance(u[i : i + 1], 0.05, nu[i : i + 1]))
 
 
+def test_a_state_that_has_diverged_is_no_number_and_its_neighbours_go_on(exact):
+    u = torch.from_numpy(exact[:2, 0]).float()
+    wild = torch.stack([u[0], 1e9 * u[1], torch.full_like(u[0], math.inf)])
+    after = advance(wild, 0.05, NU)
+    assert torch.equal(after[:1], advance(u[:1], 0.05, NU))
+    assert after[1:].isnan().all()
+
+
 def test_gradients_are_finite_where_states_are_constant():
     """The limiter's 0 / 0."""
     u = torch.full((2, 16), 0.3, requires_grad=True)
