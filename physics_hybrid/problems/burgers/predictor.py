@@ -61,7 +61,7 @@ class Predictor:
             trained on.
         """
         states = u0 if isinstance(u0, Tensor) else torch.as_tensor(np.asarray(u0))
-        if states.ndim not in (1, 2) or not states.is_floating_point():
+        if states.ndim not in (1, 2) or not states.is_floating_point() or not states.numel():
             raise ValueError(
                 "u0 must be cell means, numbers with a point of shape (N,) or (B, N); got"
                 f" {tuple(states.shape)} of {states.dtype}"
@@ -70,6 +70,10 @@ class Predictor:
         if len(bad):
             place = bad[0].tolist()
             raise ValueError(f"u0 must be finite; got {float(states[tuple(place)])} at {place}")
+        try:
+            nu = float(nu)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"nu must be one number for all states; got {nu!r}") from error
         trained = self.model.statistics
         refuse_beyond(trained, trained["dt"], states.shape[-1], [nu])
         if min(abs(nu - known) for known in trained["nu"]) > 1e-6 * nu:
@@ -78,7 +82,7 @@ class Predictor:
                 f" ({', '.join(f'{v:g}' for v in trained['nu'])})",
                 stacklevel=2,
             )
-        counts = steps_to(list(times), trained["dt"])
+        counts = steps_to(times, trained["dt"])
         weight = next(self.model.parameters())
         u = states.reshape(-1, states.shape[-1]).to(weight.device, torch.float32)
         with torch.no_grad():

@@ -155,10 +155,14 @@ def steps_to(times: Sequence[float], dt: float) -> list[int]:
     Raises
     ------
     ValueError
-        One is no multiple of dt, or they do not increase.
+        One is no multiple of dt, or they do not increase, or are no list of numbers.
     """
-    if not times:
-        raise ValueError("times must name one time at least; got none")
+    try:
+        times = [float(t) for t in times]
+    except (TypeError, ValueError):
+        times = []
+    if not times or not all(map(math.isfinite, times)):
+        raise ValueError("times must be a list of numbers, one at least, such as [0.05, 0.5]")
     counts = [round(t / dt) for t in times]
     for t, count in zip(times, counts, strict=True):
         if count < 0 or not math.isclose(count * dt, t, rel_tol=1e-6, abs_tol=1e-9):

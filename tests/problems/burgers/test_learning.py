@@ -118,7 +118,12 @@ def test_a_run_simulates_and_refuses_what_it_was_not_trained_on(run):
     torch.testing.assert_close(both[0, 0].double(), torch.from_numpy(u[1]), rtol=0, atol=1e-6)
     for given, times, nu, message in (
         (u0, [0.12], 0.001, "multiples >= 0 of the model's step 0.05; got 0.12"),
-        (u0, [], 0.001, "times must name one time at least"),
+        (u0, [], 0.001, "times must be a list of numbers, one at least"),
+        (u0, 0.1, 0.001, "times must be a list of numbers, one at least"),
+        (u0, [np.nan], 0.001, "times must be a list of numbers, one at least"),
+        (u0, [0.1], [0.001], r"nu must be one number for all states; got \[0.001\]"),
+        (1e9 * u0, [0.1], 0.001, "the rollout has diverged; u0 must be of order 1"),
+        (np.zeros((0, 32)), [0.1], 0.001, r"shape \(N,\) or \(B, N\); got \(0, 32\)"),
         (u0, [0.1], 0.002, "trained with nu = 0.001, and 0.002 lies beyond"),
         (np.zeros(64), [0.1], 0.001, "trained on 32 cells, and 64 are given"),
         (np.zeros((1, 1, 32)), [0.1], 0.001, r"shape \(N,\) or \(B, N\)"),

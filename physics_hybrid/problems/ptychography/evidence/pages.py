@@ -69,6 +69,8 @@ def _written(name: str) -> Callable[[Path], str]:
     """What a verb wrote into its output folder."""
 
     def read(folder: Path) -> str:
+        if not (folder / name).exists():
+            raise ValueError(f"{folder} holds no {name}: give the output folder of the verb")
         return (folder / name).read_text()
 
     return read
