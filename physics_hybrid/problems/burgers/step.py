@@ -149,8 +149,8 @@ def refuse_beyond(trained: dict[str, Any], dt: float, points: int, nu: Sequence[
             )
 
 
-def steps_to(times: Sequence[float], dt: float) -> list[int]:
-    """How many steps of dt each time is.
+def steps_to(times: Any, dt: float) -> list[int]:
+    """How many steps of dt each time is; times: numbers, as a user gives them.
 
     Raises
     ------
@@ -158,15 +158,15 @@ def steps_to(times: Sequence[float], dt: float) -> list[int]:
         One is no multiple of dt, or they do not increase, or are no list of numbers.
     """
     try:
-        times = [float(t) for t in times]
+        asked = [float(t) for t in times]
     except (TypeError, ValueError):
-        times = []
-    if not times or not all(map(math.isfinite, times)):
+        asked = []
+    if not asked or not all(map(math.isfinite, asked)):
         raise ValueError("times must be a list of numbers, one at least, such as [0.05, 0.5]")
-    counts = [round(t / dt) for t in times]
-    for t, count in zip(times, counts, strict=True):
+    counts = [round(t / dt) for t in asked]
+    for t, count in zip(asked, counts, strict=True):
         if count < 0 or not math.isclose(count * dt, t, rel_tol=1e-6, abs_tol=1e-9):
             raise ValueError(f"times must be multiples >= 0 of the model's step {dt:g}; got {t:g}")
     if any(b <= a for a, b in zip(counts[:-1], counts[1:], strict=True)):
-        raise ValueError(f"times must increase; got {list(times)}")
+        raise ValueError(f"times must increase; got {asked}")
     return counts
