@@ -28,6 +28,7 @@ PLACES = ("run", "runs_folder", "tracker.")
 OF_TRAINING = (
     *("batch_size", "workers", "folder", "stage_to", "train_samples", "samples_per_epoch"),
     *("validation_samples", "solve_together", "grid", "grids", "path"),
+    *("train", "validation", "train_objects"),
 )
 DRAWS = 2000
 Values = NDArray[np.float64]
@@ -217,7 +218,8 @@ def _same_samples(first: Run, second: Run) -> tuple[Callable[[str], bool], str]:
 
 def _made_otherwise(first: Run, second: Run) -> str:
     """Why samples that are made are others in each; "" where they are the same."""
-    if first.seed != second.seed:
+    seeded = all("seed" in (run.config.get("data") or {}) for run in (first, second))
+    if first.seed != second.seed and not seeded:  # else data.seed decides the samples
         return f"No intervals: seeds {first.seed} and {second.seed} test other samples."
     data = ({"data": run.config.get("data") or {}} for run in (first, second))
     for key, (a, b) in differing(*data).items():

@@ -142,6 +142,21 @@ def test_intervals_are_of_the_samples_that_both_were_tested_on(place, tmp_path):
     assert "Not tested: untested-0" in compare(a, runs["untested-0"], None)
 
 
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [
+        ("data.train=480", ""),
+        ("data.seed=1", "No intervals: data.seed is 0 and 1: other samples."),
+    ],
+)
+def test_samples_with_a_seed_of_their_own_are_shared_by_runs_of_other_seeds(word, why, tmp_path):
+    first = make(tmp_path / "a", resolved("experiment=burgers"), error=0.1)
+    second = make(tmp_path / "b", resolved("experiment=burgers", word), error=0.2, seed=1)
+    pairs, said = shared(ledger.read(first), ledger.read(second))
+    assert said == why
+    assert bool(pairs) == (not why)
+
+
 def test_the_interval_covers_a_known_difference_19_times_of_20():
     random = np.random.default_rng(3)
     inside = 0
