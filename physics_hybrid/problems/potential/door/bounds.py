@@ -88,22 +88,19 @@ def _marked(body: Body, patch: Any, frame: str) -> Tensor:
 
 
 def split(body: Body, factor: int) -> Body:
-    """The same body on voxels that are `factor` times smaller along each axis."""
-    sigma = body.sigma.detach()[0].movedim(0, -1).cpu().numpy()
+    """The same body on voxels that are `factor` times smaller along each axis; derivatives in a
+    tensor are kept.
+    """
+    fine = body.sigma[0].movedim(0, -1)
+    for axis in range(3):
+        fine = fine.repeat_interleave(factor, dim=axis)
+    sigma = fine if body.of_tensor else fine.detach().cpu().numpy()
     affine, labels = body.affine, body.labels
     if affine is not None:
         affine = affine.copy()
         affine[:3, 3] += affine[:3, :3].sum(axis=1) * (0.5 / factor - 0.5)
         affine[:3, :3] /= factor
     if labels is not None:
-        labels = _repeated(labels, factor)
-    return Body(
-        _repeated(sigma, factor), body.spacing / factor, affine, labels=labels, order=body.order
-    )
-
-
-def _repeated(values: np.ndarray, factor: int) -> np.ndarray:
-    """Every voxel as factor^3 alike."""
-    for axis in range(3):
-        values = values.repeat(factor, axis=axis)
-    return values
+        for axis in range(3):
+            labels = labels.repeat(factor, axis=axis)
+    return Body(sigma, body.spacing / factor, affine, labels=labels, order=body.order)

@@ -198,7 +198,8 @@ class LeadField:
             component = sigma[axis if len(sigma) > 1 else 0].reshape(-1)
             here, there = component[voxels], component[flat]
             # sigma_h / sigma: 1 where both are alike, 0 towards air
-            share = np.where(inside, 2 * there / (here + there), 0.0)
+            total = here + there
+            share = np.where(inside & (total > 0), 2 * there / np.where(total > 0, total, 1.0), 0.0)
             change = share[:, None] * (table[flat] - own) * step / self.body.spacing[axis]
             if axis == 0 and not self.ends.floating:
                 ground = self._to_the_end(own, index[:, 0], step)

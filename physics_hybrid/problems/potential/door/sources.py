@@ -227,6 +227,11 @@ def _of_patches(body: Body, at: Any, current: Any, returns: Any, frame: str) -> 
                 f"returns must hold one patch, or one for each of {len(patches)}; got {len(back)}"
             )
         out = [deposit_of(body, p, frame, "returns") for p in back] * (len(patches) // len(back))
+        for k, (d, o) in enumerate(zip(deposits, out, strict=True)):
+            if np.array_equal(d.voxels, o.voxels):
+                raise ValueError(
+                    f"at and returns cover the same voxels for source {k}: no current flows"
+                )
         deposits = [d.less(o) for d, o in zip(deposits, out, strict=True)]
     return Sources(None, amperes, None, tuple(deposits), many)
 
