@@ -12,6 +12,7 @@ from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 from physics_hybrid.problems.potential.geometry import GeometryEncoder
 from physics_hybrid.problems.potential.hybrid import HybridWrapper, feature_channels
 from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.predictor import Predictor
 from physics_hybrid.problems.potential.resample import upsample
 from physics_hybrid.problems.potential.surrogate import Surrogate, model_inputs, on_coarser
 from tests.conftest import limb_distribution
@@ -59,6 +60,16 @@ def test_on_a_finer_grid_the_correction_of_home_meets_the_baseline_of_the_grid(c
         assert torch.allclose(phi, base * (1 + c), rtol=1e-5)
     assert float((phi - base).abs().max()) > 0
     assert torch.equal(phi[~batch.tissue], torch.zeros_like(phi[~batch.tissue]))
+
+
+def test_a_model_that_is_asked_on_a_finer_grid_knows_where_the_electrode_is():
+    batch, model = limbs(FINE), network(HOME)
+    expected = Surrogate(model)(batch)
+    for b in range(len(batch)):
+        phi = Predictor(model).predict(
+            batch.sigma[b].movedim(0, -1), batch.spacing[b], batch.source_point[b], batch.current[b]
+        )
+        assert torch.allclose(phi, expected[b], rtol=1e-3, atol=1e-3 * float(phi.abs().max()))
 
 
 def test_no_correction_is_the_baseline_of_the_grid_and_a_constant_one_a_factor():
