@@ -251,6 +251,8 @@ def refine(guess: Field, tolerance: float, **options: Any) -> Field:
     >>> fine.iterations < cold.iterations
     True
     """
+    if not isinstance(guess, Field):
+        raise ValueError(f"guess must be a Field, what ph.solve gives; got {type(guess).__name__}")
     return refined(guess, tolerance, **options)
 
 

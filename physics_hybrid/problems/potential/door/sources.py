@@ -67,7 +67,8 @@ class Patch:
         given = numbers(self.centre, f"{name}.centre").detach()
         if tuple(given.shape) != (3,):
             raise ValueError(f"{name}.centre must be (3,); got {tuple(given.shape)}")
-        radius = float(self.radius) * metres_per_unit(frame)
+        size = numbers(self.radius, f"{name}.radius").detach()
+        radius = float(size) * metres_per_unit(frame) if size.ndim == 0 else np.nan
         if not (np.isfinite(radius) and radius > 0):
             raise ValueError(f"{name}.radius must be > 0 {unit_of(frame)}; got {self.radius}")
         centre = in_metres(body, given[None].cpu(), frame, f"{name}.centre")[0].numpy()

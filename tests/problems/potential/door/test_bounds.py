@@ -49,6 +49,17 @@ def test_refining_until_the_bound_says_so_splits_voxels(block):
     volts = tensor.at(AT)
     volts.backward()
     assert (sigma.detach() * sigma.grad).sum().item() == pytest.approx(-volts.item(), rel=1e-4)
+    none = ph.solve(block, AT, current=0.0, error=0.01)
+    assert none.bound == 0
+    for parts in (0, 1.5, "two"):
+        with pytest.raises(ValueError, match="refine must be a whole number >= 1"):
+            none.certify(refine=parts)
+        with pytest.raises(ValueError, match="refine must be a whole number >= 1"):
+            none.interval(ph.Patch((0.018, 0.014, 0.028), 0.006), refine=parts)
+    with pytest.raises(ValueError, match="guess must be a Field"):
+        ph.refine("none", 1e-3)
+    with pytest.raises(ValueError, match="patch.radius must be numbers"):
+        ph.Patch(AT, "wide").voxels(block)
     for error in (0, 1.5, "small"):
         with pytest.raises(ValueError, match=r"error must lie in \(0, 1\)"):
             ph.solve(block, AT, error=error)
