@@ -190,7 +190,7 @@ class Certificate:
     @property
     def relative(self) -> Float[Tensor, " K"]:
         """bound / energy; 0 where no current flows."""
-        return torch.where(self.bound > 0, self.bound / self.energy, 0.0)
+        return torch.where(self.bound == 0, 0.0, self.bound / self.energy)
 
 
 def certify(

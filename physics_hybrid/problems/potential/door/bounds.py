@@ -39,7 +39,7 @@ def certificate(field: Field, refine: int) -> Certificate:
         Patches; tissue that does not conduct in every direction.
     """
     with torch.no_grad():
-        volts = field.volts.detach().double()
+        volts = field.volts.detach().double().cpu()
         reach = field.split * REACH
         return certify_fields(_plain(field), _electrodes(field), volts, reach=reach, refine=refine)
 
@@ -59,14 +59,15 @@ def interval(
             marked[0],
             marked[1] if len(marked) > 1 else None,
             on=on,
-            phi=field.volts.detach().double() if refine == 1 else None,
+            phi=field.volts.detach().double().cpu() if refine == 1 else None,
             refine=refine,
         )
 
 
 def _plain(field: Field) -> Conductor:
-    """The conductor of a field without derivatives."""
-    return Conductor(field.body.sigma.detach(), field.body.plain.spacing, field.ends)
+    """The conductor of a field without derivatives, where certificates are made: on the CPU."""
+    plain = field.body.plain
+    return Conductor(plain.sigma.cpu(), plain.spacing.cpu(), field.ends)
 
 
 def _electrodes(field: Field) -> PointSource:
@@ -74,8 +75,8 @@ def _electrodes(field: Field) -> PointSource:
     sources = field.sources
     if sources.points is None:
         raise ValueError("certificates are of point electrodes: patches have none yet")
-    returns = None if sources.returns is None else sources.returns.detach()
-    return PointSource(sources.points.detach(), sources.current.detach(), returns)
+    returns = None if sources.returns is None else sources.returns.detach().cpu()
+    return PointSource(sources.points.detach().cpu(), sources.current.detach().cpu(), returns)
 
 
 def _marked(body: Body, patch: Any, frame: str) -> Tensor:
