@@ -30,7 +30,7 @@ def network(home=None, composition="multiplicative"):
     with torch.no_grad():
         for p in model.backbone.parameters():
             p.add_(0.05 * torch.randn(p.shape))
-    return model
+    return model.eval()
 
 
 def limbs(grid, ends="grounded"):
@@ -43,6 +43,14 @@ def test_on_the_grid_of_training_and_coarser_ones_home_changes_nothing():
     for grid in (HOME, (14, 10, 10)):
         batch = limbs(grid)
         assert torch.equal(Surrogate(network(HOME))(batch), Surrogate(network())(batch))
+
+
+def test_it_is_trained_on_the_grids_that_it_is_given():
+    """As the trainer's wrapper of several ranks sees it, too, which has no methods but forward."""
+    batch, model = limbs(FINE), network(HOME).train()
+    wrapped = torch.nn.Sequential()
+    wrapped.forward = model.forward
+    assert torch.equal(Surrogate(wrapped)(batch), Surrogate(network().train())(batch))
 
 
 @pytest.mark.parametrize("composition", ["multiplicative", "additive", "direct"])

@@ -636,9 +636,6 @@ class Linear(torch.nn.Module):
     off.
     """
 
-    def home_of(self, grid):
-        return grid
-
     def forward(self, x, spacing):
         assert (x[:, -4] >= 0).all()
         assert len(x) == len(spacing)
