@@ -14,6 +14,7 @@ from torch import Tensor
 from physics_hybrid.problems.potential.certify import Certificate, Interval
 from physics_hybrid.problems.potential.certify import certify as certify_fields
 from physics_hybrid.problems.potential.certify import interval as interval_of
+from physics_hybrid.problems.potential.certify.body import split_field
 from physics_hybrid.problems.potential.certify.closed_form import REACH
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.sources import Patch
@@ -92,9 +93,7 @@ def split(body: Body, factor: int) -> Body:
     """The same body on voxels that are `factor` times smaller along each axis; derivatives in a
     tensor are kept.
     """
-    fine = body.sigma[0].movedim(0, -1)
-    for axis in range(3):
-        fine = fine.repeat_interleave(factor, dim=axis)
+    fine = split_field(body.sigma[0], factor).movedim(0, -1)
     sigma = fine if body.of_tensor else fine.detach().cpu().numpy()
     affine, labels = body.affine, body.labels
     if affine is not None:
@@ -102,6 +101,5 @@ def split(body: Body, factor: int) -> Body:
         affine[:3, 3] += affine[:3, :3].sum(axis=1) * (0.5 / factor - 0.5)
         affine[:3, :3] /= factor
     if labels is not None:
-        for axis in range(3):
-            labels = labels.repeat(factor, axis=axis)
+        labels = split_field(torch.from_numpy(labels), factor).numpy()
     return Body(sigma, body.spacing / factor, affine, labels=labels, order=body.order)
