@@ -56,6 +56,8 @@ def test_refining_until_the_bound_says_so_splits_voxels(block):
             none.certify(refine=parts)
         with pytest.raises(ValueError, match="refine must be a whole number >= 1"):
             none.interval(ph.Patch((0.018, 0.014, 0.028), 0.006), refine=parts)
+    with pytest.raises(ValueError, match=r"million voxels take about .* GB to certify"):
+        none.certify(refine=1000)
     with pytest.raises(ValueError, match="guess must be a Field"):
         ph.refine("none", 1e-3)
     with pytest.raises(ValueError, match="patch.radius must be numbers"):
