@@ -35,6 +35,12 @@ def test_a_wrong_field_has_a_larger_bound_and_an_interval_holds_a_finer_answer(b
     assert low < better < high
 
 
+def test_a_pair_in_one_voxel_has_a_bound():
+    body = ph.Body(np.full((8, 7, 7), 0.3), (0.004,) * 3)
+    pair = ph.solve(body, AT, returns=(0.0175, 0.0132, 0.0095))
+    assert 0 < pair.bound < np.inf
+
+
 def test_refining_until_the_bound_says_so_splits_voxels(block):
     coarse = ph.solve(block, AT, certify=True)
     field = ph.solve(block, AT, error=0.8 * float(coarse.bound))
