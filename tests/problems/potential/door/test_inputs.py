@@ -61,6 +61,9 @@ def test_pieces_that_no_current_reaches_are_named_and_can_be_left_out():
     body = ph.Body(sigma, fuzz.EDGES, keep_largest=True)
     phi = ph.solve(body, fuzz.whole_case()["at"], tolerance=1e-8).phi
     assert np.allclose(phi, fuzz.answered(fuzz.whole_case()), atol=1e-9)
+    flat = np.zeros((8, 7, 6, 3)) + [0.3, 0.0, 0.3]
+    with pytest.raises(ValueError, match="tissue that does not conduct in every direction"):
+        ph.solve(ph.Body(flat, (0.004,) * 3), (0.016, 0.014, 0.01))
     # two pieces that both reach the ends are two bodies with their own ground
     sigma = np.zeros((8, 9, 6))
     sigma[:, :4], sigma[:, 5:] = 0.3, 0.3
