@@ -53,6 +53,8 @@ def main(arguments: list[str]) -> None:
             raise UsageError("--at X Y Z is needed: where the current comes in")
         if given["read"] is not None and given["radius"] is None:
             raise UsageError("--read needs --radius: an electrode is a patch")
+        if given["against"] is not None and given["read"] is None:
+            raise UsageError("--against needs --read: what its voltage is taken off from")
         run(given)
 
 

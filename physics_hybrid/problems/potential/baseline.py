@@ -121,7 +121,7 @@ class CoarseSolveBaseline(Module):  # type: ignore[misc]  # PhysicsNeMo has no t
         phi_b = phi_a * upsampled(phi_c / phi_a)
         phi_a = I / (4 pi sqrt(|r - r_s|^2 + eps^2)) times 1 m/S, on both grids
 
-    phi_c: finite volumes with subtraction (`multigrid.solve`, float32) for the mean conductivity
+    phi_c: finite volumes with subtraction (`solve`, float32) for the mean conductivity
     over the tissue in each coarse voxel. On limbs that is as good as the multigrid's own coarse
     operator within a sixth of the error, better where no current passes the ends, and takes odd
     sides and tensors. phi_a is no part of the answer: it takes the pole out of what is

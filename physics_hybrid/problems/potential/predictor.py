@@ -292,6 +292,7 @@ class Predictor:
     def _batch(self, body: Conductor, sources: list[Deposit]) -> np.ndarray:
         """phi (K, D, H, W) of K sources of 1 A."""
         count, device = len(sources), self.device
+        centres = [np.average(voxels + 0.5, axis=0, weights=f) for voxels, f in sources]
         source = torch.zeros(count, *body.shape, device=device)
         for f, (voxels, values) in zip(source, sources, strict=True):
             f[tuple(torch.from_numpy(voxels.T).to(device))] = torch.from_numpy(values).to(f)
@@ -299,8 +300,8 @@ class Predictor:
             sigma=body.sigma.to(source).expand(count, -1, -1, -1, -1),
             source=source,
             spacing=body.spacing.to(source).expand(count, -1),
-            # a network finds the point in its density
-            source_point=torch.zeros(count, 3, device=device),
+            # where a network finds it in its density
+            source_point=torch.from_numpy(np.stack(centres)).to(source) * body.spacing.to(source),
             current=torch.ones(count, device=device),
             names=("predict",) * count,
         )

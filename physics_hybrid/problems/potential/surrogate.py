@@ -38,18 +38,28 @@ def coordinates(grid: Grid, kind: str, device: torch.device) -> Float[Tensor, "3
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def model_inputs(scene: Scene, kind: str = "cell") -> Float[Tensor, "rows channels D H W"]:
+def one_electrode_each(scene: Scene) -> list[Float[Tensor, "B D H W"]]:
+    """The source of every electrode of the samples, A/m^3: of a pair first the one that brings the
+    current in, then the one that takes it out, both positive."""
+    if scene.return_point is None:
+        return [scene.source]
+    return [scene.source.clamp_min(0), (-scene.source).clamp_min(0)]
+
+
+def model_inputs(
+    scene: Scene, kind: str = "cell", sources: list[Float[Tensor, "B D H W"]] | None = None
+) -> Float[Tensor, "rows channels D H W"]:
     """The stack of C + 4 channels: sigma in S/m, source in A/m^3, X, Y, Z (see `coordinates` for
     `kind`).
 
     A pair gives 2 B rows of one electrode each, first those that bring the current in, then those
     that take it out, all with a positive source.
+
+    sources : of each electrode, where they are known better than from the scene's.
     """
     grid = coordinates(scene.shape, kind, scene.sigma.device).expand(len(scene), -1, -1, -1, -1)
-    if scene.return_point is None:
-        sources = [scene.source]
-    else:
-        sources = [scene.source.clamp_min(0), (-scene.source).clamp_min(0)]
+    if sources is None:
+        sources = one_electrode_each(scene)
     return torch.cat([torch.cat([scene.sigma, f[:, None], grid], dim=1) for f in sources])
 
 
@@ -115,8 +125,10 @@ class Surrogate:
         """phi of every electrode: the correction from a coarser grid, interpolated within the
         tissue, on the baseline of this one."""
         small = on_coarser(scene, home)
-        inputs = model_inputs(small, self.coordinates)
-        count = len(inputs) // len(scene)
+        # each on its own: those of a pair may meet in one coarse voxel
+        sources = [mean(f, home) for f in one_electrode_each(scene)]
+        inputs = model_inputs(small, self.coordinates, sources)
+        count = len(sources)
         c = self.network.correction(inputs, small.spacing.repeat(count, 1))[:, 0]
         c = upsample(c, small.tissue.repeat(count, 1, 1, 1), scene.shape)
         baseline = cast(nn.Module, self.network.baseline)

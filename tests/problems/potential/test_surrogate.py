@@ -1,5 +1,7 @@
 """A network on grids that it was not trained on, at the price of the one it was."""
 
+import dataclasses
+
 import pytest
 import torch
 from physicsnemo.core.module import Module
@@ -10,6 +12,7 @@ from physics_hybrid.problems.potential.data.stream import LimbStream, Solver
 from physics_hybrid.problems.potential.geometry import GeometryEncoder
 from physics_hybrid.problems.potential.hybrid import HybridWrapper, feature_channels
 from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.predictor import Predictor
 from physics_hybrid.problems.potential.resample import upsample
 from physics_hybrid.problems.potential.surrogate import Surrogate, model_inputs, on_coarser
 from tests.conftest import limb_distribution
@@ -67,6 +70,16 @@ def test_on_a_finer_grid_the_correction_of_home_meets_the_baseline_of_the_grid(c
     assert torch.equal(phi[~batch.tissue], torch.zeros_like(phi[~batch.tissue]))
 
 
+def test_a_model_that_is_asked_on_a_finer_grid_knows_where_the_electrode_is():
+    batch, model = limbs(FINE), network(HOME)
+    expected = Surrogate(model)(batch)
+    for b in range(len(batch)):
+        phi = Predictor(model).predict(
+            batch.sigma[b].movedim(0, -1), batch.spacing[b], batch.source_point[b], batch.current[b]
+        )
+        assert torch.allclose(phi, expected[b], rtol=1e-3, atol=1e-3 * float(phi.abs().max()))
+
+
 def test_no_correction_is_the_baseline_of_the_grid_and_a_constant_one_a_factor():
     batch, model = limbs(FINE), network(HOME)
     with torch.no_grad():
@@ -88,9 +101,24 @@ def test_a_pair_is_two_electrodes_and_the_current_is_the_same_on_both_grids():
             for s, spacing in ((fine, batch.spacing), (coarse, small.spacing))
         ]
         assert torch.allclose(*currents, rtol=1e-5, atol=1e-9)
-    phi = Surrogate(network(HOME), Ends("pair"))(batch)
+    surrogate = Surrogate(network(HOME), Ends("pair"))
+    phi = surrogate(batch)
     assert phi.shape == batch.u.shape
     assert float(phi.mean(dim=(1, 2, 3)).abs().max()) < 1e-6 * float(phi.abs().max())
+
+
+def test_the_electrodes_of_a_pair_that_meet_in_one_coarse_voxel_do_not_cancel():
+    batch = limbs(FINE, "pair")
+    voxel = (batch.source_point / batch.spacing).floor()
+    beside = voxel + 1 - 2 * (voxel % 2)  # the diagonal neighbour in the same voxel of HOME
+    source = batch.source.clamp_min(0)
+    for b, (d, h, w) in enumerate(beside.long().tolist()):
+        source[b, d, h, w] = -source[b].sum()
+    close = dataclasses.replace(batch, source=source, return_point=(beside + 0.5) * batch.spacing)
+    assert float(on_coarser(close, HOME).source.abs().max()) < 1e-6 * float(source.max())
+    phi = Surrogate(network(HOME), Ends("pair"))(close)
+    assert bool(torch.isfinite(phi).all())
+    assert float(phi.abs().max()) > 0
 
 
 def test_the_model_file_knows_its_home(tmp_path):

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -188,8 +189,8 @@ class Certificate:
 
     @property
     def relative(self) -> Float[Tensor, " K"]:
-        """bound / energy."""
-        return self.bound / self.energy
+        """bound / energy; 0 where no current flows."""
+        return torch.where(self.bound == 0, 0.0, self.bound / self.energy)
 
 
 def certify(
@@ -224,8 +225,9 @@ def certify(
     Raises
     ------
     ValueError
-        For shapes that do not belong together, phi that is not finite, tissue that does not conduct
-        in every direction, tissue cut off from the way out; as `solve`.
+        For shapes that do not belong together, phi that is not finite, a refine that is no whole
+        number, tissue that does not conduct in every direction, tissue cut off from the way out; as
+        `solve`.
     SolverError
         Where the currents of a bad field cannot be corrected.
 
@@ -250,6 +252,7 @@ def certify(
     True
     """
     count = len(source.point)
+    check_parts(refine)
     if phi is None:
         phi = solve(conductor, source, warn=False).phi
     _check(conductor, count, phi, nodes)
@@ -310,6 +313,12 @@ def one_of(source: PointSource, k: int) -> PointSource:
     return PointSource(source.point[k : k + 1], source.current[k : k + 1], returns).to(
         torch.float64
     )
+
+
+def check_parts(refine: object) -> None:
+    """Raise ValueError where voxels cannot be split into so many along each axis."""
+    if isinstance(refine, bool) or not isinstance(refine, (int, np.integer)) or refine < 1:
+        raise ValueError(f"refine must be a whole number >= 1; got {refine!r}")
 
 
 def _check(conductor: Conductor, count: int, phi: Tensor, nodes: Tensor | None) -> None:

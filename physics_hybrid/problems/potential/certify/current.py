@@ -71,7 +71,8 @@ class Currents:
             )
             J = self._closed(added(J, self.operator.current_density(rest.phi)))
             lost = self._lost(known, J)
-        current = float(known.injected.abs().sum()) * self.body.volume
+        # a pair in one voxel injects nothing, but drives a current
+        current = max(float(f.abs().sum()) for f in (known.injected, known.rhs)) * self.body.volume
         carried = self.runs.carry((lost[0] * self.body.volume).numpy(), current)
         areas = [self.body.volume / float(h) for h in self.body.spacing]
         d, h, w = (

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from physics_hybrid.problems.potential.certify.body import Body, split, split_field
-from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
+from physics_hybrid.problems.potential.certify.certificate import Mismatch, check_parts, one_of
 from physics_hybrid.problems.potential.certify.closed_form import REACH
 from physics_hybrid.problems.potential.certify.current import Currents
 from physics_hybrid.problems.potential.certify.flux import inner
@@ -105,8 +105,9 @@ def interval(
     """
     if len(conductor.sigma) != 1:
         raise ValueError(f"an interval is of one body; got {len(conductor.sigma)}")
-    if refine < 1 or (refine > 1 and phi is not None):
-        raise ValueError(f"refine={refine}: a whole number >= 1, and no phi where it is not 1")
+    check_parts(refine)
+    if refine > 1 and phi is not None:
+        raise ValueError(f"refine={refine} solves anew, on voxels that are split: give no phi")
     patches = [_checked(conductor, one) for one in (patch, against) if one is not None]
     box = Box.of(conductor)
     patches = [box.within(one.double()) > 0 for one in patches]

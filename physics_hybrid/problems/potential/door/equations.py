@@ -113,12 +113,18 @@ class Equations:
         each = voxels * SOLVE_BYTES
         if self.conductor.oblique:
             each *= 10
-        free = psutil.virtual_memory().available
-        if each > free:
-            raise ValueError(
-                f"{voxels / 1e6:.3g} million voxels take about {each / 1e9:.2g} GB to solve, and"
-                f" {free / 1e9:.2g} GB are free: crop the air, or take coarser voxels"
-            )
+        free = require_memory(voxels, each, "solve")
         together = max(1, min(int(SHARE * free / each), TOGETHER // voxels))
         for first in range(0, len(self.sources), together):
             yield slice(first, min(first + together, len(self.sources)))
+
+
+def require_memory(voxels: int, needed: float, task: str) -> int:
+    """Bytes that are free. Raises ValueError where a task on so many voxels needs more."""
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(
+            f"{voxels / 1e6:.3g} million voxels take about {needed / 1e9:.2g} GB to {task}, and"
+            f" {free / 1e9:.2g} GB are free: crop the air, or take coarser voxels"
+        )
+    return int(free)

@@ -18,6 +18,7 @@ from physics_hybrid.problems.potential.door.closed_form import at_places, on_gri
 from physics_hybrid.problems.potential.door.interpolation import Weights
 from physics_hybrid.problems.potential.door.places import places
 from physics_hybrid.problems.potential.door.sources import Patch, Sources
+from physics_hybrid.problems.potential.door.ways_out import reached
 from physics_hybrid.problems.potential.physics.conductor import Conductor, matrix
 from physics_hybrid.problems.potential.physics.electrodes import PointSource, nodal_source
 from physics_hybrid.problems.potential.physics.ends import Ends
@@ -148,6 +149,9 @@ class Field:
             low, high = face.narrow(axis + 1, 0, size), face.narrow(axis + 1, 1, size)
             sides.append((low + high) / 2)
         tissue = conductor.tissue[..., None]
+        flows = reached(self.body, self.sources, self.ends)
+        if flows is not None:
+            tissue = tissue & flows[rows, ..., None]
         J = torch.where(tissue, torch.stack(sides, dim=-1), 0.0)
         sigma = torch.where(tissue, conductor.sigma.movedim(1, -1), 1.0)
         if sigma.shape[-1] == 6:
@@ -204,7 +208,9 @@ class Field:
             source, volts = self.sources.part(conductor, rows), self.volts[rows]
             if isinstance(source, PointSource) and self.singularity == "subtraction":
                 smooth = weights.of(volts - on_grid(conductor, source))
-                rest.append(at_places(conductor, source, metres) + smooth)
+                # 0 all round: a piece of tissue that no current reaches
+                flows = weights.of(volts.detach().abs()) > 0
+                rest.append(torch.where(flows, at_places(conductor, source, metres) + smooth, 0.0))
             else:
                 rest.append(weights.of(volts))
         volts = torch.cat(rest)

@@ -88,6 +88,8 @@ def read_volts(body: Body, path: str | Path) -> np.ndarray:
         with failures(str(path), "NIfTI"):
             image: Any = nibabel.load(path)
             volts = np.asarray(image.get_fdata())
+        if volts.ndim not in (3, 4):
+            raise FileError(str(path), None, f"must hold volumes, 3D or 4D; got {volts.shape}")
         turned = volts.transpose(*body.order, *range(3, volts.ndim))
         return np.moveaxis(turned, -1, 0) if turned.ndim == 4 else turned
     if name.endswith(".npy"):
@@ -213,8 +215,8 @@ def _axes_in_world(body: Body) -> np.ndarray:
 def write_vti(body: Body, arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """Volumes (D, H, W) and vectors (D, H, W, 3) as cell data of one .vti, raw, appended."""
     world = body.affine is not None
-    affine = file_affine(body) if world else np.diag([*body.spacing, 1.0])
-    columns = affine[:3, :3]
+    affine = file_affine(body)
+    columns = affine[:3, :3] if world else affine[:3, :3] / 1e3
     sizes = np.linalg.norm(columns, axis=0)
     corner = affine[:3, 3] - columns.sum(axis=1) / 2 if world else np.zeros(3)
     shape = file_axes(body, body.tissue).shape

@@ -135,8 +135,8 @@ class LeadField:
         out = np.empty((len(metres), len(self)))
         for rows in _groups(len(metres)):
             weights = Weights.at(self.body.plain, metres[rows])
-            values = weights.values.numpy()[:, :, None]
-            out[rows] = (table[weights.voxels.numpy()] * values).sum(axis=1)
+            values = weights.values.cpu().numpy()[:, :, None]
+            out[rows] = (table[weights.voxels.cpu().numpy()] * values).sum(axis=1)
         return out if many else out[0]
 
     def dipoles(self, points: Any, moments: Any, frame: str | None = None) -> np.ndarray:
@@ -170,7 +170,7 @@ class LeadField:
         out = np.empty((len(metres), 3, len(self)))
         for rows in _groups(len(metres)):
             weights = Weights.at(self.body.plain, metres[rows], alike=True)
-            voxels, values = weights.voxels.numpy(), weights.values.numpy()
+            voxels, values = weights.voxels.cpu().numpy(), weights.values.cpu().numpy()
             total = np.zeros((len(voxels), 3, len(self)))
             for corner in range(voxels.shape[1]):
                 share = values[:, corner]
@@ -198,7 +198,8 @@ class LeadField:
             component = sigma[axis if len(sigma) > 1 else 0].reshape(-1)
             here, there = component[voxels], component[flat]
             # sigma_h / sigma: 1 where both are alike, 0 towards air
-            share = np.where(inside, 2 * there / (here + there), 0.0)
+            total = here + there
+            share = np.where(inside & (total > 0), 2 * there / np.where(total > 0, total, 1.0), 0.0)
             change = share[:, None] * (table[flat] - own) * step / self.body.spacing[axis]
             if axis == 0 and not self.ends.floating:
                 ground = self._to_the_end(own, index[:, 0], step)
@@ -311,7 +312,7 @@ class LeadField:
 
     def _metres(self, points: Any, frame: str | None) -> tuple[Tensor, bool]:
         metres, many = places(self.body, points, self._frame(frame), "points")
-        return metres.detach().cpu(), many
+        return metres.detach(), many
 
 
 def lead_field(

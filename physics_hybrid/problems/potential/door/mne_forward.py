@@ -31,7 +31,7 @@ def forward(lead: LeadField, points: Any, names: Sequence[str] | None) -> Any:
         raise ValueError(f"names must be {len(lead)} different ones; got {channels}")
     frame = "grid" if body.affine is None else "world"
     scale = 1.0 if frame == "grid" else 1e-3
-    where = scale * in_frame(body, metres.numpy(), frame)
+    where = scale * in_frame(body, metres.cpu().numpy(), frame)
     sensors = scale * in_frame(body, np.stack([e.centre(body) for e in lead.electrodes]), frame)
     axes = np.eye(3)
     if body.affine is not None:

@@ -18,7 +18,7 @@ from physics_hybrid.problems.potential.door.engines import chosen
 from physics_hybrid.problems.potential.door.equations import Equations
 from physics_hybrid.problems.potential.door.field import Field
 from physics_hybrid.problems.potential.door.sources import Sources, any_tensor, sources_of
-from physics_hybrid.problems.potential.door.ways_out import connected, ends_of
+from physics_hybrid.problems.potential.door.ways_out import connected, ends_of, reached
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.predictor import Predictor
@@ -231,7 +231,7 @@ def given_field(body: Body, volts: Any, at: Any, current: Any = 1e-3, **asked: A
 def refine(guess: Field, tolerance: float, **options: Any) -> Field:
     """A field taken to another tolerance from where it is: `solve(..., start=guess)`.
 
-    guess : of any engine. options : of `solve`, such as progress.
+    guess : of any engine. options : progress, as in `solve`.
 
     Raises
     ------
@@ -251,23 +251,26 @@ def refine(guess: Field, tolerance: float, **options: Any) -> Field:
     >>> fine.iterations < cold.iterations
     True
     """
+    if not isinstance(guess, Field):
+        raise ValueError(f"guess must be a Field, what ph.solve gives; got {type(guess).__name__}")
     return refined(guess, tolerance, **options)
 
 
 def refined(guess: Field, tolerance: float, **options: Any) -> Field:
     """See `refine`."""
     began = time.monotonic()
+    progress = options.pop("progress", True)
+    if options:
+        raise ValueError(f"refine takes tolerance and progress; got {', '.join(options)}")
     _check(guess.body, tolerance, guess.singularity)
     conductor = guess.conductor
     volts = guess.volts.detach().double()
     problem = Equations(conductor, guess.sources, tolerance, guess.singularity, volts)
-    found = problem.solved(options.pop("progress", True))
-    if options:
-        raise ValueError(f"refine takes tolerance and progress; got {', '.join(options)}")
+    found = problem.solved(progress)
     return Field(
         body=guess.body,
         sources=guess.sources,
-        volts=found.volts,
+        volts=_where_it_flows(guess.body, guess.sources, guess.ends, found.volts),
         ends=guess.ends,
         engine="solver" if guess.engine == "solver" else "hybrid",
         why=f"from a field of the {guess.engine}",
@@ -303,17 +306,11 @@ def _check(body: object, tolerance: object, singularity: str) -> None:
 
 
 def _where_it_flows(body: Body, sources: Sources, ends: Ends, volts: Tensor) -> Tensor:
-    """phi, and 0 in pieces of tissue that have ends of their own and no electrode: what the closed
-    form leaves there is not of the truth.
+    """phi, and 0 in pieces of tissue that no current reaches: what the closed form leaves there is
+    not of the truth.
     """
-    pieces, sizes = body.pieces
-    if ends.floating or len(sizes) < 2:
-        return volts
-    reached = []
-    for k in range(len(sources)):
-        own = {int(pieces[tuple(voxel)]) for voxel in sources.voxels(body, k)}
-        reached.append(np.isin(pieces, [*own]))
-    return torch.where(torch.from_numpy(np.stack(reached)).to(volts.device), volts, 0.0)
+    flows = reached(body, sources, ends)
+    return volts if flows is None else torch.where(flows, volts, 0.0)
 
 
 def _guess(start: Any, body: Body, count: int) -> Tensor | None:

@@ -67,7 +67,8 @@ class Patch:
         given = numbers(self.centre, f"{name}.centre").detach()
         if tuple(given.shape) != (3,):
             raise ValueError(f"{name}.centre must be (3,); got {tuple(given.shape)}")
-        radius = float(self.radius) * metres_per_unit(frame)
+        size = numbers(self.radius, f"{name}.radius").detach()
+        radius = float(size) * metres_per_unit(frame) if size.ndim == 0 else np.nan
         if not (np.isfinite(radius) and radius > 0):
             raise ValueError(f"{name}.radius must be > 0 {unit_of(frame)}; got {self.radius}")
         centre = in_metres(body, given[None].cpu(), frame, f"{name}.centre")[0].numpy()
@@ -227,6 +228,11 @@ def _of_patches(body: Body, at: Any, current: Any, returns: Any, frame: str) -> 
                 f"returns must hold one patch, or one for each of {len(patches)}; got {len(back)}"
             )
         out = [deposit_of(body, p, frame, "returns") for p in back] * (len(patches) // len(back))
+        for k, (d, o) in enumerate(zip(deposits, out, strict=True)):
+            if np.array_equal(d.voxels, o.voxels):
+                raise ValueError(
+                    f"at and returns cover the same voxels for source {k}: no current flows"
+                )
         deposits = [d.less(o) for d, o in zip(deposits, out, strict=True)]
     return Sources(None, amperes, None, tuple(deposits), many)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from physics_hybrid.problems.potential.door.body import Body
+from physics_hybrid.problems.potential.door.sources import Sources
 from physics_hybrid.problems.potential.physics.ends import ENDS, Ends
 
 
@@ -44,6 +47,20 @@ def ends_of(body: Body, ends: Ends | str, beta: float | None, paired: bool, poin
             f" no tissue touches them: ends='sink' ({ENDS['sink']}), or returns="
         )
     return way_out
+
+
+def reached(body: Body, sources: Sources, ends: Ends) -> Tensor | None:
+    """Where the current of each source can flow, (K, D, H, W) of bool: not in pieces of tissue that
+    have ends of their own and no electrode. None: everywhere.
+    """
+    pieces, sizes = body.pieces
+    if ends.floating or len(sizes) < 2:
+        return None
+    found = []
+    for k in range(len(sources)):
+        own = {int(pieces[tuple(voxel)]) for voxel in sources.voxels(body, k)}
+        found.append(np.isin(pieces, [*own]))
+    return torch.from_numpy(np.stack(found)).to(body.sigma.device)
 
 
 def connected(body: Body, ends: Ends) -> None:

@@ -77,8 +77,8 @@ class Subtraction:
         Raises
         ------
         ValueError
-            Where a source lies outside the grid or in air, or the second electrode of a pair is
-            missing, or not asked for.
+            Where a source lies outside the grid, in air, or in tissue that does not conduct in
+            every direction; or the second electrode of a pair is missing, or not asked for.
         """
         source = source.to(operator.spacing.dtype)
         injected = nodal_source(conductor, source)
@@ -201,6 +201,11 @@ def _closed_form(conductor: Conductor, operator: Operator, source: PointSource) 
     # the mean of 1 / r over a disk is that at half its radius
     disk = (spacing[:, 1] * spacing[:, 2] / math.pi).sqrt() / 2
     charges, sigma_inf = with_image(conductor, source)
+    if bool((sigma_inf[:, :3] <= 0).any()):
+        raise ValueError(
+            "the electrode lies in tissue that does not conduct in every direction"
+            f" ({sigma_inf.tolist()} S/m): no closed form belongs to it; singularity=nodal needs none"
+        )
     phi, phi_end, Phi = [], [], []
     for charge in charges:
         to_end = (ends - charge.point[:, :1]).view(-1, 2, 1, 1)

@@ -6,6 +6,8 @@ import pytest
 
 import physics_hybrid as ph
 from physics_hybrid.problems.potential.door.bounds import split
+from physics_hybrid.problems.potential.door.formats import read_volts
+from physics_hybrid.reading import FileError
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,12 @@ def test_a_wrong_field_has_a_larger_bound_and_an_interval_holds_a_finer_answer(b
     assert low < better < high
 
 
+def test_a_pair_in_one_voxel_has_a_bound():
+    body = ph.Body(np.full((8, 7, 7), 0.3), (0.004,) * 3)
+    pair = ph.solve(body, AT, returns=(0.0175, 0.0132, 0.0095))
+    assert 0 < pair.bound < np.inf
+
+
 def test_refining_until_the_bound_says_so_splits_voxels(block):
     coarse = ph.solve(block, AT, certify=True)
     field = ph.solve(block, AT, error=0.8 * float(coarse.bound))
@@ -40,6 +48,26 @@ def test_refining_until_the_bound_says_so_splits_voxels(block):
     assert field.body.shape == (16, 14, 14)
     # the same place in the world
     assert np.allclose(field.body.affine @ [-0.5, -0.5, -0.5, 1], [-2, -2, -2, 1])
+    # twice the conductivity is half the voltage
+    sigma = block.sigma[0, 0].clone().requires_grad_()
+    tensor = ph.solve(ph.Body(sigma, block.spacing), AT, error=0.8 * float(coarse.bound))
+    assert tensor.split == 2
+    volts = tensor.at(AT)
+    volts.backward()
+    assert (sigma.detach() * sigma.grad).sum().item() == pytest.approx(-volts.item(), rel=1e-4)
+    none = ph.solve(block, AT, current=0.0, error=0.01)
+    assert none.bound == 0
+    for parts in (0, 1.5, "two"):
+        with pytest.raises(ValueError, match="refine must be a whole number >= 1"):
+            none.certify(refine=parts)
+        with pytest.raises(ValueError, match="refine must be a whole number >= 1"):
+            none.interval(ph.Patch((0.018, 0.014, 0.028), 0.006), refine=parts)
+    with pytest.raises(ValueError, match=r"million voxels take about .* GB to certify"):
+        none.certify(refine=1000)
+    with pytest.raises(ValueError, match="guess must be a Field"):
+        ph.refine("none", 1e-3)
+    with pytest.raises(ValueError, match="patch.radius must be numbers"):
+        ph.Patch(AT, "wide").voxels(block)
     for error in (0, 1.5, "small"):
         with pytest.raises(ValueError, match=r"error must lie in \(0, 1\)"):
             ph.solve(block, AT, error=error)
@@ -70,3 +98,7 @@ def test_a_field_of_a_file_is_judged_from_the_command_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as left:
         main([*words, "--field", str(tmp_path / "phi.txt")])
     assert left.value.code == 1
+    flat = nibabel.Nifti1Image(np.ones((8, 8), dtype=np.float32), np.eye(4))
+    nibabel.save(flat, tmp_path / "flat.nii.gz")
+    with pytest.raises(FileError, match=r"must hold volumes, 3D or 4D; got \(8, 8\)"):
+        read_volts(body, tmp_path / "flat.nii.gz")

@@ -95,6 +95,15 @@ def test_vti_lies_in_the_world_with_vectors_along_its_axes(field, tmp_path):
     assert np.array_equal(said["Spacing"], [0.004, 0.005, 0.003])
     assert not said["Origin"].any()
     assert np.allclose(arrays["phi [V]"], plain.phi.astype(np.float32))
+    # without a world, and with turned axes: x, y, z are D, H, W in m
+    np.save(tmp_path / "turned.npy", np.full((5, 6, 4), 3, dtype=np.uint8))
+    body = ph.read_labels(tmp_path / "turned.npy", spacing=(0.005, 0.003, 0.004), long_axis=2)
+    assert body.spacing.tolist() == [0.004, 0.005, 0.003]
+    turned = ph.solve(body, (0.008, 0.01, 0.009), ends="sink")
+    said, arrays = vti(turned.save(tmp_path / "turned.vti"))
+    steps = said["Direction"].reshape(3, 3) * said["Spacing"]
+    assert np.allclose(steps, [[0, 0, 0.004], [0.005, 0, 0], [0, 0.003, 0]])
+    assert np.allclose(arrays["phi [V]"], turned.phi.transpose(1, 2, 0), rtol=1e-6)
 
 
 def test_vti_is_what_vtk_reads(field, tmp_path):

@@ -61,12 +61,18 @@ def test_pieces_that_no_current_reaches_are_named_and_can_be_left_out():
     body = ph.Body(sigma, fuzz.EDGES, keep_largest=True)
     phi = ph.solve(body, fuzz.whole_case()["at"], tolerance=1e-8).phi
     assert np.allclose(phi, fuzz.answered(fuzz.whole_case()), atol=1e-9)
+    flat = np.zeros((8, 7, 6, 3)) + [0.3, 0.0, 0.3]
+    with pytest.raises(ValueError, match="tissue that does not conduct in every direction"):
+        ph.solve(ph.Body(flat, (0.004,) * 3), (0.016, 0.014, 0.01))
     # two pieces that both reach the ends are two bodies with their own ground
     sigma = np.zeros((8, 9, 6))
     sigma[:, :4], sigma[:, 5:] = 0.3, 0.3
-    phi = ph.solve(ph.Body(sigma, (0.004,) * 3), (0.016, 0.008, 0.012), tolerance=1e-11).phi
-    assert phi[:, :4].max() > 0
-    assert not phi[:, 5:].any()
+    field = ph.solve(ph.Body(sigma, (0.004,) * 3), (0.016, 0.008, 0.012), tolerance=1e-3)
+    for one in (field, field.refine(1e-9)):
+        assert one.phi[:, :4].max() > 0
+        assert not one.phi[:, 5:].any()
+        assert not one.J[:, 5:].any()
+        assert one.at((0.016, 0.027, 0.013)) == 0
 
 
 def test_options_stand_in_yaml_too_and_what_is_typed_goes_first(tmp_path, capsys):

@@ -75,6 +75,8 @@ def test_a_patch_of_one_voxel_is_that_voxel_and_its_voltage_their_mean(closed):
     d, h, w = wide.voxels(closed).T
     assert nodal.at(wide) == pytest.approx(nodal.phi[d, h, w].mean())
     assert nodal.at([wide, patch]).shape == (2,)
+    with pytest.raises(ValueError, match="cover the same voxels for source 0"):
+        ph.solve(closed, wide, returns=wide)
 
 
 @pytest.mark.parametrize("what", ["at", "returns", "current", "sigma"])
