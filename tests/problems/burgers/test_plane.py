@@ -41,6 +41,14 @@ def test_the_stepper_converges_with_nearly_second_order_and_keeps_the_mean():
     assert (np.diff(np.log2(errors)) < -1.3).all(), errors
 
 
+def test_samples_of_a_batch_do_not_see_each_other():
+    u = torch.rand(2, 16, 16, dtype=torch.float64)
+    velocity = torch.tensor([[0.1, 0.2], [1.0, -0.9]], dtype=torch.float64)
+    together = advance(u, velocity, 0.3, 0.001)
+    alone = [advance(u[i : i + 1], velocity[i : i + 1], 0.3, 0.001) for i in range(2)]
+    assert torch.equal(together, torch.cat(alone))
+
+
 def test_a_full_cell_a_step_is_an_exact_shift():
     u = torch.rand(1, 8, 8)
     from physics_hybrid.problems.burgers.plane.stepper import sweep

@@ -204,7 +204,8 @@ def _closed_form(conductor: Conductor, operator: Operator, source: PointSource) 
     if bool((sigma_inf[:, :3] <= 0).any()):
         raise ValueError(
             "the electrode lies in tissue that does not conduct in every direction"
-            f" ({sigma_inf.tolist()} S/m): no closed form belongs to it; singularity=nodal needs none"
+            f" ({sigma_inf.tolist()} S/m): no closed form belongs to it; singularity=nodal needs"
+            " none"
         )
     phi, phi_end, Phi = [], [], []
     for charge in charges:
