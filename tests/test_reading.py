@@ -192,6 +192,7 @@ def test_an_npz_whose_header_hides_rows_or_arrays_is_refused(tmp_path):
         read_npz(path, ("u", "spacing"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 500, 2000, 20_000])
 def test_a_full_disk_leaves_no_half_of_an_h5_and_hdf5_closes(tmp_path, monkeypatch, size, capfd):
     damage.fill_disk(monkeypatch, size)

@@ -22,6 +22,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_growth_of_each_block_at_each_depth_and_a_figure(tmp_path, capsys):
     threads = torch.get_num_threads()
     words = ["--blocks", "rezero", "pre_norm", "--depths", "2", "6", "--output", str(tmp_path)]

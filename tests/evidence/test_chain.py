@@ -96,6 +96,7 @@ def test_a_chain_that_is_none_says_why(stages, message, tmp_path):
         Chain.read(str(path))
 
 
+@pytest.mark.slow
 def test_killed_at_three_random_moments_it_comes_to_the_same_bits(chain, tmp_path, monkeypatch):
     from physics_hybrid.training.trainer import Trainer
 

@@ -215,6 +215,7 @@ def test_one_cell_by_its_number_as_a_user_types_it(tiny, tmp_path):
     assert "Not finished: 3 of 4 runs" in report(tiny.cells(output), tiny, output)
 
 
+@pytest.mark.slow
 def test_a_real_failure_is_reported_and_a_job_script_gets_the_overrides(tmp_path):
     bad = tmp_path / "bad.yaml"
     shutil.copy(ROOT / "conf/study/hybrid_value_tiny.yaml", bad)

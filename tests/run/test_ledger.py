@@ -182,6 +182,7 @@ def leaves(conf, *words):
         return OmegaConf.to_container(compose("config", overrides=[*words]), resolve=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -156,6 +156,7 @@ def test_other_data_than_it_was_trained_on_are_refused(run, capsys):
 TRACKER = {"_target_": "physics_hybrid.training.tracker.Tracker"}
 
 
+@pytest.mark.slow
 def test_pdebench_trains_from_a_file_and_remembers_its_samples(tmp_path):
     from physics_hybrid.run.train import train
 

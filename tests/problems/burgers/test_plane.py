@@ -84,6 +84,7 @@ def test_it_begins_as_its_baseline_and_keeps_the_mean():
         PlaneStep(backbone, 12, "additive", None, 0.05, 256, [0.001])
 
 
+@pytest.mark.slow
 def test_it_trains_behind_the_same_seam(tmp_path):
     from physics_hybrid.run.train import train
 

@@ -110,6 +110,7 @@ def test_an_object_without_a_phase_has_no_phase_columns():
     assert "phase_mae" not in row
 
 
+@pytest.mark.slow
 def test_a_scan_of_ones_own_is_trained_on_and_reconstructed_without_a_truth(tmp_path):
     from physics_hybrid.problems.ptychography.problem import PtychographyRecipe
 

@@ -32,6 +32,7 @@ def error_of(mismatch: Mismatch, fine: Conductor, truth: Tensor) -> float:
     return float((away * operator(away[None])[0]).sum()) ** 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ends", "components"), zip(ENDS, (1, 3, 6, 1), strict=True), ids=lambda value: str(value)
 )
@@ -74,6 +75,7 @@ def test_what_no_current_makes_has_no_error() -> None:
     assert float(found.bound) < 1e-25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ends", "on"), [("grounded", "skin"), ("sink", "voxels")])
 def test_interval_holds_the_voltage_of_a_finer_grid(ends: str, on: str) -> None:
     conductor = body(11, Ends(ends), 1)

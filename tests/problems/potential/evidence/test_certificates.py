@@ -2,9 +2,12 @@
 
 import copy
 
+import pytest
+
 from physics_hybrid.problems.potential.evidence import certificates
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(certificates, "FINER", 2)
     path = tmp_path / "cases.jsonl"

@@ -145,6 +145,7 @@ def test_every_run_is_measured_on_every_grid_against_every_contender(made, train
     assert (folder / "resolution_matrix.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_compared_are_refused(trained):
     with pytest.raises(ValueError, match="other limbs than .*data.phantom.current"):
         matrix.run_matrix(

@@ -62,6 +62,7 @@ def test_the_matrix_in_rows_is_the_operator(ends):
     assert np.linalg.eigvalsh(A.toarray()).min() > 0  # the ends let the current out
 
 
+@pytest.mark.slow
 def test_hypre_solves_our_matrix_in_a_program_of_its_own():
     python = python_with_petsc()
     if python is None:
@@ -98,6 +99,7 @@ def made(tmp_path_factory):
     return folder, result
 
 
+@pytest.mark.slow
 def test_every_solver_comes_to_both_goals_on_the_same_limb(made):
     folder, result = made
     assert json.loads((folder / "bench.json").read_text()) == json.loads(json.dumps(result))

@@ -49,6 +49,7 @@ def test_importing_the_package_is_light():
     assert loaded.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.slow
 def test_a_shipped_model_predicts_as_the_run_does(shipped, stream):
     folder, model = shipped
     again = physics_hybrid.load_pretrained(folder=folder)

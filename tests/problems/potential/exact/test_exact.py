@@ -138,6 +138,7 @@ def test_box_with_a_sink_has_zero_mean():
     assert abs(phi @ weights) < 1e-12 * np.abs(phi) @ weights
 
 
+@pytest.mark.slow
 @ends_of
 def test_finite_volumes_reach_the_box_with_order_two(ends, returns):
     steps, errors = (0.006, 0.003, 0.0015), []

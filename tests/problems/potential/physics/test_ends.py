@@ -89,6 +89,7 @@ def test_physics_losses_vanish_on_truth_and_have_a_gradient_off_it(loss, solved)
     assert float(phi.grad.abs().sum()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limbs", "components", "kind", "singularity"),
     [
@@ -337,6 +338,7 @@ def test_an_electrode_on_the_surface_belongs_to_the_tissue():
             assert float((phi - mirror.flip(2)).norm() / phi.norm()) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounded", [False, True], ids=["float64", "spacing of float32"])
 @pytest.mark.parametrize(
     "where",
@@ -387,6 +389,7 @@ def test_an_electrode_on_an_end_that_exchanges_current_is_solved(end, beside):
     assert np.linalg.norm(phi - exact) / np.linalg.norm(exact) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.exact
 @pytest.mark.parametrize("end", [0, 24])
 @pytest.mark.parametrize("depth", [0.05, 0.5, 1.6, 2.9, 3.1])
@@ -415,6 +418,7 @@ def test_an_electrode_close_to_a_grounded_end_is_the_series(end, depth):
         assert np.linalg.norm(phi - exact) / np.linalg.norm(exact) < (0.002 if depth < 3 else 0.008)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [0.0, 0.01, 0.4, 1.5])
 @pytest.mark.parametrize("slant", [0.0, 0.2], ids=["along D", "oblique"])
 def test_current_is_conserved_close_to_a_grounded_end(depth, slant):

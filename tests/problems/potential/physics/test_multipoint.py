@@ -221,6 +221,7 @@ def test_truth_conserves_charge_and_losses_vanish_on_it(ends):
     assert row["charge_defect"] < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.exact
 def test_homogeneous_oblique_medium_tends_to_the_closed_form():
     """The field of a dipole (two sources a small shift apart) is the closed form's, but for the
