@@ -60,10 +60,10 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Viscosity:
-    """Test trajectories of one viscosity. Implements `physics_hybrid.problem.TestSet`."""
+class TestedTrajectories:
+    """Test trajectories of a problem, in batches: what its test sets have in common."""
 
-    problem: Evolution
+    problem: Any
     name: str
     trajectories: Trajectories
     batch_size: int
@@ -74,6 +74,13 @@ class Viscosity:
     def batches(self) -> Iterator[Trajectories]:
         for first in range(0, len(self), self.batch_size):
             yield self.trajectories.rows(range(first, min(first + self.batch_size, len(self))))
+
+
+@dataclass(frozen=True)
+class Viscosity(TestedTrajectories):
+    """Test trajectories of one viscosity. Implements `physics_hybrid.problem.TestSet`."""
+
+    problem: Evolution
 
     def rivals(
         self, model: nn.Module, batch: Trajectories, reference: nn.Module | None
@@ -141,8 +148,42 @@ def spectrum(u: Tensor) -> Tensor:
     return modes.abs().square() / 2
 
 
+class OnTrajectories:
+    """What problems on trajectories have in common: an order in which they train, and the life of
+    their data.
+
+    source : of the trajectories. order, seed : what trains when.
+    """
+
+    source: Source
+    order: Stored
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.steps_left(0, ())
+
+    def steps_left(self, epoch: int, done: Done) -> int:
+        return len(self.order.batches((self.seed, epoch), done))
+
+    def prepare(self) -> None:
+        """Make the files that are missing."""
+        for split in SPLITS[:2]:
+            self.source.split(split)
+
+    def ready(self) -> None: ...
+
+    def splits(self) -> Splits:
+        if not self.source.own:
+            return {}
+        return {name: self.source.split(name).contents() for name in SPLITS}
+
+    def notes(self, model: nn.Module) -> Sequence[str]:
+        return []
+
+
 @dataclass
-class Evolution:
+class Evolution(OnTrajectories):
     """Implements `physics_hybrid.problem.Problem`.
 
     source : of the trajectories.
@@ -183,13 +224,6 @@ class Evolution:
         return self._open[split]
 
     # --- training
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.steps_left(0, ())
-
-    def steps_left(self, epoch: int, done: Done) -> int:
-        return len(self.order.batches((self.seed, epoch), done))
 
     def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[Pairs]:
         """Frame of each trajectory, and whether it is pushed, follow from (seed, epoch)."""
@@ -258,23 +292,11 @@ class Evolution:
         """What the model will know that it was trained on."""
         return self.source.statistics
 
-    def prepare(self) -> None:
-        """Make the files that are missing."""
-        for split in SPLITS[:2]:
-            self.source.split(split)
-
-    def ready(self) -> None: ...
-
     def check_model(self, model: nn.Module) -> None:
         if not isinstance(model, HybridStep):
             raise ValueError(f"{type(model).__name__} is no hybrid step: choose model=burgers_unet")
         known = self.source.statistics
         refuse_beyond(model.statistics, known["dt"], known["points"], known["nu"])
-
-    def splits(self) -> Splits:
-        if not self.source.own:
-            return {}
-        return {name: self.source.split(name).contents() for name in SPLITS}
 
     def notes(self, model: nn.Module) -> Sequence[str]:
         return self.said

@@ -5,10 +5,10 @@ The only file of this problem that reads the configuration; below, everything ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -70,20 +70,47 @@ NAMES = {"PeriodicUNet": "U-Net", "PeriodicFNO": "FNO"}
 
 
 @dataclass(frozen=True)
-class BurgersRecipe:
-    """Implements `physics_hybrid.problem.Recipe`.
+class TrajectoryRecipe:
+    """What the recipes of trajectories have in common.
 
-    config : the whole resolved configuration.
-    tested : the split that is tested.
+    config : the whole resolved configuration. tested : the split that is tested.
     """
 
     config: Config
     tested: str = "test"
 
+    #: Of conf/problem, and the keys of conf that are its own.
+    name: ClassVar[str]
+    keys: ClassVar[Mapping[str, set[str]]]
+
     def __post_init__(self) -> None:
-        for group, known in KEYS.items():
-            refuse_foreign(self.config, group, known, "burgers")
-        one_of(("generated", "pdebench"), "data.kind", self.config["data"].get("kind"))
+        for group, known in self.keys.items():
+            refuse_foreign(self.config, group, known, self.name)
+
+    def excerpt(self, samples: int, folder: Path) -> Excerpt:
+        return excerpt_of(self, samples, folder)
+
+    def for_evaluation(self, options: Config, model: nn.Module) -> Self:
+        """Data of conf/evaluate.yaml where it has any, else those of the run."""
+        one_of(("all", *SPLITS), "split", options["split"])
+        return type(self)(*for_evaluation(self.config, options))
+
+
+def check_kind(config: Config) -> None:
+    """Raise ValueError for trajectories of a kind that there is not."""
+    one_of(("generated", "pdebench"), "data.kind", config["data"].get("kind"))
+
+
+@dataclass(frozen=True)
+class BurgersRecipe(TrajectoryRecipe):
+    """Implements `physics_hybrid.problem.Recipe`."""
+
+    name = "burgers"
+    keys = KEYS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_kind(self.config)
 
     def open(self, place: Place) -> Evolution:
         config, data = self.config, self.config["data"]
@@ -162,14 +189,6 @@ class BurgersRecipe:
         step: Any = model
         known: Statistics = step.statistics
         return known
-
-    def excerpt(self, samples: int, folder: Path) -> Excerpt:
-        return excerpt_of(self, samples, folder)
-
-    def for_evaluation(self, options: Config, model: nn.Module) -> BurgersRecipe:
-        """Data of conf/evaluate.yaml where it has any, else those of the run."""
-        one_of(("all", *SPLITS), "split", options["split"])
-        return BurgersRecipe(*for_evaluation(self.config, options))
 
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model)

@@ -26,7 +26,41 @@ COMPOSITIONS = ("additive", "direct")
 FINE_SCALE, COARSE_SCALE = 0.02, 0.1
 
 
-class HybridStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
+class Rolled:
+    """What steps have in common: what they know of their training, and their rollouts.
+
+    dt, points, nu : what it is trained on. guards : applied after each step.
+    """
+
+    dt: float
+    points: int
+    nu: list[float]
+    guards: list[str]
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """What it was trained on."""
+        return {"dt": self.dt, "points": self.points, "nu": self.nu}
+
+    def path(
+        self, u: Float[Tensor, "B N"], known: Float[Tensor, "B ..."], count: int
+    ) -> Float[Tensor, "B T N"]:
+        """Frames 0 (u itself) to `count`. known : the viscosity of each sample, or a velocity."""
+        return rollout(self, u, known, count)
+
+    def step(self, u: Float[Tensor, "B N"], known: Float[Tensor, "B ..."]) -> Float[Tensor, "B N"]:
+        """Forward, and the guards."""
+        forward: Any = self
+        after: Tensor = forward(u, known)
+        return keep_mean(after, u) if "mean" in self.guards else after
+
+
+def scale_of(scale: float | None, fine: bool) -> float:
+    """Of the network's output: what is asked for, else by whether the stepper has all cells."""
+    return float(scale) if scale else (FINE_SCALE if fine else COARSE_SCALE)
+
+
+class HybridStep(Module, Rolled):  # type: ignore[misc]  # PhysicsNeMo has no types
     """From u(t) to u(t + dt). It knows what it was trained on, and refuses anything else.
 
     Parameters
@@ -76,13 +110,7 @@ class HybridStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         self.backbone, self.cells, self.composition = backbone, cells, composition
         self.dt, self.points, self.nu = float(dt), int(points), [float(v) for v in nu]
         self.guards, self.advance = list(guards), advance
-        fine = composition == "additive" and cells == points
-        self.scale = float(scale) if scale else (FINE_SCALE if fine else COARSE_SCALE)
-
-    @property
-    def statistics(self) -> dict[str, Any]:
-        """What it was trained on."""
-        return {"dt": self.dt, "points": self.points, "nu": self.nu}
+        self.scale = scale_of(scale, composition == "additive" and cells == points)
 
     def baseline(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
         """B(u): the stepper on its own grid; u itself where there is none."""
@@ -98,17 +126,6 @@ class HybridStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         fields = [u, viscosity] if self.composition == "direct" else [u, base, viscosity]
         correction: Tensor = self.backbone(torch.stack(fields, dim=1))[:, 0]
         return base + self.scale * correction
-
-    def path(
-        self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"], count: int
-    ) -> Float[Tensor, "B T N"]:
-        """Frames 0 (u itself) to `count`."""
-        return rollout(self, u, nu, count)
-
-    def step(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
-        """Forward, and the guards."""
-        after: Tensor = self(u, nu)
-        return keep_mean(after, u) if "mean" in self.guards else after
 
 
 @torch.no_grad()

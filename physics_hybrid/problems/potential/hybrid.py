@@ -9,6 +9,7 @@ same inputs in all three. Nothing here knows where the baseline comes from.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -43,6 +44,23 @@ def source_moments(
         axes.append((weight.sum(dim=others(axis)) * position).sum(dim=1) / total)
     centroid = torch.stack(axes, dim=1) * spacing
     return (total * spacing.prod(dim=1)).to(f.dtype), centroid.to(f.dtype)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a channel stack says: sigma in S/m, the source density f in A/m^3, X Y Z; and of the
+    source its current in A and its centroid in m."""
+
+    sigma: Float[Tensor, "B C D H W"]
+    f: Float[Tensor, "B D H W"]
+    coordinates: Float[Tensor, "B 3 D H W"]
+    current: Float[Tensor, " B"]
+    centroid: Float[Tensor, "B 3"]
+
+    @property
+    def tissue(self) -> Float[Tensor, "B 1 D H W"]:
+        """1 where there is tissue."""
+        return (self.sigma[:, :1] > 0).to(self.sigma.dtype)
 
 
 class HybridWrapper(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
@@ -123,19 +141,23 @@ class HybridWrapper(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
     def forward(
         self, x: Float[Tensor, "..."], spacing: Float[Tensor, "B 3"]
     ) -> Float[Tensor, "B 1 D H W"]:
-        correction = self.correction(x, spacing)
-        sigma, f, _ = self._parts(x)
-        current, centroid = source_moments(f, spacing)
+        asked = self._asked(x, spacing)
+        correction = self._correction(asked, spacing)
         with torch.no_grad():
-            phi_a = self.baseline(sigma, centroid, current, spacing)
-        return self.compose(correction, phi_a, (sigma[:, :1] > 0).to(x.dtype))
+            phi_a = self.baseline(asked.sigma, asked.centroid, asked.current, spacing)
+        return self.compose(correction, phi_a, asked.tissue)
 
     def correction(
         self, x: Float[Tensor, "..."], spacing: Float[Tensor, "B 3"]
     ) -> Float[Tensor, "B 1 D H W"]:
         """c, what the network adds to the baseline, on the grid of x."""
-        features = self.features(x, spacing)
-        c: Tensor = self.backbone(self.modulation(features, spacing)).float()
+        return self._correction(self._asked(x, spacing), spacing)
+
+    def _correction(
+        self, asked: "_Asked", spacing: Float[Tensor, "B 3"]
+    ) -> Float[Tensor, "B 1 D H W"]:
+        features = self.modulation(self._features(asked, spacing), spacing)
+        c: Tensor = self.backbone(features).float()
         return c
 
     def check_grid(self, grid: Grid) -> None:
@@ -154,27 +176,29 @@ class HybridWrapper(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         self, x: Float[Tensor, "..."], spacing: Float[Tensor, "B 3"]
     ) -> Float[Tensor, "B features D H W"]:
         """What the backbone sees, before modulation."""
-        sigma, f, coordinates = self._parts(x)
-        tissue = (sigma[:, :1] > 0).to(x.dtype)
-        current, centroid = source_moments(f, spacing)
+        return self._features(self._asked(x, spacing), spacing)
+
+    def _features(
+        self, asked: "_Asked", spacing: Float[Tensor, "B 3"]
+    ) -> Float[Tensor, "B features D H W"]:
+        tissue = asked.tissue
         with torch.no_grad():
-            source = self._source(f, current, spacing)
-            relative = self._relative(f, centroid, spacing)
-            normalised = self._sigma(sigma)
+            source = self._source(asked.f, asked.current, spacing)
+            relative = self._relative(asked.f, asked.centroid, spacing)
+            normalised = self._sigma(asked.sigma)
         geometry = self.encoder(torch.cat([normalised, tissue], dim=1))
-        parts = [geometry, normalised, tissue, source, coordinates, *relative]
+        parts = [geometry, normalised, tissue, source, asked.coordinates, *relative]
         return torch.cat(parts, dim=1)
 
-    def _parts(
-        self, x: Float[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "B C D H W"], Float[Tensor, "B D H W"], Float[Tensor, "B 3 D H W"]]:
-        """sigma, source and coordinates of the channel stack."""
+    def _asked(self, x: Float[Tensor, "..."], spacing: Float[Tensor, "B 3"]) -> "_Asked":
+        """The channel stack, taken apart."""
         C = self.sigma_components
         if x.ndim != 5 or x.shape[1] != C + 4:
             raise ValueError(
                 f"x must be (B, {C} + 4, D, H, W): sigma, source, X, Y, Z; got {tuple(x.shape)}"
             )
-        return x[:, :C], x[:, C], x[:, C + 1 :]
+        current, centroid = source_moments(x[:, C], spacing)
+        return _Asked(x[:, :C], x[:, C], x[:, C + 1 :], current, centroid)
 
     def compose(
         self,

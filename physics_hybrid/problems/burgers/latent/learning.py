@@ -12,13 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.problem import Place, Row, Splits, Statistics
+from physics_hybrid.problem import Place, Row, Statistics
 from physics_hybrid.problems.burgers.data.source import Source
-from physics_hybrid.problems.burgers.data.trajectories import SPLITS, Trajectories
+from physics_hybrid.problems.burgers.data.trajectories import Trajectories
 from physics_hybrid.problems.burgers.latent.autoencoder import Autoencoder, centres
 from physics_hybrid.problems.burgers.latent.cache import encoded, key_of, latents
 from physics_hybrid.problems.burgers.latent.step import LatentStep
-from physics_hybrid.problems.burgers.learning import Evolution
+from physics_hybrid.problems.burgers.learning import (
+    Evolution,
+    OnTrajectories,
+    TestedTrajectories,
+)
 from physics_hybrid.problems.burgers.metrics import frame_errors, nrmse
 from physics_hybrid.problems.burgers.rivals import clock
 from physics_hybrid.problems.burgers.step import refuse_beyond
@@ -56,20 +60,10 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Reconstructed:
+class Reconstructed(TestedTrajectories):
     """Test trajectories. Implements `physics_hybrid.problem.TestSet`."""
 
     problem: Reconstruction
-    name: str
-    trajectories: Trajectories
-    batch_size: int
-
-    def __len__(self) -> int:
-        return len(self.trajectories)
-
-    def batches(self) -> Iterator[Trajectories]:
-        for first in range(0, len(self), self.batch_size):
-            yield self.trajectories.rows(range(first, min(first + self.batch_size, len(self))))
 
     def rivals(
         self, model: nn.Module, batch: Trajectories, reference: nn.Module | None
@@ -114,7 +108,7 @@ def _restricted(u: Tensor, cells: int) -> Tensor:
 
 
 @dataclass
-class Reconstruction:
+class Reconstruction(OnTrajectories):
     """States through the autoencoder. Implements `physics_hybrid.problem.Problem`.
 
     source : trajectories on the fine grid. points : cells that the encoder sees.
@@ -159,13 +153,6 @@ class Reconstruction:
 
     # --- training
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.steps_left(0, ())
-
-    def steps_left(self, epoch: int, done: Done) -> int:
-        return len(self.order.batches((self.seed, epoch), done))
-
     def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[Frames]:
         """Every frame once an epoch; points of the fine grid follow from (seed, epoch, batch)."""
         train = self.training
@@ -209,25 +196,11 @@ class Reconstruction:
     def statistics(self) -> Statistics:
         return {}
 
-    def prepare(self) -> None:
-        for split in SPLITS[:2]:
-            self.source.split(split)
-
-    def ready(self) -> None: ...
-
     def check_model(self, model: nn.Module) -> None:
         if not isinstance(model, Autoencoder):
             raise ValueError(
                 f"{type(model).__name__} is no autoencoder: choose model=burgers_autoencoder"
             )
-
-    def splits(self) -> Splits:
-        if not self.source.own:
-            return {}
-        return {name: self.source.split(name).contents() for name in SPLITS}
-
-    def notes(self, model: nn.Module) -> Sequence[str]:
-        return []
 
     # --- evaluation
 

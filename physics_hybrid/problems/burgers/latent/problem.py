@@ -12,18 +12,17 @@ from typing import Any
 from torch import nn
 
 from physics_hybrid.checks import at_least, one_of
-from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
-from physics_hybrid.problems.burgers.data.trajectories import SPLITS
+from physics_hybrid.problem import Place, Statistics
 from physics_hybrid.problems.burgers.latent.learning import LatentEvolution, Reconstruction
 from physics_hybrid.problems.burgers.learning import rivals_of
 from physics_hybrid.problems.burgers.metrics import Metrics
 from physics_hybrid.problems.burgers.predictor import Predictor
 from physics_hybrid.problems.burgers.problem import (
     DATA_KEYS,
+    TrajectoryRecipe,
     before_of,
+    check_kind,
     check_steppers,
-    excerpt_of,
-    for_evaluation,
     source_of,
     trained,
 )
@@ -59,20 +58,16 @@ KEYS = {
 
 
 @dataclass(frozen=True)
-class LatentRecipe:
-    """Implements `physics_hybrid.problem.Recipe`.
+class LatentRecipe(TrajectoryRecipe):
+    """Implements `physics_hybrid.problem.Recipe`."""
 
-    config : the whole resolved configuration. tested : the split that is tested.
-    """
-
-    config: Config
-    tested: str = "test"
+    name = "burgers_latent"
+    keys = KEYS
 
     def __post_init__(self) -> None:
-        for group, known in KEYS.items():
-            refuse_foreign(self.config, group, known, "burgers_latent")
+        super().__post_init__()
         one_of(("autoencoder", "latent_step"), "model.form", self.config["model"].get("form"))
-        one_of(("generated", "pdebench"), "data.kind", self.config["data"].get("kind"))
+        check_kind(self.config)
 
     @property
     def form(self) -> str:
@@ -192,14 +187,6 @@ class LatentRecipe:
             "weight": known.weight.tolist(),
             **known.statistics,
         }
-
-    def excerpt(self, samples: int, folder: Path) -> Excerpt:
-        return excerpt_of(self, samples, folder)
-
-    def for_evaluation(self, options: Config, model: nn.Module) -> LatentRecipe:
-        """Data of conf/evaluate.yaml where it has any, else those of the run."""
-        one_of(("all", *SPLITS), "split", options["split"])
-        return LatentRecipe(*for_evaluation(self.config, options))
 
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model)

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from physics_hybrid.checks import among, at_least, one_of, positive, within
-from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
+from physics_hybrid.checks import among, at_least, positive, within
+from physics_hybrid.problem import Place, Statistics
 from physics_hybrid.problems.burgers.data.trajectories import SPLITS
 from physics_hybrid.problems.burgers.guards import GUARDS
 from physics_hybrid.problems.burgers.metrics import Metrics
@@ -21,9 +21,8 @@ from physics_hybrid.problems.burgers.problem import (
     KEYS as LINE_KEYS,
 )
 from physics_hybrid.problems.burgers.problem import (
+    TrajectoryRecipe,
     check_steppers,
-    excerpt_of,
-    for_evaluation,
     model_name,
 )
 from physics_hybrid.training.order import Stored
@@ -49,18 +48,11 @@ KEYS = {
 
 
 @dataclass(frozen=True)
-class PlaneRecipe:
-    """Implements `physics_hybrid.problem.Recipe`.
+class PlaneRecipe(TrajectoryRecipe):
+    """Implements `physics_hybrid.problem.Recipe`."""
 
-    config : the whole resolved configuration. tested : the split that is tested.
-    """
-
-    config: Config
-    tested: str = "test"
-
-    def __post_init__(self) -> None:
-        for group, known in KEYS.items():
-            refuse_foreign(self.config, group, known, "burgers_plane")
+    name = "burgers_plane"
+    keys = KEYS
 
     def open(self, place: Place) -> PlaneEvolution:
         config, data, evaluation = (self.config, self.config["data"], self.config["evaluation"])
@@ -131,14 +123,6 @@ class PlaneRecipe:
         step: Any = model
         known: Statistics = step.statistics
         return known
-
-    def for_evaluation(self, options: Config, model: nn.Module) -> PlaneRecipe:
-        """Data of conf/evaluate.yaml where it has any, else those of the run."""
-        one_of(("all", *SPLITS), "split", options["split"])
-        return PlaneRecipe(*for_evaluation(self.config, options))
-
-    def excerpt(self, samples: int, folder: Path) -> Excerpt:
-        return excerpt_of(self, samples, folder)
 
     def predictor(self, model: nn.Module) -> Any:
         return model

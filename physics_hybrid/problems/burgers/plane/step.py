@@ -7,7 +7,6 @@ only samples and cells (losses, metrics, rollouts) is that of one dimension.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,18 +14,17 @@ from physicsnemo.core.module import Module
 from torch import Tensor, nn
 
 from physics_hybrid.checks import one_of
-from physics_hybrid.problems.burgers.guards import keep_mean
 from physics_hybrid.problems.burgers.plane.stepper import advance, prolong, resample, restrict
 from physics_hybrid.problems.burgers.rivals import Stepping
 from physics_hybrid.problems.burgers.step import (
-    COARSE_SCALE,
     COMPOSITIONS,
-    FINE_SCALE,
+    Rolled,
     rollout,
+    scale_of,
 )
 
 
-class PlaneStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
+class PlaneStep(Module, Rolled):  # type: ignore[misc]  # PhysicsNeMo has no types
     """From u(t) to u(t + dt) on a square.
 
     Parameters
@@ -71,13 +69,7 @@ class PlaneStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         self.backbone, self.cells, self.composition = backbone, cells, composition
         self.dt, self.points, self.nu = float(dt), int(points), [float(v) for v in nu]
         self.side, self.guards = side, list(guards)
-        fine = composition == "additive" and cells == side
-        self.scale = float(scale) if scale else (FINE_SCALE if fine else COARSE_SCALE)
-
-    @property
-    def statistics(self) -> dict[str, Any]:
-        """What it was trained on."""
-        return {"dt": self.dt, "points": self.points, "nu": self.nu}
+        self.scale = scale_of(scale, composition == "additive" and cells == side)
 
     def baseline(
         self, u: Float[Tensor, "B N N"], velocity: Float[Tensor, "B 2"]
@@ -98,17 +90,6 @@ class PlaneStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         inputs = torch.cat([torch.stack(fields, dim=1), constant], dim=1)
         correction: Tensor = self.backbone(inputs)[:, 0]
         return (base + self.scale * correction).flatten(1)
-
-    def step(self, u: Float[Tensor, "B P"], velocity: Float[Tensor, "B 2"]) -> Float[Tensor, "B P"]:
-        """Forward, and the guards."""
-        after: Tensor = self(u, velocity)
-        return keep_mean(after, u) if "mean" in self.guards else after
-
-    def path(
-        self, u: Float[Tensor, "B P"], velocity: Float[Tensor, "B 2"], count: int
-    ) -> Float[Tensor, "B T P"]:
-        """Frames 0 (u itself) to `count`."""
-        return rollout(self, u, velocity, count)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.problem import Place, Row, Splits, Statistics
+from physics_hybrid.problem import Place, Row, Statistics
 from physics_hybrid.problems.burgers.data.source import Source
 from physics_hybrid.problems.burgers.data.trajectories import SPLITS
+from physics_hybrid.problems.burgers.learning import OnTrajectories
 from physics_hybrid.problems.burgers.metrics import paired_ratio
 from physics_hybrid.problems.burgers.rivals import clock
 from physics_hybrid.problems.burgers.uncertain.observation import Observation, Posterior
@@ -94,7 +95,7 @@ class Start:
 
 
 @dataclass
-class Uncertain:
+class Uncertain(OnTrajectories):
     """Implements `physics_hybrid.problem.Problem`.
 
     observation : what is known of a start. starts : first and last frame that may be one.
@@ -162,13 +163,6 @@ class Uncertain:
 
     # --- training
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.steps_left(0, ())
-
-    def steps_left(self, epoch: int, done: Done) -> int:
-        return len(self.order.batches((self.seed, epoch), done))
-
     def train_batches(self, epoch: int, start: int, done: Done = ()) -> Iterator[Forecasts]:
         """One start of each trajectory an epoch."""
         count = self.starts[1] - self.starts[0] + 1
@@ -223,23 +217,9 @@ class Uncertain:
         ]
         return {"mean": before.arguments, "std": float(torch.cat(residual).std())}
 
-    def prepare(self) -> None:
-        for split in SPLITS[:2]:
-            self.source.split(split)
-
-    def ready(self) -> None: ...
-
     def check_model(self, model: nn.Module) -> None:
         if not hasattr(model, "ensemble"):
             raise ValueError(f"{type(model).__name__} makes no ensemble: choose model=burgers_mean")
-
-    def splits(self) -> Splits:
-        if not self.source.own:
-            return {}
-        return {name: self.source.split(name).contents() for name in SPLITS}
-
-    def notes(self, model: nn.Module) -> Sequence[str]:
-        return []
 
     # --- evaluation
 

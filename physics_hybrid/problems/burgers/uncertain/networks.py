@@ -163,8 +163,7 @@ class ResidualDiffusion(Module):  # type: ignore[misc]
         at_least(FEWEST_HEUN, "steps (two of Heun's steps diverge)", count)
         condition = self.condition(features)
         repeated = condition.repeat(members, 1, 1)
-        shape = (len(repeated), 1, condition.shape[2])
-        noise = LARGEST * torch.randn(shape, generator=generator).to(condition)
+        noise = LARGEST * _noise_for(repeated, generator)
         levels = schedule()
 
         def clean(x: Tensor, t: Tensor) -> Tensor:
@@ -226,20 +225,24 @@ class Consistency(Module):  # type: ignore[misc]
     ) -> Float[Tensor, "K B N"]:
         condition = self.teacher.condition(features)
         repeated = condition.repeat(members, 1, 1)
-        shape = (len(repeated), 1, condition.shape[2])
-
-        def fresh() -> Tensor:
-            return torch.randn(shape, generator=generator).to(condition)
 
         def clean(x: Tensor, level: float) -> Tensor:
             out: Tensor = self(x, torch.full((len(x),), level, device=x.device), repeated)
             return out
 
-        drawn = clean(LARGEST * fresh(), LARGEST)
+        drawn = clean(LARGEST * _noise_for(repeated, generator), LARGEST)
         for level in RETURNS[self.steps if steps is None else steps]:
-            noise = math.sqrt(level**2 - SMALLEST**2) * fresh()
-            drawn = clean(drawn + noise, level)
+            size = math.sqrt(level**2 - SMALLEST**2)
+            drawn = clean(drawn + size * _noise_for(repeated, generator), level)
         return members_of(condition, self.teacher.std * drawn)
+
+
+def _noise_for(
+    condition: Float[Tensor, "M 3 N"], generator: torch.Generator
+) -> Float[Tensor, "M 1 N"]:
+    """White noise of variance 1, where the condition lies."""
+    shape = (len(condition), 1, condition.shape[2])
+    return torch.randn(shape, generator=generator).to(condition)
 
 
 def consistent(

@@ -6,19 +6,17 @@ The only file of this problem that reads the configuration; below, everything ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from physics_hybrid.checks import among, at_least, one_of, positive
-from physics_hybrid.problem import Config, Excerpt, Place, Statistics, refuse_foreign
-from physics_hybrid.problems.burgers.data.trajectories import SPLITS
+from physics_hybrid.checks import among, at_least, positive
+from physics_hybrid.problem import Place, Statistics
 from physics_hybrid.problems.burgers.problem import (
     DATA_KEYS,
+    TrajectoryRecipe,
     before_of,
-    excerpt_of,
-    for_evaluation,
+    check_kind,
     source_of,
     trained,
 )
@@ -44,20 +42,16 @@ STAGES = {
 
 
 @dataclass(frozen=True)
-class UncertainRecipe:
-    """Implements `physics_hybrid.problem.Recipe`.
+class UncertainRecipe(TrajectoryRecipe):
+    """Implements `physics_hybrid.problem.Recipe`."""
 
-    config : the whole resolved configuration. tested : the split that is tested.
-    """
-
-    config: Config
-    tested: str = "test"
+    name = "burgers_uncertain"
+    keys = KEYS
 
     def __post_init__(self) -> None:
-        for group, known in KEYS.items():
-            refuse_foreign(self.config, group, known, "burgers_uncertain")
+        super().__post_init__()
         among(LOSSES, "model.form", self.config["model"].get("form"))
-        one_of(("generated", "pdebench"), "data.kind", self.config["data"].get("kind"))
+        check_kind(self.config)
 
     def open(self, place: Place) -> Uncertain:
         config, data = self.config, self.config["data"]
@@ -174,14 +168,6 @@ class UncertainRecipe:
         if self.form == "diffusion":
             return {"mean": known.arguments["mean"], "std": known.std}
         return {"teacher": known.teacher.arguments}
-
-    def excerpt(self, samples: int, folder: Path) -> Excerpt:
-        return excerpt_of(self, samples, folder)
-
-    def for_evaluation(self, options: Config, model: nn.Module) -> UncertainRecipe:
-        """Data of conf/evaluate.yaml where it has any, else those of the run."""
-        one_of(("all", *SPLITS), "split", options["split"])
-        return UncertainRecipe(*for_evaluation(self.config, options))
 
     def predictor(self, model: nn.Module) -> Any:
         return model

@@ -4,8 +4,10 @@
 """
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -96,20 +98,37 @@ def solve(
         raise ValueError(f"singularity must be 'subtraction' or 'nodal'; got {singularity!r}")
     if isinstance(source, PointSource):
         check_source(conductor, source)  # in coordinates that its owner knows
+        if warn and singularity == "subtraction":
+            _warn_beside_better(conductor, source)
         box = Box.of(conductor)
         if box.size != conductor.shape:
-            inner = solve(
-                box.conductor(conductor),
-                box.source(source, conductor.spacing),
-                tolerance,
-                dtype,
-                singularity,
-                max_iterations,
-                warn,
-                None if start is None else box.within(start),
-                report,
-            )
-            return dataclasses.replace(inner, phi=box.whole(inner.phi))
+            inside = box.source(source, conductor.spacing)
+            begin = None if start is None else box.within(start)
+            iteration = _Iteration(tolerance, max_iterations, begin, report)
+            found = _solved(box.conductor(conductor), inside, dtype, singularity, iteration)
+            return dataclasses.replace(found, phi=box.whole(found.phi))
+    iteration = _Iteration(tolerance, max_iterations, start, report)
+    return _solved(conductor, source, dtype, singularity, iteration)
+
+
+@dataclass(frozen=True)
+class _Iteration:
+    """How far it goes, where it begins (phi in V, or None), and who is told."""
+
+    tolerance: float
+    max_iterations: int
+    start: Float[Tensor, "K D H W"] | None
+    report: Callable[[Tensor], None] | None
+
+
+def _solved(
+    conductor: Conductor,
+    source: PointSource | Float[Tensor, "..."],
+    dtype: torch.dtype,
+    singularity: str,
+    iteration: _Iteration,
+) -> Solution:
+    """phi on the whole grid of the conductor."""
     operator, preconditioner = operator_of(conductor, dtype), None
     if isinstance(operator, MultipointOperator):
         # the part of the tensors along the axes: as good as the fibres are along one
@@ -122,31 +141,26 @@ def solve(
         known = Subtraction.density(conductor, operator, density)
     else:
         known = Subtraction.of(conductor, operator, source)
-        if warn:
-            _warn_beside_better(conductor, source)
     # the coarse grids of the cycle have ends that are grounded, or let nothing pass
     nested = preconditioner is None and conductor.ends.kind != "robin"
 
-    def inverse(
-        rhs: Tensor, begin: Tensor | None, seen: Callable[[Tensor], None] | None
-    ) -> Solution:
-        """A^-1 rhs, from a guess or a nested iteration."""
-        return conjugate_gradients(
-            operator,
-            rhs,
-            tolerance,
-            max_iterations,
-            preconditioner,
-            phi_end=known.phi_end if nested and rhs is known.rhs else None,
-            start=begin,
-            report=seen,
-        )
-
+    inverse = functools.partial(
+        conjugate_gradients,
+        operator,
+        tolerance=iteration.tolerance,
+        max_iterations=iteration.max_iterations,
+        preconditioner=preconditioner,
+    )
     with torch.no_grad():
-        begin = None if start is None else start.to(known.phi_inf) - known.phi_inf
-        rest = inverse(known.rhs, begin, report)
+        begin = None if iteration.start is None else iteration.start.to(known.phi_inf)
+        rest = inverse(
+            known.rhs,
+            phi_end=known.phi_end if nested else None,
+            start=None if begin is None else begin - known.phi_inf,
+            report=iteration.report,
+        )
     phi = with_derivatives(
-        operator, known.rhs, rest.phi, lambda g: inverse(g, None, None).phi, conductor.ends.floating
+        operator, known.rhs, rest.phi, lambda g: inverse(g).phi, conductor.ends.floating
     )
     phi = phi + known.phi_inf
     if conductor.ends.floating:
