@@ -13,8 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from physics_hybrid.command_line import CONF
-from physics_hybrid.evidence.study import check_overrides_of, content_of, slug
+from physics_hybrid.evidence.study import check_overrides_of, content_of, file_of, slug
 from physics_hybrid.run.ledger import read
 
 #: A place for the folder of a stage: letters alone between braces, unlike {train: 0.7}.
@@ -50,10 +49,7 @@ class Chain:
         """Raises ValueError where there is no such chain, or the file says something else than a
         chain should.
         """
-        path = Path(what) if what.endswith(".yaml") else CONF / "chain" / f"{what}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(p.stem for p in (CONF / "chain").glob("*.yaml")))
-            raise ValueError(f"there is no chain {what!r}: give a .yaml file, or one of {known}")
+        path = file_of(what, "chain")
         content = content_of(path)
         if not isinstance(content, dict) or set(content) != {"common", "stages"}:
             raise ValueError(f"{path}: a chain has the keys common, stages")

@@ -71,6 +71,17 @@ class Cell:
         return finished(self, output) or (self.stops_count and stopped(self, output))
 
 
+def file_of(what: str, kind: str) -> Path:
+    """A .yaml file, or conf/KIND/WHAT.yaml. Raises ValueError where there is no such study or
+    chain.
+    """
+    path = Path(what) if what.endswith(".yaml") else CONF / kind / f"{what}.yaml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in (CONF / kind).glob("*.yaml")))
+        raise ValueError(f"there is no {kind} {what!r}: give a .yaml file, or one of {known}")
+    return path
+
+
 @dataclass(frozen=True)
 class Study:
     """What conf/study/*.yaml says. panels: title of a picture -> arm -> its label there.
@@ -94,10 +105,7 @@ class Study:
         """Raises ValueError where there is no such study, or the file says something else than a
         study should.
         """
-        path = Path(what) if what.endswith(".yaml") else CONF / "study" / f"{what}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(p.stem for p in (CONF / "study").glob("*.yaml")))
-            raise ValueError(f"there is no study {what!r}: give a .yaml file, or one of {known}")
+        path = file_of(what, "study")
         keys = set(cls.__dataclass_fields__) - {"name"}
         content = content_of(path)
         optional = {"verdict"}

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from physics_hybrid.problem import Place
+
 #: What was done of an epoch with other ranks or batches: (ranks, batches, batch size) for each;
 #: without a size, it is the present one.
 Done = Sequence[tuple[int, int] | tuple[int, int, int]]
@@ -35,6 +37,11 @@ class Stored:
     rank: int = 0
     world_size: int = 1
     kinds: Sequence[Hashable] | None = None
+
+    @classmethod
+    def of(cls, place: Place, count: int, batch_size: int) -> Stored:
+        """The share of this rank."""
+        return cls(count, batch_size, place.rank, place.world_size)
 
     def batches(self, key: tuple[int, ...] | None, done: Done = ()) -> list[list[int]]:
         """This rank's batches, as positions among the samples.

@@ -123,12 +123,7 @@ class BurgersRecipe(TrajectoryRecipe):
         )
         return Evolution(
             source=source,
-            order=Stored(
-                count=trained(source),
-                batch_size=data["batch_size"],
-                rank=place.rank,
-                world_size=place.world_size,
-            ),
+            order=Stored.of(place, count=trained(source), batch_size=data["batch_size"]),
             seed=config["seed"],
             epochs=config["training"]["epochs"],
             pushforward=config["loss"]["pushforward"],

@@ -73,12 +73,7 @@ class FlavourRecipe:
         splits = self._splits(states)
         order = None
         if len(splits["train"]):
-            order = Stored(
-                count=len(splits["train"]),
-                batch_size=data["batch_size"],
-                rank=place.rank,
-                world_size=place.world_size,
-            )
+            order = Stored.of(place, count=len(splits["train"]), batch_size=data["batch_size"])
         rule = quadrature(**config["problem"]["quadrature"])
         return Flavour(
             samples=splits,

@@ -81,12 +81,7 @@ class PtychographyRecipe:
         own = data["path"] is not None
         trained, tested = self._own(place) if own else self._simulated()
         frames = _split(together([scan.frames() for scan in trained]), data, config["seed"])
-        order = Stored(
-            count=len(frames["train"]),
-            batch_size=data["batch_size"],
-            rank=place.rank,
-            world_size=place.world_size,
-        )
+        order = Stored.of(place, count=len(frames["train"]), batch_size=data["batch_size"])
         set_phase = data["set_phase"]
         if own and trained[0].truth is not None:
             set_phase = set_phase and has_phase(trained[0].truth)

@@ -92,11 +92,8 @@ class LatentRecipe(TrajectoryRecipe):
             )
         return Reconstruction(
             source=source,
-            order=Stored(
-                count=trained(source) * source.frames,
-                batch_size=data["batch_size"],
-                rank=place.rank,
-                world_size=place.world_size,
+            order=Stored.of(
+                place, count=trained(source) * source.frames, batch_size=data["batch_size"]
             ),
             seed=config["seed"],
             points=model["points"],
@@ -119,12 +116,7 @@ class LatentRecipe(TrajectoryRecipe):
         own = config["problem"]["cache"]
         return LatentEvolution(
             source=source,
-            order=Stored(
-                count=trained(source),
-                batch_size=data["batch_size"],
-                rank=place.rank,
-                world_size=place.world_size,
-            ),
+            order=Stored.of(place, count=trained(source), batch_size=data["batch_size"]),
             seed=config["seed"],
             epochs=config["training"]["epochs"],
             pushforward=0.0,

@@ -81,12 +81,7 @@ class PlaneRecipe(TrajectoryRecipe):
         who = model_name(config["model"])
         return PlaneEvolution(
             source=source,
-            order=Stored(
-                count=data["train"],
-                batch_size=data["batch_size"],
-                rank=place.rank,
-                world_size=place.world_size,
-            ),
+            order=Stored.of(place, count=data["train"], batch_size=data["batch_size"]),
             seed=config["seed"],
             epochs=config["training"]["epochs"],
             pushforward=config["loss"]["pushforward"],

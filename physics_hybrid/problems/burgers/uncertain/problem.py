@@ -67,12 +67,7 @@ class UncertainRecipe(TrajectoryRecipe):
             observation=self._observation(known),
             starts=(first, last),
             tested_start=data["initial_step"] - 1,
-            order=Stored(
-                count=trained(source),
-                batch_size=data["batch_size"],
-                rank=place.rank,
-                world_size=place.world_size,
-            ),
+            order=Stored.of(place, count=trained(source), batch_size=data["batch_size"]),
             seed=config["seed"],
             form=self.form,
             members=config["evaluation"]["members"],
