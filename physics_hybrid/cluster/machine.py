@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from physics_hybrid.cluster.memory import keep_freed
 from physics_hybrid.cluster.processes import Layout, detect, is_loopback, plural
 
 
@@ -105,6 +106,7 @@ def initialize(device: str = "auto") -> Machine:
     backend = _backend(chosen) if several else None
     index = _device_index(layout, chosen)
     if not again:
+        keep_freed()
         _share_threads(layout)
         if backend is not None:
             _join(layout, chosen, backend, index)

@@ -44,6 +44,7 @@ class Optimisation:
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             betas=(first, second),
+            fused=device.type in ("cpu", "cuda"),  # one pass over the weights
         )
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self.rate_factor)
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
