@@ -8,6 +8,8 @@
         [--benchmark benchmark/benchmark.json] [--bench bench/bench.json]
         [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
+        [--flavour-convergence convergence.json] [--flavour-fresh evaluations/fresh]
+        [--flavour-times flavour_times.json]
         [--door door.json]
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
@@ -48,6 +50,8 @@ OWN = {
         "flavour": "output folder of study flavour_families",
         "flavour_grid": "output folder of study flavour_grid",
         "flavour_convergence": "JSON of python -m physics_hybrid flavour-convergence",
+        "flavour_fresh": "output folder of evaluate.py on states that no choice has seen",
+        "flavour_times": "JSON of physics_hybrid.problems.flavour.evidence.times",
     },
     "burgers": {
         "burgers": "run of python train.py experiment=burgers",

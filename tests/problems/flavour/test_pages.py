@@ -7,7 +7,9 @@ import json
 import pytest
 
 from physics_hybrid.evidence.study import Study
-from physics_hybrid.problems.flavour.evidence.pages import families, grid
+from physics_hybrid.problems.flavour.evidence import times
+from physics_hybrid.problems.flavour.evidence.pages import families, fresh, grid
+from physics_hybrid.problems.flavour.predictor import SHIPPED
 
 SETS = ("all", "random", "merger", "isotropic", "shallow", "stable")
 
@@ -49,3 +51,21 @@ def test_the_table_of_the_grid_has_a_row_an_arm(tmp_path):
     text = grid(tmp_path)
     assert "| default | 22 197 | 0.100 ± 0.000 | 0.500 ± 0.000 |" in text
     assert "| width 32 | 22 197 | 0.120 ± 0.000 |" in text
+
+
+def test_the_table_of_fresh_states_has_a_row_a_family(tmp_path):
+    cell = Study.read("flavour_grid").cells(tmp_path)[0]
+    write(tmp_path, cell, 0.05)
+    text = fresh(tmp_path / cell.name / "evaluation")
+    assert "| shallow | 0.200 | 0.050 | 0.250 |" in text
+    assert "over 400 states. a CPU, torch 2, commit bbbbbbbbbb" in text
+
+
+@pytest.mark.slow
+def test_every_contender_has_its_time_of_a_state(monkeypatch):
+    monkeypatch.setattr(times, "BATCHES", (50,))
+    found = times.measure(SHIPPED)
+    for who in ("Box3D alone", "closure"):
+        taken = found["microseconds"][who]["50"]
+        assert taken > 0
+        assert f"| {who} | {taken:.3g} |" in times.times_table(found)

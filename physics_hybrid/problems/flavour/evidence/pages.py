@@ -2,7 +2,9 @@
 
 python -m physics_hybrid study flavour_families --output FAMILIES
 python -m physics_hybrid study flavour_grid --output GRID
-python -m physics_hybrid pages --flavour FAMILIES --flavour-grid GRID
+python -m physics_hybrid flavour-set --seed 1 --samples 400 --folder PARTS --output FRESH.h5
+python evaluate.py checkpoint=CLOSURE.mdlus data=flavour data.path=FRESH.h5 output=FRESH
+python -m physics_hybrid pages --flavour FAMILIES --flavour-grid GRID --flavour-fresh FRESH
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any
 
 from physics_hybrid.evidence.study import Cell, Study, finished
 from physics_hybrid.problems.flavour.evidence.convergence import convergence_table
+from physics_hybrid.problems.flavour.evidence.times import times_table
 from physics_hybrid.problems.flavour.physics.families import FAMILIES
 from physics_hybrid.report.markdown import table
 from physics_hybrid.report.pages import put
@@ -24,6 +27,8 @@ PAGE = "docs/flavour.md"
 ALL = "all"
 #: Prefix in metrics.json -> column of the table.
 CONTENDERS = {"baseline_": "Box3D alone", "control_": "MLP (control)", "": "equivariant"}
+#: Below it an error is written with one digit.
+SMALL = 1e-3
 #: The arm of the study that holds no family out.
 RANDOM = "random split"
 
@@ -62,6 +67,23 @@ def grid(folder: Path) -> str:
     )
 
 
+def fresh(folder: Path) -> str:
+    """Errors of one closure by family, on states that no choice has seen, from the folder of an
+    evaluation.
+    """
+    metrics: Metrics = json.loads((folder / "metrics.json").read_text())
+    rows = []
+    for name in (ALL, *FAMILIES):
+        alone, ours = (metrics[name][f"{prefix}error"]["mean"] for prefix in ("baseline_", ""))
+        rows.append([name, _number(alone), _number(ours), f"{ours / alone:.3f}"])
+    heads = ["tested on", "Box3D alone", "shipped closure", "shipped closure over Box3D"]
+    about = (
+        f"Mean error over {metrics['samples'][ALL]} states. {metrics['hardware']}, torch"
+        f" {metrics['torch']}, commit {metrics['commit'][:10]}, {metrics['date']}."
+    )
+    return f"{table(heads, rows)}\n\n{about}"
+
+
 def _finished(study: Study, folder: Path) -> dict[Cell, Metrics]:
     """metrics.json of each cell of a study."""
     cells = study.cells(folder)
@@ -98,9 +120,13 @@ def _spread(values: Sequence[float]) -> str:
     if not values:
         return "-"
     mean = statistics.fmean(values)
-    if mean < 1e-3:
-        return f"{mean:.0e}"
-    return f"{mean:.3f} ± {statistics.stdev(values):.3f}"
+    if mean < SMALL:
+        return _number(mean)
+    return f"{_number(mean)} ± {statistics.stdev(values):.3f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0e}" if value < SMALL else f"{value:.3f}"
 
 
 def _about(runs: Sequence[Metrics]) -> str:
@@ -136,11 +162,18 @@ def convergence(report: Path) -> str:
     return convergence_table(json.loads(report.read_text()))
 
 
+def times(report: Path) -> str:
+    """Microseconds a state, from the JSON of `times`."""
+    return times_table(json.loads(report.read_text()))
+
+
 #: What makes a table from the folder of its study, or the file of its measurement.
 TABLES: dict[str, Callable[[Path], str]] = {
     "flavour": families,
     "flavour_grid": grid,
     "flavour_convergence": convergence,
+    "flavour_fresh": fresh,
+    "flavour_times": times,
 }
 
 
