@@ -47,6 +47,15 @@ def plain_ticks(axis: Any) -> None:
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
+def check_picture(path: str | Path) -> None:
+    """Raises ValueError where the suffix is that of no picture which can be written."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.lower().removeprefix(".") not in kinds:
+        raise ValueError(f"{path}: a picture is written as {', '.join(f'.{k}' for k in kinds)}")
+
+
 def save(figure: Any, path: Path, dpi: int = 130) -> Path:
     """Write a figure, make its folder where it is missing, and let the figure go; the path.
 

@@ -24,7 +24,7 @@ from physics_hybrid.command_line import (
 from physics_hybrid.kinds import UsageError
 from physics_hybrid.options import NUMBER, NUMBERS, SWITCH, TRIPLE, TRIPLES, WORD, WORDS, Shape
 from physics_hybrid.options import options as options_of
-from physics_hybrid.verbs.solve import BODY, body_of, electrodes
+from physics_hybrid.verbs.solve import BODY, body_of, electrodes, print_bound
 
 SHAPES: dict[str, Shape] = {
     **BODY,
@@ -61,9 +61,11 @@ def main(arguments: list[str]) -> None:
 def run(given: dict[str, Any]) -> None:
     """Read, judge, say, write."""
     import physics_hybrid as ph
-    from physics_hybrid.problems.potential.door.formats import read_volts, write_nifti
+    from physics_hybrid.problems.potential.door.formats import check_nifti, read_volts, write_nifti
     from physics_hybrid.problems.potential.door.solving import given_field
 
+    for path in given["out"] or ():
+        check_nifti(path)
     body = body_of(given)
     current = given["current"]
     asked = {key: given[key] for key in ("tolerance", "frame", "ends", "beta", "progress")}
@@ -77,12 +79,7 @@ def run(given: dict[str, Any]) -> None:
     bound = field.certify()
     print(body)
     print(f"{field.engine}: {field.why}; ends: {field.ends.kind}")
-    for k, relative in enumerate(bound.relative.tolist()):
-        source = f"source {k}: " if field.many else ""
-        print(
-            f"{source}energy error at most {relative:.3g} of the energy beyond the electrode,"
-            f" {float(bound.bound[k]):.3g} W^(1/2)"
-        )
+    print_bound(field)
     if given["read"] is not None:
         against = given["against"]
         low, high = field.interval(

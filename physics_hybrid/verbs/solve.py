@@ -55,7 +55,10 @@ SHAPES: dict[str, Shape] = {
     "current": NUMBERS,
     "ends": WORD,
     "beta": NUMBER,
+    "start": WORD,
     "tolerance": NUMBER,
+    "error": NUMBER,
+    "certify": SWITCH,
     "engine": WORD,
     "model": WORD,
     "singularity": WORD,
@@ -100,14 +103,24 @@ def electrodes(places: list[list[float]] | None, radius: float | None) -> Any:
 def run(given: dict[str, Any]) -> None:
     """Read, solve, say, write."""
     import physics_hybrid as ph
+    from physics_hybrid.problems.potential.door.formats import read_volts, writer_of
+    from physics_hybrid.report.plots import check_picture
 
+    for path in given["out"] or ():
+        writer_of(path)  # before an hour is spent
+    if given["figure"] is not None:
+        check_picture(given["figure"])
     body = body_of(given)
+    start = given["start"]
     current = given["current"]
     field = ph.solve(
         body,
         electrodes(given["at"], given["patch"]),
         current[0] if len(current) == 1 else current,
         returns=electrodes(given["returns"], given["patch"]),
+        start=None if start is None else read_volts(body, start),
+        error=given["error"],
+        certify=given["certify"],
         tolerance=given["tolerance"],
         engine=given["engine"],
         model=given["model"],
@@ -127,12 +140,25 @@ def run(given: dict[str, Any]) -> None:
     for k, volts in enumerate(field.array()):
         source = f"source {k}: " if field.many else ""
         print(f"{source}{volts.min():.6g} to {volts.max():.6g} V at voxel centres")
+    if given["certify"] or given["error"] is not None:
+        print_bound(field)
     if given["probe"] is not None:
         _print_probes(field, given["probe"])
     for path in given["out"] or ():
         print(f"written: {field.save(path)}")
     if given["figure"] is not None:
         print(f"written: {field.plot(given['figure'])}")
+
+
+def print_bound(field: Any) -> None:
+    """How wrong each source's field is at most, a line each."""
+    bound = field.certify()
+    for k, relative in enumerate(bound.relative.tolist()):
+        source = f"source {k}: " if field.many else ""
+        print(
+            f"{source}energy error at most {relative:.3g} of the energy beyond the electrode,"
+            f" {float(bound.bound[k]):.3g} W^(1/2)"
+        )
 
 
 def _print_probes(field: Any, probes: list[list[float]]) -> None:

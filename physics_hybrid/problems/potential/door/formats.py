@@ -22,6 +22,9 @@ from physics_hybrid.writing import STORED, create_h5, written
 if TYPE_CHECKING:
     from physics_hybrid.problems.potential.door.field import Field
 
+#: Share of a voxel by which a field may lie beside its segmentation: rounding of a header.
+PLACED = 0.05
+
 
 def save(field: Field, path: Path) -> Path:
     """Write a field by the suffix of a path; the path.
@@ -33,11 +36,22 @@ def save(field: Field, path: Path) -> Path:
     OSError
         The file cannot be written.
     """
-    suffix = next((s for s in WRITERS if path.name.lower().endswith(s)), None)
-    if suffix is None:
-        raise ValueError(f"{path}: fields are written as {', '.join(WRITERS)}")
-    WRITERS[suffix](field, path)
+    writer_of(path)(field, path)
     return path
+
+
+def writer_of(path: str | Path) -> Callable[[Any, Path], None]:
+    """What writes a field to a path, by its suffix. Raises ValueError for another one."""
+    for suffix, writer in WRITERS.items():
+        if Path(path).name.lower().endswith(suffix):
+            return writer
+    raise ValueError(f"{path}: fields are written as {', '.join(WRITERS)}")
+
+
+def check_nifti(path: str | Path) -> None:
+    """Raises ValueError where the suffix is not that of a volume."""
+    if not str(path).lower().endswith((".nii.gz", ".nii")):
+        raise ValueError(f"{path}: a volume is written as .nii.gz or .nii")
 
 
 def file_axes(body: Body, values: np.ndarray) -> np.ndarray:
@@ -64,8 +78,7 @@ def write_nifti(body: Body, values: np.ndarray, path: str | Path, said: str) -> 
 
     make: Any = nibabel.Nifti1Image
     image = make(np.ascontiguousarray(file_axes(body, values), dtype=np.float32), file_affine(body))
-    if not str(path).lower().endswith((".nii.gz", ".nii")):
-        raise ValueError(f"{path}: a volume is written as .nii.gz or .nii")
+    check_nifti(path)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = said.encode()[:79]
     with written(path) as temporary:
@@ -88,6 +101,7 @@ def read_volts(body: Body, path: str | Path) -> np.ndarray:
         with failures(str(path), "NIfTI"):
             image: Any = nibabel.load(path)
             volts = np.asarray(image.get_fdata())
+        _check_place(body, image.affine, path)
         if volts.ndim not in (3, 4):
             raise FileError(str(path), None, f"must hold volumes, 3D or 4D; got {volts.shape}")
         turned = volts.transpose(*body.order, *range(3, volts.ndim))
@@ -103,6 +117,17 @@ def read_volts(body: Body, path: str | Path) -> np.ndarray:
         with open_h5(path) as file:
             return np.asarray(file.dataset("phi")[()])
     raise FileError(str(path), None, "is none of .nii.gz, .nii, .npy, .npz, .h5")
+
+
+def _check_place(body: Body, affine: np.ndarray, path: Path) -> None:
+    """Raises FileError where the voxels of a file lie elsewhere than those of a body."""
+    shape = file_axes(body, body.tissue).shape
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)
+    there = np.column_stack([corners, np.ones(8)])
+    apart = np.abs(there @ (affine - file_affine(body)).T).max()
+    if apart > PLACED * 1e3 * body.spacing.min():
+        rule = f"lies up to {apart:.3g} mm from the segmentation: is it of another body, or turned?"
+        raise FileError(str(path), "affine", rule)
 
 
 def _nifti(field: Field, path: Path) -> None:

@@ -102,6 +102,57 @@ def test_options_stand_in_yaml_too_and_what_is_typed_goes_first(tmp_path, capsys
     assert "ends: grounded" in capsys.readouterr().out
 
 
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_solved(tmp_path, capsys):
+    from physics_hybrid.verbs import certify, solve
+
+    words = ["none.nii.gz", "--at", "0.0141", "0.0131", "0.0102"]
+    for main, option, name in (
+        (solve.main, "--out", "phi.txt"),
+        (solve.main, "--figure", "phi.xyz"),
+        (certify.main, "--out", "bound.npz"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main([*words, option, str(tmp_path / name)])
+        assert left.value.code == 1
+        said = capsys.readouterr().err
+        assert f"{name}: a" in said or f"{name}: fields are written as" in said
+        assert "none.nii.gz" not in said  # not even looked for yet
+
+
+def test_solve_goes_on_from_a_file_and_says_how_wrong_it_is(tmp_path, capsys):
+    from physics_hybrid.verbs.solve import main
+
+    labels = fuzz.nifti(tmp_path, fuzz.LABELS)
+    words = [str(labels), "--at", "0.0141", "0.0131", "0.0102", "--no-progress"]
+    main([*words, "--out", str(tmp_path / "phi.npz"), "--tolerance", "1e-8"])
+    assert "energy error" not in capsys.readouterr().out
+    main([*words, "--start", str(tmp_path / "phi.npz"), "--certify"])
+    said = capsys.readouterr().out
+    assert "0 iterations" in said
+    assert "energy error at most 0." in said
+
+
+def test_a_field_that_lies_beside_its_segmentation_is_refused(tmp_path, capsys):
+    import nibabel
+
+    from physics_hybrid.verbs.certify import main
+
+    labels = fuzz.nifti(tmp_path, fuzz.LABELS)
+    body = ph.read_labels(labels)
+    field = ph.solve(body, (0.0141, 0.0131, 0.0102))
+    words = [str(labels), "--at", "0.0141", "0.0131", "0.0102", "--field"]
+    path = field.save(tmp_path / "phi.nii.gz")
+    main([*words, str(path)])
+    capsys.readouterr()
+    image = nibabel.load(path)
+    moved = image.affine.copy()
+    moved[0, 3] += 1.0
+    nibabel.save(nibabel.Nifti1Image(image.get_fdata(), moved), tmp_path / "moved.nii.gz")
+    with pytest.raises(SystemExit):
+        main([*words, str(tmp_path / "moved.nii.gz")])
+    assert "lies up to 1 mm from the segmentation" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
