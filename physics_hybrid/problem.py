@@ -162,6 +162,10 @@ class Problem(Protocol[B, P]):
     def contenders(self) -> Mapping[str, str]:
         """Prefix -> who it is, in the order of the table; '' is the model."""
 
+    @property
+    def alone(self) -> str:
+        """Prefix of the contender that the model corrects, a baseline without its correction."""
+
     def test_sets(self) -> Sequence[TestSet[B, P]]: ...
 
     def predict(self, model: nn.Module, batch: B) -> P: ...

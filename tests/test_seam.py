@@ -128,6 +128,7 @@ class Pendulum:
     pause: float
     monitor: str = "relative_error"
     varies: str = "swing"
+    alone: str = "baseline_"
     columns: tuple = (("relative_error", "relative error"),)
 
     @property

@@ -47,8 +47,6 @@ from physics_hybrid.training.log import records
 from physics_hybrid.training.monitor import FILE, growth
 from physics_hybrid.writing import write_text
 
-#: What an untrained model is compared with, by prefix of its metrics.
-BASELINES = ("baseline_", "blank_")
 #: A loss so many times its smallest is a failure.
 BLOWN_UP = 10.0
 #: Of the standard normal distribution, for 95 %.
@@ -143,10 +141,9 @@ def _useless(metrics: Mapping[str, Any]) -> bool:
     for name in metrics["samples"]:
         values = metrics[name]
         main = main_of(values)
-        for prefix in BASELINES:
-            alone = values.get(prefix + main)
-            if alone is not None and not (values[main]["mean"] or math.inf) < alone["mean"]:
-                return True
+        alone = values.get(metrics.get("alone", "baseline_") + main)
+        if alone is not None and not (values[main]["mean"] or math.inf) < alone["mean"]:
+            return True
     return False
 
 

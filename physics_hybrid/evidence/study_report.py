@@ -66,12 +66,15 @@ def _row(cell: Cell, folder: Path) -> dict[str, Any]:
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     config = yaml.safe_load((folder / "config.yaml").read_text())
     data, epochs = config["data"], config["training"]["epochs"]
-    monitor = metrics.get("monitor", next(iter(MAIN)))
+    monitor, alone = metrics.get("monitor", next(iter(MAIN))), metrics.get("alone", "baseline_")
     wanted = dict.fromkeys([*METRICS, monitor, f"baseline_{monitor}"])
     grids = {}
     for name, values in metrics.items():
         if isinstance(values, dict) and not set(wanted).isdisjoint(values):
-            grids[name] = {m: values[m]["mean"] for m in wanted if m in values}
+            means = {m: values[m]["mean"] for m in wanted if m in values}
+            if alone + monitor in values:
+                means[f"baseline_{monitor}"] = values[alone + monitor]["mean"]
+            grids[name] = means
     return {
         "arm": cell.arm,
         "samples": cell.samples,

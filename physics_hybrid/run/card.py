@@ -66,7 +66,7 @@ def _metrics(run: Run) -> str:
     """The main metric on each test set, beside the baseline."""
     rows = []
     for tested in run.tables:
-        ours, alone = (run.mean(tested, p + run.monitor) for p in ("", "baseline_"))
+        ours, alone = (run.mean(tested, p + run.monitor) for p in ("", run.alone))
         rows.append([tested, _number(ours), _number(alone)])
     return table(["tested on", f"{run.monitor}, mean", "baseline alone"], rows)
 

@@ -58,5 +58,5 @@ def _values(
     for tested in sets or run.tables:
         value = run.mean(tested, metric)
         if value is not None:
-            out[tested] = value, run.mean(tested, f"baseline_{metric}")
+            out[tested] = value, run.mean(tested, run.alone + metric)
     return out

@@ -37,7 +37,7 @@ class Evaluation:
     """What came out.
 
     about : where the numbers come from.
-    columns, contenders, varies, monitor : as the problem has them.
+    columns, contenders, varies, monitor, alone : as the problem has them.
     tables : test set -> metric -> statistic.
     rows : one dict a sample.
     tested : the names of all samples, in full.
@@ -57,6 +57,7 @@ class Evaluation:
     summary: str = ""
     figures: dict[str, Path] = field(default_factory=dict)
     monitor: str = ""
+    alone: str = ""
 
     @property
     def table(self) -> str:
@@ -91,6 +92,7 @@ def evaluate(
         contenders=problem.contenders,
         varies=problem.varies,
         monitor=problem.monitor,
+        alone=problem.alone,
     )
     for tests in problem.test_sets():
         rows = _measured(problem, model, tests, reference, used or {}, result.tested)
@@ -185,7 +187,8 @@ def write(result: Evaluation, folder: Path) -> dict[str, Path]:
         "samples": folder / "samples.csv",
         "report": folder / "report.md",
     }
-    content = _finite({**result.about, "monitor": result.monitor, **result.tables})
+    said = {"monitor": result.monitor, "alone": result.alone}
+    content = _finite({**result.about, **said, **result.tables})
     write_text(paths["metrics"], json.dumps(content, indent=1, allow_nan=False))
     names = list(dict.fromkeys(k for row in result.rows for k in row))
     with written(paths["samples"]) as temporary, open(temporary, "w", newline="") as file:

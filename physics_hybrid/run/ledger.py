@@ -53,6 +53,10 @@ STATES = {
 }
 
 
+#: Where a file of metrics does not say it yet.
+ALONE = "baseline_"
+
+
 @dataclass(frozen=True)
 class Run:
     """A folder of runs/, as far as its files tell.
@@ -152,7 +156,12 @@ class Run:
 
     @property
     def baseline(self) -> float | None:
-        return self.mean(self.tested, f"baseline_{self.monitor}")
+        return self.mean(self.tested, self.alone + self.monitor)
+
+    @property
+    def alone(self) -> str:
+        """Prefix of the metrics of the baseline without a correction."""
+        return str(self.metrics.get("alone", ALONE))
 
     def mean(self, tested: str, metric: str) -> float | None:
         """Of a metric over a test set; None where it is not known."""

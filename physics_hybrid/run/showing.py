@@ -30,7 +30,7 @@ def _metrics(run: Run) -> str:
     rows: list[list[Any]] = []
     for tested, metrics in run.tables.items():
         for name in run.own_metrics(tested):
-            entry, alone = metrics[name], metrics.get(f"baseline_{name}")
+            entry, alone = metrics[name], metrics.get(run.alone + name)
             spread = "" if entry.get("p95") is None else _number(entry["p95"])
             baseline = "" if alone is None else _number(alone["mean"])
             rows.append([tested, name, _number(entry["mean"]), spread, baseline])

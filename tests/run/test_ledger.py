@@ -182,6 +182,18 @@ def leaves(conf, *words):
         return OmegaConf.to_container(compose("config", overrides=[*words]), resolve=True)
 
 
+def test_the_baseline_of_a_run_is_what_its_problem_calls_so(tmp_path, conf):
+    folder = make(tmp_path / "mine", resolved("experiment=burgers", "tracker=none"), error=0.1)
+    path = folder / "evaluation" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["all"]["stepper256_error"] = {"mean": 0.4}
+    path.write_text(json.dumps({**metrics, "alone": "stepper256_"}))
+    assert ledger.read(folder).baseline == 0.4
+    del metrics["all"]["stepper256_error"]
+    path.write_text(json.dumps({**metrics, "alone": "stepper256_"}))
+    assert ledger.read(folder).baseline is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
@@ -204,7 +216,7 @@ def test_a_promoted_run_is_configured_the_same_again(words, conf, tmp_path):
     text = path.read_text()
     assert "# Promoted from the run mine, commit aaaaaaaaaa:" in text
     assert "on all (baseline alone 0.5" in text
-    assert len(yaml.safe_load(text)) <= 4  # what differs alone
+    assert len(yaml.safe_load(text)) <= 5  # what differs alone
     with pytest.raises(UsageError, match="there is an experiment kept already"):
         promote(run, "kept", conf)
 

@@ -212,6 +212,7 @@ class Evolution(OnTrajectories):
     compiled: bool = False
     monitor: str = "nrmse"
     varies: str = "viscosity"
+    alone: str = "persistence_"
     columns: Sequence[tuple[str, str]] = COLUMNS
     tested: dict[str, list[Tested]] = field(default_factory=dict)
     _open: dict[str, Trajectories] = field(default_factory=dict)

@@ -136,6 +136,7 @@ class BurgersRecipe(TrajectoryRecipe):
             tested_split=self.tested,
             said=self._notes(),
             compiled=config["evaluation"]["compiled"],
+            alone=alone(config["model"]),
         )
 
     def _check(self) -> None:
@@ -196,6 +197,11 @@ def model_name(model: Config) -> str:
     if model["composition"] == "direct":
         return f"{name} alone"
     return f"{name} + stepper {model['cells']}"
+
+
+def alone(model: Config) -> str:
+    """Prefix of the contender that a model corrects: its stepper; of `direct` the state itself."""
+    return "persistence_" if model["composition"] == "direct" else f"stepper{model['cells']}_"
 
 
 def for_evaluation(config: Config, options: Config) -> tuple[Config, str]:

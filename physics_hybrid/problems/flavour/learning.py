@@ -119,6 +119,7 @@ class Flavour:
     model_name: str = "closure"
     monitor: str = "error"
     varies: str = "family"
+    alone: str = "baseline_"
     columns: Sequence[tuple[str, str]] = COLUMNS
     #: Depth of the crossing and errors by contender of what was tested, for the figure.
     depths: list[tuple[Tensor, dict[str, Tensor]]] = field(default_factory=list)

@@ -170,6 +170,7 @@ class Potential:
     ends: Ends = field(default_factory=Ends)
     monitor: str = "relative_l2"
     varies: str = "grid"
+    alone: str = "baseline_"
     columns: Sequence[tuple[str, str]] = COLUMNS
 
     @property

@@ -114,6 +114,7 @@ class Ptychography:
     own: bool = False
     monitor: str = "misfit"
     varies: str = "objects"
+    alone: str = "blank_"
     _classical: dict[str, Found] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

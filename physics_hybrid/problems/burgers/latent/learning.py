@@ -126,6 +126,7 @@ class Reconstruction(OnTrajectories):
     tested_split: str = "test"
     monitor: str = "nrmse"
     varies: str = "viscosity"
+    alone: str = "linear_"
     columns: Sequence[tuple[str, str]] = (
         ("nrmse", "nRMSE, cells"),
         ("points", "nRMSE, points of the fine grid"),

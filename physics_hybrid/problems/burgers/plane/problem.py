@@ -22,6 +22,7 @@ from physics_hybrid.problems.burgers.problem import (
 )
 from physics_hybrid.problems.burgers.problem import (
     TrajectoryRecipe,
+    alone,
     check_steppers,
     model_name,
 )
@@ -92,6 +93,7 @@ class PlaneRecipe(TrajectoryRecipe):
             batch_size=evaluation["batch_size"],
             model_name=who,
             tested_split=self.tested,
+            alone=alone(config["model"]),
         )
 
     def build_model(self, statistics: Statistics) -> nn.Module:

@@ -119,6 +119,7 @@ class Uncertain(OnTrajectories):
     tested_split: str = "test"
     monitor: str = "crps"
     varies: str = "viscosity"
+    alone: str = "stepper_"
     columns: Sequence[tuple[str, str]] = COLUMNS
     tested: list[dict[str, list[Row]]] = field(default_factory=list)
 
