@@ -22,6 +22,7 @@ from physics_hybrid import flavour as flavour
 if TYPE_CHECKING:
     import torch
 
+    from physics_hybrid.problems.potential.bodies.anisotropy import Fibres, Tensors
     from physics_hybrid.problems.potential.door.body import Body, Limb, read_labels
     from physics_hybrid.problems.potential.door.field import Field
     from physics_hybrid.problems.potential.door.lead_field import LeadField, lead_field
@@ -31,10 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Body",
+    "Fibres",
     "Field",
     "LeadField",
     "Limb",
     "Patch",
+    "Tensors",
     "lead_field",
     "load_pretrained",
     "read_labels",
@@ -45,7 +48,9 @@ __all__ = [
 #: Where the names of the door live: each is imported when it is first asked for.
 _DOOR = {
     "Body": "body",
+    "Fibres": "body",
     "Limb": "body",
+    "Tensors": "body",
     "read_labels": "body",
     "Field": "field",
     "LeadField": "lead_field",

@@ -36,8 +36,8 @@ from physics_hybrid.options import (
     two,
 )
 
-#: Those that say what the body is.
-BODY: dict[str, Shape] = {
+#: Those that say how a file of labels is read.
+LABELS: dict[str, Shape] = {
     "tissues": WORD,
     "spacing": TRIPLE,
     "long_axis": WHOLE,
@@ -45,6 +45,30 @@ BODY: dict[str, Shape] = {
     "nan_is_air": SWITCH,
     "air_below": NUMBER,
     "keep_largest": SWITCH,
+}
+#: Those of a diffusion image, and what `ph.Tensors` calls them.
+TENSORS = {
+    "tensor_order": "order",
+    "tensor_axes": "axes",
+    "mapping": "mapping",
+    "tensor_tissues": "tissues",
+    "tensor_scale": "scale",
+    "max_ratio": "max_ratio",
+    "bad": "bad",
+}
+#: Those that say what the body is.
+BODY: dict[str, Shape] = {
+    **LABELS,
+    "tensors": WORD,
+    "tensor_order": WORD,
+    "tensor_axes": WORD,
+    "mapping": WORD,
+    "tensor_tissues": WORDS,
+    "tensor_scale": NUMBER,
+    "max_ratio": NUMBER,
+    "fibres": WORD,
+    "fibre_tissues": WORDS,
+    "bad": WORD,
 }
 SHAPES: dict[str, Shape] = {
     **BODY,
@@ -85,7 +109,39 @@ def body_of(given: dict[str, Any]) -> Any:
 
     if given["file"] is None:
         raise UsageError("FILE is needed: a segmentation, such as thigh.nii.gz")
-    return ph.read_labels(given["file"], **{key: given[key] for key in BODY})
+    body = ph.read_labels(
+        given["file"],
+        **{key: given[key] for key in LABELS},
+        tensors=_tensors(given),
+        fibres=_fibres(given),
+    )
+    for note in body.notes:
+        print(note)
+    return body
+
+
+def _tensors(given: dict[str, Any]) -> Any:
+    """The diffusion image that the options name, or None. Raises UsageError for half of one."""
+    import physics_hybrid as ph
+
+    if given["tensors"] is not None:
+        asked = {name: given[key] for key, name in TENSORS.items()}
+        return ph.Tensors(given["tensors"], **asked)
+    for key in ("tensor_order", "tensor_axes", "tensor_tissues", "tensor_scale"):
+        if given[key] is not None:
+            raise UsageError(f"--{key.replace('_', '-')} needs --tensors FILE")
+    return None
+
+
+def _fibres(given: dict[str, Any]) -> Any:
+    """How fibres run, or None. Raises UsageError for half of it."""
+    import physics_hybrid as ph
+
+    if given["fibres"] is not None:
+        return ph.Fibres(given["fibres"], given["fibre_tissues"], given["bad"])
+    if given["fibre_tissues"] is not None:
+        raise UsageError("--fibre-tissues needs --fibres axis")
+    return None
 
 
 def electrodes(places: list[list[float]] | None, radius: float | None) -> Any:

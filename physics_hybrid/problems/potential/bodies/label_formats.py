@@ -96,21 +96,16 @@ def image(path: Path, trusted: bool) -> Raw:
 
     trusted : the header's spacing is what will be used, so that the affine must agree.
     """
-    import nibabel
-
-    where, what = str(path), "NIfTI" if ".nii" in path.name.lower() else "an image"
-    unpacked(path, SampleError)  # nibabel stops before it comes to the checksum
-    with _opened_as(what, path):
-        loaded: Any = nibabel.load(path)
-        array = np.asanyarray(loaded.dataobj)
-        affine = np.array(loaded.affine, dtype=float)
+    where = str(path)
+    loaded, array, affine = opened(path)
+    with _opened_as("an image", path):
         zooms: np.ndarray = np.asarray(loaded.header.get_zooms()[:3], dtype=float)
-        nifti = hasattr(loaded.header, "get_xyzt_units")
-        unit = loaded.header.get_xyzt_units()[0] if nifti else "mm"
-        oriented = nifti or path.suffix.lower() in (".mgz", ".mgh")
+    nifti = hasattr(loaded.header, "get_xyzt_units")
+    oriented = nifti or path.suffix.lower() in (".mgz", ".mgh")
     if array.ndim < 3:
         raise SampleError(where, "labels", f"{NOT_A_VOLUME}; got {array.shape}")
-    sizes, upright = _axes(affine[:3, :3], where)
+    metres = metres_of(loaded, where)
+    sizes, upright = axes_of(affine[:3, :3] / (1e3 * metres), where)
     if trusted and not np.allclose(sizes, zooms, rtol=1e-3):
         rule = (
             f"the affine says {sizes.tolist()}, the header {zooms.tolist()}: "
@@ -118,9 +113,33 @@ def image(path: Path, trusted: bool) -> Raw:
         )
         raise SampleError(where, "spacing", rule)
     notes = [] if oriented else ["an Analyze file, which has no orientation: the third axis is up"]
-    metres = _unit(unit, where)
-    affine[:3] *= 1e3 * metres
     return Raw(array, zooms * metres, upright, tuple(notes), affine if oriented else None)
+
+
+def opened(path: Path) -> tuple[Any, np.ndarray, np.ndarray]:
+    """An image by nibabel, whole: as loaded, its values, and from index to the world, mm (4, 4).
+
+    Raises SampleError for what cannot be read.
+    """
+    import nibabel
+
+    what = "NIfTI" if ".nii" in path.name.lower() else "an image"
+    unpacked(path, SampleError)  # nibabel stops before it comes to the checksum
+    with _opened_as(what, path):
+        loaded: Any = nibabel.load(path)
+        array = np.asanyarray(loaded.dataobj)
+        affine = np.array(loaded.affine, dtype=float)
+    affine[:3] *= 1e3 * metres_of(loaded, str(path))
+    return loaded, array, affine
+
+
+def metres_of(loaded: Any, where: str) -> float:
+    """Metres in the unit of an image's header. Raises SampleError for one that is unknown."""
+    if not hasattr(loaded.header, "get_xyzt_units"):
+        return _unit("mm", where)
+    with _opened_as("NIfTI", Path(where)):
+        name = loaded.header.get_xyzt_units()[0]
+    return _unit(name, where)
 
 
 def nrrd(path: Path, trusted: bool) -> Raw:
@@ -169,7 +188,7 @@ def _nrrd_axes(
     if directions.shape != (3, 3):
         rule = f"must have three directions of three numbers; got {directions.tolist()}"
         raise SampleError(where, "space directions", rule)
-    sizes, upright = _axes(directions.T, where)
+    sizes, upright = axes_of(directions.T, where)
     space = str(header.get("space", "")).lower()
     return sizes * unit, upright if any(word in space for word in PATIENT) else None
 
@@ -268,7 +287,7 @@ def _edges(given: np.ndarray | None, where: str) -> np.ndarray | None:
     return np.full(3, edges[0]) if edges.size == 1 else edges
 
 
-def _axes(columns: np.ndarray, where: str) -> tuple[np.ndarray, int | None]:
+def axes_of(columns: np.ndarray, where: str) -> tuple[np.ndarray, int | None]:
     """Lengths of the columns of an affine (3, 3), and which is nearly inferior-superior.
 
     Raises SampleError for what is no affine of a volume, and for axes that are not at right angles.

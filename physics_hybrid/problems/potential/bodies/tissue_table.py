@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from physics_hybrid.checks import positive
+from physics_hybrid.problems.potential.bodies.fibres import matrices
 
 #: Of no tissue of the table (which has fewer).
 NONE = 255
@@ -130,5 +131,4 @@ def conductivities(tissues: list[Tissue]) -> np.ndarray:
 
 def _matrix(sigma: tuple[float, ...]) -> np.ndarray:
     """The tensor of a conductivity, S/m. (3, 3)"""
-    DD, HH, WW, DH, DW, HW = components(sigma, 6)
-    return np.array([[DD, DH, DW], [DH, HH, HW], [DW, HW, WW]])
+    return matrices(components(sigma, 6))

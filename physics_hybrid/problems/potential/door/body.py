@@ -11,6 +11,7 @@ millimetres in the world of a file (right, anterior, superior).
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +26,18 @@ from physics_hybrid.command_line import CONF
 from physics_hybrid.grid import Grid, is_grid
 from physics_hybrid.problems.potential.bodies import body as bodies
 from physics_hybrid.problems.potential.bodies import label_files
+from physics_hybrid.problems.potential.bodies.anisotropy import (
+    REPLACED,
+    Fibres,
+    Segment,
+    Tensors,
+    with_fibres,
+    with_tensors,
+)
 from physics_hybrid.problems.potential.bodies.limb import LimbDistribution
 from physics_hybrid.problems.potential.bodies.tissue_table import (
     Tissue,
+    components,
     conductivities,
     read_table,
     with_air_below,
@@ -35,7 +45,7 @@ from physics_hybrid.problems.potential.bodies.tissue_table import (
 from physics_hybrid.problems.potential.data.plausible import wrong_box
 from physics_hybrid.problems.potential.data.sample import SampleError
 from physics_hybrid.problems.potential.door.arrays import Array, is_tensor, numbers
-from physics_hybrid.problems.potential.physics.conductor import Conductor
+from physics_hybrid.problems.potential.physics.conductor import Conductor, matrix
 from physics_hybrid.problems.potential.physics.ends import Ends
 
 #: How far an affine may be from its spacing, and its axes from right angles: headers are float32.
@@ -61,11 +71,13 @@ class Body:
     labels : array (D, H, W) or None
         Tissues, for figures and files.
     order : which axes of a file became D, H, W: exports turn back.
+    notes : what was understood of files, a line each.
 
     Raises
     ------
     ValueError
-        Another shape; whole numbers (labels); values that are negative or not finite; no tissue; a
+        Another shape; whole numbers (labels); values that are negative or not finite; tensors that
+        are not positive; no tissue; a
         box, or the tissue in it, of a size that no body has; an affine that shears, or contradicts
         the spacing.
 
@@ -97,6 +109,7 @@ class Body:
         keep_largest: bool = False,
         labels: np.ndarray | None = None,
         order: Sequence[int] = (0, 1, 2),
+        notes: Sequence[str] = (),
     ) -> None:
         values = _conductivity(sigma)
         self.spacing: np.ndarray = _edges(spacing, values.shape[:3])
@@ -114,6 +127,7 @@ class Body:
         #: (1, C, D, H, W), S/m.
         self.sigma: Tensor = values.movedim(-1, 0)[None].contiguous()
         self.labels = labels
+        self.notes = tuple(notes)
         self.order = tuple(int(a) for a in order)
         count = int((self.sigma.detach()[0, 0] > 0).sum())
         if count < 2:
@@ -265,7 +279,29 @@ def _conductivity(sigma: Array) -> Tensor:
             f"sigma must be >= 0 S/m; it is {float(diagonal.min()):g} at its lowest, and negative"
             f" first at {where}"
         )
+    if plain.ndim == 4 and plain.shape[3] == 6:
+        _check_positive(plain)
     return values if values.ndim == 4 else values[..., None]
+
+
+def _check_positive(sigma: Tensor) -> None:
+    """Raises ValueError where a tensor (D, H, W, 6) in tissue is not positive definite: by its
+    leading minors (Sylvester).
+    """
+    DD, HH, WW, DH, DW, HW = sigma.unbind(dim=-1)
+    second = DD * HH - DH**2
+    third = WW * second - DD * HW**2 - HH * DW**2 + 2 * DH * DW * HW
+    wrong = sigma.any(dim=-1) & ~((DD > 0) & (second > 0) & (third > 0))
+    if not bool(wrong.any()):
+        return
+    where = tuple(wrong.nonzero()[0].tolist())
+    values = torch.linalg.eigvalsh(matrix(sigma[where])).tolist()
+    shown = ", ".join(f"{v:.3g}" for v in values)
+    raise ValueError(
+        f"tensors (DD, HH, WW, DH, DW, HW) must be positive definite in tissue; {int(wrong.sum())}"
+        f" voxels of sigma are not, the first at {where}, with eigenvalues {shown} S/m: are the"
+        " components in another order?"
+    )
 
 
 def _refuse_labels(sigma: Array) -> None:
@@ -344,6 +380,8 @@ def read_labels(
     nan_is_air: bool = False,
     air_below: float | None = None,
     keep_largest: bool = False,
+    tensors: Tensors | str | Path | None = None,
+    fibres: Fibres | str | None = None,
 ) -> Body:
     """A body of a segmentation: .nii.gz, .nrrd, .mgz, .img, .mat, .npz, .npy.
 
@@ -363,12 +401,19 @@ def read_labels(
     nan_is_air : voxels that hold NaN are air.
     air_below : tissues that conduct less than so many S/m are air.
     keep_largest : of tissue in several pieces keep the largest.
+    tensors : Tensors, path, or None
+        Conductivity tensors of tissues from a diffusion image; a path where the file says itself
+        what it holds. What was done is in `Body.notes`.
+    fibres : Fibres, "axis", or None
+        "axis": what the table says along and across counts along the own axis of each muscle, piece
+        by piece, and not along D. Both: fibres first, so that tensors count in their tissues.
 
     Raises
     ------
     SampleError (a ValueError)
         No such file, or not a segmentation; labels that the table does not name; tissue in several
-        pieces; spacing that is missing or implausible.
+        pieces; spacing that is missing or implausible; tensors that are not positive, or no file of
+        tensors; a muscle without an axis.
     ValueError
         A table that is none.
 
@@ -400,8 +445,53 @@ def read_labels(
     affine = volume.affine
     if affine is not None:
         affine = _of_cut(affine, body.spacing, body.origin)
-    sigma = conductivities(table)[body.index]
-    return Body(sigma, body.spacing, affine, labels=_names(table)[body.index], order=volume.order)
+    sigma, notes = conductivities(table)[body.index], list(volume.notes)
+    if tensors is not None or fibres is not None:
+        segment = _segment(volume, body, table, affine)
+        sigma, said = _oblique(segment, tensors, fibres)
+        notes += said
+    names = _names(table)[body.index]
+    return Body(sigma, body.spacing, affine, labels=names, order=volume.order, notes=notes)
+
+
+def _segment(
+    volume: label_files.LabelVolume,
+    body: bodies.Body,
+    table: list[Tissue],
+    affine: np.ndarray | None,
+) -> Segment:
+    """A segmentation as it became a body."""
+    first = np.rint(body.origin / body.spacing).astype(int)
+    held = tuple(slice(a, a + n) for a, n in zip(first, body.index.shape, strict=True))
+    return Segment(
+        index=body.index,
+        labels=volume.labels[held],
+        table=table,
+        spacing=body.spacing,
+        affine=affine,
+        order=volume.order,
+        first=first,
+        whole=volume.labels.shape,
+        name=volume.name,
+    )
+
+
+def _oblique(
+    segment: Segment, tensors: Tensors | str | Path | None, fibres: Fibres | str | None
+) -> tuple[np.ndarray, list[str]]:
+    """sigma (D, H, W, 6), S/m, and what was understood; what was replaced is a warning, too."""
+    rows = np.stack([components(tissue.sigma, 6) for tissue in segment.table])
+    sigma, notes = rows[segment.index], list[str]()
+    if fibres is not None:
+        along = fibres if isinstance(fibres, Fibres) else Fibres(fibres)
+        notes += with_fibres(segment, along, sigma)
+    if tensors is not None:
+        image = tensors if isinstance(tensors, Tensors) else Tensors(tensors)
+        notes += with_tensors(segment, image, sigma)
+    for note in notes:
+        if note.endswith(REPLACED):
+            warnings.warn(note, stacklevel=4)
+    return sigma, notes
 
 
 def _tissues(given: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:

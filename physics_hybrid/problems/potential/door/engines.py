@@ -40,7 +40,8 @@ def chosen(
     Raises
     ------
     ValueError
-        Another engine; a model that was trained with other ends.
+        Another engine; a model that was trained with other ends, or without the components that
+        oblique fibres need.
     FileNotFoundError
         A network is asked for, and no model is there.
     """
@@ -55,6 +56,13 @@ def chosen(
         if engine == "auto":
             return Engine("solver", said)
         raise ValueError(f"{said}: engine='solver', or ends={predictor.ends.kind!r}")
+    components = predictor.network.sigma_components
+    if body.plain.oblique and components < 6:
+        said = f"the model knows {components} component{'s' * (components > 1)} of sigma, and"
+        said += " fibres of this body are oblique (6 components), which it would not see"
+        if engine == "auto":
+            return Engine("solver", said)
+        raise ValueError(f"{said}: engine='solver'")
     if engine != "auto":
         return Engine(engine, "asked for", predictor)
     error = known_error(predictor.about)
