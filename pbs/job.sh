@@ -11,6 +11,7 @@
 #   WALLTIME        hh:mm:ss, for sites where qstat does not answer inside a job
 #   NODE_PATIENCE   seconds after the end of the training on another node in which the one on the first node should end, too (train.pbs)
 #   RESUBMISSIONS   how many times a training that met its walltime is submitted again
+#   PARTS, PART     of sweep.pbs: how many jobs share the rows, and which of them this is (default: its number in the array)
 MARGIN=${MARGIN:-600}
 NODE_PATIENCE=${NODE_PATIENCE:-60}
 RESUBMISSIONS=${RESUBMISSIONS:-20}
@@ -110,7 +111,7 @@ leave() {
     if [[ -n $told_to_leave ]]; then
         echo "PBS ended this job (exit status $status): it is not submitted again; qsub the same RUN=$RUN to go on" >&2
     else
-        export RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN NODE_PATIENCE WALLTIME RESUBMISSIONS
+        export RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN NODE_PATIENCE WALLTIME RESUBMISSIONS WHAT_RUNS PART PARTS
         bash pbs/resubmit.sh "$status" "$script"
     fi
     exit "$status"

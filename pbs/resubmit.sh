@@ -11,24 +11,30 @@
 set -uo pipefail
 status=${1:?usage: pbs/resubmit.sh STATUS SCRIPT}
 script=${2:?usage: pbs/resubmit.sh STATUS SCRIPT}
+# of what: a training, or what the job script says
+what="${WHAT_RUNS:-training} ${RUN:-}"
 # training.requeue_exit_code
 saved=${REQUEUE_EXIT_CODE:-85}
 
 if ((status == 0)); then
-    echo "training ${RUN:-} is done"
+    echo "$what is done"
     exit 0
 fi
 if ((status > 128)) && [[ $(kill -l "$status" 2> /dev/null) == USR1 ]]; then
-    echo "training ${RUN:-} was told to leave while there was nothing to save, and a next job would come no further: not submitted again. Ask for more walltime or" \
-        "a smaller MARGIN; where training is complete and only the test is left: qsub -v CHECKPOINT=runs/${RUN:-} pbs/evaluate.pbs" >&2
+    hint=
+    if [[ -z ${WHAT_RUNS:-} ]]; then
+        hint="; where training is complete and only the test is left: qsub -v CHECKPOINT=runs/${RUN:-} pbs/evaluate.pbs"
+    fi
+    echo "$what was told to leave while there was nothing to save, and a next job would come no further: not submitted again. Ask for more walltime or" \
+        "a smaller MARGIN$hint" >&2
     exit "$status"
 fi
 if ((status != saved)); then
-    echo "training ${RUN:-} failed with exit status $status: not submitted again" >&2
+    echo "$what failed with exit status $status: not submitted again" >&2
     exit "$status"
 fi
 if ((${RESUBMISSIONS:-0} <= 0)); then
-    echo "training ${RUN:-} is saved and not done, and no resubmissions are left: qsub -v RUN=${RUN:-} ... $script goes on" >&2
+    echo "$what is saved and not done, and no resubmissions are left: qsub -v RUN=${RUN:-} ... $script goes on" >&2
     exit "$status"
 fi
 
@@ -47,7 +53,7 @@ options+=(${account:+-A "$account"} ${PBS_O_QUEUE:+-q "$PBS_O_QUEUE"})
 
 RESUBMISSIONS=$((RESUBMISSIONS - 1))
 variables=RESUBMISSIONS
-for name in RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN NODE_PATIENCE WALLTIME REQUEUE_EXIT_CODE MPIRUN; do
+for name in RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN NODE_PATIENCE WALLTIME REQUEUE_EXIT_CODE MPIRUN PART PARTS; do
     if [[ -n ${!name:-} ]]; then
         variables+=,$name # qsub takes the value from its environment
         export "${name?}"
@@ -55,8 +61,8 @@ for name in RUN OVERRIDES SEED RANKS_PER_NODE THREADS MARGIN NODE_PATIENCE WALLT
 done
 export RESUBMISSIONS
 if job=$(qsub "${options[@]}" -v "$variables" "$script"); then
-    echo "training ${RUN:-} goes on in job $job ($RESUBMISSIONS resubmissions left)"
+    echo "$what goes on in job $job ($RESUBMISSIONS resubmissions left)"
 else
-    echo "training ${RUN:-} is saved and could not be submitted from here; from a login node: RUN=${RUN:-} OVERRIDES='${OVERRIDES:-}' qsub ${options[*]} -v $variables $script" >&2
+    echo "$what is saved and could not be submitted from here; from a login node: RUN=${RUN:-} OVERRIDES='${OVERRIDES:-}' qsub ${options[*]} -v $variables $script" >&2
     exit "$status"
 fi

@@ -272,6 +272,35 @@ def test_a_cell_of_a_study_is_a_run_like_any_other_and_goes_on_alone(job):
     assert "STUDY=" in done.printed
 
 
+def test_a_part_of_a_sweep_is_its_number_in_the_array_and_goes_on_alone(job):
+    done, log = job(
+        "sweep.pbs",
+        ["node01"],
+        PARTS="50",
+        OVERRIDES="--config sweep.yaml",
+        PBS_JOBID="48213[7].pbs01",
+        PBS_ARRAY_INDEX="7",
+        TRAINING="85",
+    )
+    assert done.returncode == 85, done.printed
+    (words,) = called(log, "python")
+    part = ["--config", "sweep.yaml", "--part", "7", "--parts", "50"]
+    assert words == ["threads=8", f"in={job.folder}", "-m", "physics_hybrid", "sweep", *part]
+    (again,) = called(log, "qsub")
+    assert again[-1] == "pbs/sweep.pbs"
+    assert "-J" not in again
+    assert {"PART", "PARTS", "OVERRIDES"} <= set(again[again.index("-v") + 1].split(","))
+    assert "sweep 48213_7 goes on in job" in done.printed
+    # that job has no number in an array
+    _, log = job("sweep.pbs", ["node01"], PARTS="50", PART="7", OVERRIDES="--config sweep.yaml")
+    assert called(log, "python")[-1][2:] == ["-m", "physics_hybrid", "sweep", *part]
+    done, log = job("sweep.pbs", ["node01"], PBS_ARRAY_INDEX="7")
+    assert done.returncode == 2
+    assert "PARTS is not set" in done.printed
+    done, _ = job("sweep.pbs", ["node01"], OVERRIDES="--limbs 2", TRAINING="1")
+    assert "sweep 48213 failed with exit status 1: not submitted again" in done.printed
+
+
 def test_overrides_with_commas_come_from_a_file(job):
     (job.folder / "mine.txt").write_text(
         "# the fine grid\ndata.grid=[96,48,48]\n\nexperiment=base\n"

@@ -13,15 +13,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from physics_hybrid.problem import Place
 
+Item = TypeVar("Item")
+
 #: What was done of an epoch with other ranks or batches: (ranks, batches, batch size) for each;
 #: without a size, it is the present one.
 Done = Sequence[tuple[int, int] | tuple[int, int, int]]
+
+
+def share(items: list[Item], rank: int, world_size: int) -> list[Item]:
+    """The part of a list that belongs to one of so many: all parts in order are the whole."""
+    begin, end = (r * len(items) // world_size for r in (rank, rank + 1))
+    return items[begin:end]
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,8 @@ class Stored:
             before = self._global_batches(order, ranks, *size)[:count]
             seen = {i for batch in before for i in batch}
             order = [i for i in order if i not in seen]
-        return [self._share(batch) for batch in self._global_batches(order, self.world_size)]
+        batches = self._global_batches(order, self.world_size)
+        return [share(batch, self.rank, self.world_size) for batch in batches]
 
     def _order(self, key: tuple[int, ...] | None) -> list[int]:
         if key is not None:
@@ -68,10 +77,6 @@ class Stored:
         kinds = self.kinds
         by_kind: Any = kinds.__getitem__
         return sorted(range(self.count), key=by_kind)
-
-    def _share(self, batch: list[int]) -> list[int]:
-        begin, end = (r * len(batch) // self.world_size for r in (self.rank, self.rank + 1))
-        return batch[begin:end]
 
     def _global_batches(
         self, order: list[int], ranks: int, batch_size: int | None = None

@@ -104,20 +104,28 @@ def main(arguments: list[str]) -> None:
 
 
 def body_of(given: dict[str, Any]) -> Any:
-    """The body that the options say. Raises UsageError where no file is named."""
-    import physics_hybrid as ph
+    """The body that the options say, and what was understood of its files, printed.
 
+    Raises UsageError where no file is named.
+    """
     if given["file"] is None:
         raise UsageError("FILE is needed: a segmentation, such as thigh.nii.gz")
-    body = ph.read_labels(
-        given["file"],
+    body = read_body(given["file"], given)
+    for note in body.notes:
+        print(note)
+    return body
+
+
+def read_body(path: Any, given: dict[str, Any]) -> Any:
+    """The body of a file that the options say. Raises ValueError, UsageError."""
+    import physics_hybrid as ph
+
+    return ph.read_labels(
+        path,
         **{key: given[key] for key in LABELS},
         tensors=_tensors(given),
         fibres=_fibres(given),
     )
-    for note in body.notes:
-        print(note)
-    return body
 
 
 def _tensors(given: dict[str, Any]) -> Any:
