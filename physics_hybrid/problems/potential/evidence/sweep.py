@@ -125,6 +125,18 @@ class Sweep:
         """Body by body."""
         return [row for subject in self.subjects for row in subject.rows]
 
+    @property
+    def against_returns(self) -> bool:
+        """Whether voltages are against the electrode that takes the current out."""
+        return self.given["returns"] is not None and self.given["patch"] is not None
+
+    @property
+    def reciprocal(self) -> bool:
+        """Whether the voltages are symmetric: not those against a mean, where a point takes the
+        current out.
+        """
+        return self.given["returns"] is None or self.against_returns
+
     def settings(self) -> dict[str, Any]:
         """All that decides the rows, as JSON has it; where the bodies lie is left out."""
         kept = {key: value for key, value in self.given.items() if key not in ASIDE}
@@ -395,10 +407,13 @@ def _answer(sweep: Sweep, row: Row, ready: _Ready) -> dict[str, Any]:
     returns = None if ready.returns is None else _electrode(ready.returns, radius)
     asked = {key: given[key] for key in ("ends", "beta", "tolerance")}
     field = solve(body, electrode, 1.0, returns=returns, engine="solver", progress=False, **asked)
+    # a patch has a voltage of its own; a point through which current passes has an infinite one
+    against = float(field.at(returns)) if sweep.against_returns else 0.0
     transfer: list[float | None] = [None] * len(ready.places)
     for other in np.flatnonzero(ready.usable):
-        if radius is not None or other != k:  # at a point its own voltage has no bound
-            transfer[other] = float(field.at(_electrode(ready.places[other], radius)))
+        if radius is not None or other != k:
+            volts = float(field.at(_electrode(ready.places[other], radius)))
+            transfer[other] = volts - against
     if given["fields"] is not None:
         field.save(sweep.output / "fields" / f"{row.name}{given['fields']}")
     return {

@@ -4,8 +4,9 @@ reciprocity    max |R_ij - R_ji| / max |R_ij|  over the electrodes of a body    
 
 R_ij, V/A, is the voltage at electrode j for 1 A through electrode i, and symmetric in any passive
 body (Helmholtz 1853): what is left of the difference is the error of the solves and of looking up
-between voxels, seen without knowing the truth. With a second electrode that all share (`returns`)
-voltages are taken against it.
+between voxels, seen without knowing the truth. Patches feed and read the same voxels: there it is
+the tolerance. With a second electrode that all share (`returns`) voltages of patches are against
+it; those of points, against the mean over tissue, are not symmetric, and nothing is said of them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def write_table(sweep: Sweep) -> tuple[str, list[str]]:
     """
     by_body = {subject: _records(sweep, subject) for subject in sweep.subjects}
     wrong = [line for subject, records in by_body.items() for line in _wrong(subject, records)]
-    bodies = [_summary(subject, records) for subject, records in by_body.items()]
+    bodies = [_summary(sweep, subject, records) for subject, records in by_body.items()]
     records = [r for found in by_body.values() for r in found if r is not None]
     write_text(sweep.output / "table.csv", _csv(sweep, records))
     contents = {"settings": sweep.settings(), "bodies": bodies, "rows": records}
@@ -83,7 +84,9 @@ def _changed(records: Sequence[dict[str, Any] | None]) -> bool:
     return len(digests) > 1
 
 
-def _summary(subject: Subject, records: Sequence[dict[str, Any] | None]) -> dict[str, Any]:
+def _summary(
+    sweep: Sweep, subject: Subject, records: Sequence[dict[str, Any] | None]
+) -> dict[str, Any]:
     """A body in a line."""
     there = [r for r in records if r is not None]
     solved = [r for r in there if r["error"] is None]
@@ -100,7 +103,7 @@ def _summary(subject: Subject, records: Sequence[dict[str, Any] | None]) -> dict
         "solved": len(solved),
         "failed": len(there) - len(solved),
         "largest_ohm": float(known.max()) if known.size else None,
-        "reciprocity": reciprocity(transfer),
+        "reciprocity": reciprocity(transfer) if sweep.reciprocal else None,
         "processor_seconds": round(sum(r["processor_seconds"] for r in there), 3),
         "said": said,
     }

@@ -23,7 +23,8 @@ def drawn(path):
 def test_an_example_is_short_and_has_its_figure_in_the_docs(path):
     assert len(path.read_text().splitlines()) < 120
     assert path.with_suffix(".png").exists()
-    assert path.name in (ROOT / "docs" / "use_it.md").read_text()
+    pages = [(ROOT / "docs" / page).read_text() for page in ("use_it.md", "anisotropy.md")]
+    assert any(path.name in page for page in pages)
 
 
 def test_surface_emg_is_that_of_the_layered_cylinder(tmp_path):
@@ -54,3 +55,15 @@ def test_tdcs_on_spheres_comes_near_the_series(tmp_path):
     assert found["error"] < 0.3
     assert found["volts"] > 0
     drawn(tmp_path / "tdcs.png")
+
+
+@pytest.mark.slow
+def test_fibres_along_muscles_and_by_diffusion_come_near_the_truth(tmp_path):
+    found = loaded("fibres")["main"](0.005, tmp_path / "fibres.png")
+    assert found["along D"]["degrees"] > 13
+    assert found["own axes"]["degrees"] < 1
+    assert found["diffusion"]["degrees"] < 6
+    assert found["along D"]["error"] > 0.08
+    assert found["own axes"]["error"] < 0.01
+    assert found["diffusion"]["error"] < 0.04
+    drawn(tmp_path / "fibres.png")
