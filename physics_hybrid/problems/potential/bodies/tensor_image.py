@@ -139,8 +139,10 @@ def read_tensors(
         is not given and not said by the file, or contradicts it; an affine that shears; tensors
         along the world in a file that knows none.
     ValueError
-        Another order, other axes.
+        No path; another order, other axes.
     """
+    if not isinstance(path, (str, Path)):
+        raise ValueError(f"tensors must be ph.Tensors(path, ...), or a path; got {path!r}")
     path = Path(path).expanduser()
     where = str(path)
     if order is not None:
