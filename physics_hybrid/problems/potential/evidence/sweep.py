@@ -346,8 +346,13 @@ def _place(given: dict[str, Any], subject: Subject, body: Body, caught: Sequence
         asked=asked,
         usable=body.hold(places),
         returns=returns,
-        warned=tuple(str(warning.message) for warning in caught),
+        warned=_texts(caught),
     )
+
+
+def _texts(caught: Sequence[Any]) -> tuple[str, ...]:
+    """What warnings say, each once."""
+    return tuple(dict.fromkeys(str(warning.message) for warning in caught))
 
 
 def _metres(body: Body, places: np.ndarray, frame: str) -> np.ndarray:
@@ -392,7 +397,10 @@ def _solved(sweep: Sweep, row: Row, opened: _Opened) -> dict[str, Any]:
         known["error"] = opened.error
     else:
         try:
-            known |= _answer(sweep, row, opened.ready)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                known |= _answer(sweep, row, opened.ready)
+            known["warnings"] = [*opened.ready.warned, *_texts(caught)]
         except Exception as error:
             known["error"] = _said(error)
     clock, processor = time.monotonic() - began[0], time.process_time() - began[1]
@@ -425,7 +433,6 @@ def _answer(sweep: Sweep, row: Row, ready: _Ready) -> dict[str, Any]:
         "residual": field.residual,
         "grid": list(body.shape),
         "notes": list(body.notes),
-        "warnings": list(ready.warned),
     }
 
 

@@ -1,4 +1,5 @@
-"""The table of a sweep: a line a row in table.csv, a line a body in table.md, both in table.json.
+"""The table of a sweep: a line a row in table.csv, a line a body in table.md, both in table.json;
+in table.png all voltages by body and distance.
 
 reciprocity    max |R_ij - R_ji| / max |R_ij|  over the electrodes of a body                     [1]
 
@@ -14,13 +15,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from physics_hybrid.problems.potential.evidence.sweep import Subject, Sweep
 from physics_hybrid.report.markdown import table as markdown_table
+from physics_hybrid.report.plots import pyplot, save, spared
 from physics_hybrid.writing import write_text
 
 COLUMNS = (
@@ -39,6 +42,8 @@ COLUMNS = (
 )
 HEADS = ("body", "rows", "failed", "largest, ohm", "reciprocity", "processor s", "said")
 MISSING = "is not there yet"
+#: Letters of what was said in a cell of table.md.
+LONG = 120
 
 
 def write_table(sweep: Sweep) -> tuple[str, list[str]]:
@@ -56,6 +61,8 @@ def write_table(sweep: Sweep) -> tuple[str, list[str]]:
     write_text(sweep.output / "table.json", json.dumps(contents, indent=1) + "\n")
     text = _markdown(bodies, records)
     write_text(sweep.output / "table.md", text + "\n")
+    with spared("table.png"):
+        draw(by_body.values(), sweep.output / "table.png")
     return text, wrong
 
 
@@ -95,8 +102,9 @@ def _summary(
     said = next((r["error"] for r in there if r["error"] is not None), None)
     if _changed(records):
         said = CHANGED
-    elif said is None and solved and solved[0]["warnings"]:
-        said = solved[0]["warnings"][0]
+    elif said is None:
+        warned = dict.fromkeys(text for record in solved for text in record["warnings"])
+        said = "; ".join(f"warning: {text}" for text in warned) or None
     return {
         "body": subject.name,
         "rows": len(records),
@@ -153,7 +161,7 @@ def _markdown(bodies: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]
             _number(body["largest_ohm"], "{:.4g}"),
             _number(body["reciprocity"], "{:.1e}"),
             f"{body['processor_seconds']:.1f}",
-            (body["said"] or "").replace("|", "/"),
+            _short(body["said"] or ""),
         ]
         for body in bodies
     ]
@@ -165,5 +173,42 @@ def _markdown(bodies: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]
     return f"{markdown_table(HEADS, lines)}\n\n{closing}"
 
 
+def _short(text: str) -> str:
+    """What was said of a body, as long as a cell; table.json has all of it."""
+    text = text.replace("|", "/")
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
+
+
 def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
+
+
+def draw(bodies: Iterable[Sequence[dict[str, Any] | None]], path: Path) -> None:
+    """|R_ij| of every pair of electrodes, body by body, coloured by their distance; bodies with
+    failed rows are marked below.
+    """
+    points, failed = [], []
+    for number, records in enumerate(bodies):
+        there = [record for record in records if record is not None]
+        solved = {r["electrode"]: r for r in there if r["error"] is None}
+        if len(solved) < len(there):
+            failed.append(number)
+        for k, record in solved.items():
+            for other in solved.keys() - {k}:
+                volts = record["transfer"][other]
+                apart = np.subtract(record["place"], solved[other]["place"])
+                if volts:
+                    points.append((number, abs(volts), 1e3 * float(np.linalg.norm(apart))))
+    if not points:
+        return
+    x, y, distance = np.array(points).T
+    figure, axis = pyplot().subplots(figsize=(8, 3.6), layout="constrained")
+    shown = axis.scatter(x, y, c=distance, s=14, cmap="viridis_r")
+    axis.set(
+        yscale="log", xlabel="body", ylabel="|voltage| at one electrode\nfor 1 A at another (Ω)"
+    )
+    if failed:
+        axis.plot(failed, [y.min() / 2] * len(failed), "rx", label="rows failed")
+        axis.legend()
+    figure.colorbar(shown, label="distance (mm)")
+    save(figure, path)

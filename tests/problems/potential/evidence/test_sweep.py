@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 import physics_hybrid as ph
 from physics_hybrid.problems.potential.evidence import sweep as sweeping
@@ -116,6 +117,7 @@ def test_the_table_has_a_line_a_row_and_sees_reciprocity(bodies, whole, capsys):
     assert len(held["rows"]) == 6
     assert all(body["reciprocity"] < 0.05 for body in held["bodies"] if body["solved"])
     assert (output / "table.md").read_text().strip() in out
+    assert imread(output / "table.png")[..., :3].std() > 0.02
     assert reciprocity(np.array([[np.nan, 2.0], [1.0, np.nan]])) == pytest.approx(0.5)
     assert reciprocity(np.array([[np.nan, 2.0], [np.nan, np.nan]])) is None
 
