@@ -198,7 +198,7 @@ def _bodies(given: dict[str, Any]) -> Iterator[Subject]:
             yield Subject(f"limb-{seed:04d}", None, seed, ())
         return
     seen: dict[str, Path] = {}
-    for path in _files(given["file"]):
+    for path in _without_tensors(_files(given["file"]), given["tensors"]):
         name = slug(_stem(path))
         if name in seen:
             raise ValueError(f"{seen[name]} and {path} would both be called {name}: rename one")
@@ -221,6 +221,14 @@ def _files(what: str) -> list[Path]:
     if not found:
         raise ValueError(f"{what} names no body: a folder, a pattern, a file, or a .txt of files")
     return found
+
+
+def _without_tensors(files: list[Path], pattern: str | None) -> list[Path]:
+    """Files that are bodies: a pattern of names may hold their diffusion images, too."""
+    if pattern is None:
+        return files
+    images = {beside(pattern, Subject("", path, 0, ())) for path in files}
+    return [path for path in files if path not in images]
 
 
 def _stem(path: Path) -> str:

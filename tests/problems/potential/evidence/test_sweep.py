@@ -256,6 +256,29 @@ def test_limbs_pairs_patches_and_fields(tmp_path, capsys):
     assert all(body["reciprocity"] < 1e-5 for body in held["bodies"])
 
 
+@pytest.mark.slow
+def test_each_body_has_its_own_diffusion_image(bodies, tmp_path, capsys):
+    """{name}_dti.nii.gz beside each, in the same pattern; one is missing, and is a row."""
+    D = np.zeros((10, 9, 9, 6), dtype=np.float32) + [2e-3, 5e-4, 0, 1e-3, 0, 1e-3]
+    for name in ("leg0", "leg2"):
+        for suffix in (".nii.gz", ".csv"):
+            shutil.copy(bodies / f"{name}{suffix}", tmp_path / f"{name}{suffix}")
+    nibabel.save(nibabel.Nifti1Image(D, AFFINE), tmp_path / "leg0_dti.nii.gz")
+    output = tmp_path / "out"
+    image = ["--tensors", "{name}_dti.nii.gz", "--tensor-order", "fsl"]
+    status, out, err = typed(capsys, *words(tmp_path, output, *image))
+    assert status == 1
+    found = rows(output)
+    assert [*found] == [f"leg{n}_00{k}.json" for n in (0, 2) for k in (0, 1)]
+    assert "leg2_dti.nii.gz" in found["leg2_000.json"]["error"]
+    assert "tensors (fsl, along fsl)" in found["leg0_000.json"]["notes"][-1]
+    asked = ph.Tensors(tmp_path / "leg0_dti.nii.gz", order="fsl")
+    body = ph.read_labels(tmp_path / "leg0.nii.gz", long_axis=0, tensors=asked)
+    field = ph.solve(body, PLACES[0], 1.0, tolerance=1e-8, progress=False)
+    volts = float(field.at(PLACES[1]))
+    assert found["leg0_000.json"]["transfer"][1] == pytest.approx(volts, rel=1e-9)
+
+
 def test_every_option_has_a_key_with_a_comment():
     import yaml
 
