@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from physics_hybrid.checks import among, at_least
-from physics_hybrid.cluster.signals import Signals
+from physics_hybrid.cluster.signals import Requeue, Signals
 from physics_hybrid.evidence.study import slug
 from physics_hybrid.problems.potential.bodies.label_formats import (
     files_of,
@@ -152,11 +152,7 @@ class Sweep:
         path = self.record(row)
         if not path.exists():
             return None
-        try:
-            found: dict[str, Any] = json.loads(path.read_text())
-        except (ValueError, UnicodeDecodeError):
-            raise ValueError(f"{path} is damaged: delete it, and its row is solved again") from None
-        return found
+        return _json(path, "its row is solved again")
 
     def fix(self) -> None:
         """Write down what is swept. Raises ValueError where OUTPUT holds rows of another sweep.
@@ -166,7 +162,7 @@ class Sweep:
         path, settings = self.output / "sweep.json", self.settings()
         before = settings
         if path.exists():
-            before = json.loads(path.read_text())
+            before = _json(path, "it is written again")
             late = {name for name, places in before["bodies"].items() if not places}
             now = settings["bodies"]
             before["bodies"] |= {name: now[name] for name in late if name in now}
@@ -181,6 +177,15 @@ class Sweep:
                 )
         if before is not settings:
             write_text(path, json.dumps(settings, indent=1) + "\n")
+
+
+def _json(path: Path, remedy: str) -> dict[str, Any]:
+    """A file of ours. Raises ValueError where it is damaged, and says what deleting it brings."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except ValueError:
+        raise ValueError(f"{path} is damaged: delete it, and {remedy}") from None
+    return found
 
 
 def _shown(value: Any) -> str:
@@ -296,23 +301,32 @@ def run(sweep: Sweep, read: Read) -> list[str]:
     """
     sweep.fix()
     mine = share(sweep.rows, sweep.given["part"], sweep.given["parts"])
+    try:
+        with Signals(SAVED) as signals:
+            return _each(sweep, mine, read, signals)
+    except Requeue:
+        print("told to leave; the same command goes on", flush=True)
+        raise
+
+
+def _each(sweep: Sweep, mine: list[Row], read: Read, signals: Signals) -> list[str]:
+    """Row by row; a line for each that failed. `signals` knows when one is written down."""
     failures, opened = [], dict[str, _Opened]()
     about = surroundings(torch.device("cpu"))
-    with Signals(SAVED) as signals:
-        for number, row in enumerate(mine, start=1):
-            print(f"[{number}/{len(mine)}] {row.name}: ", end="", flush=True)
-            found = sweep.read(row)
-            if found is None or (sweep.given["retry"] and found["error"] is not None):
-                if row.subject.name not in opened:  # one body at a time is in memory
-                    opened = {row.subject.name: _open(sweep, row.subject, read)}
-                found = {**_solved(sweep, row, opened[row.subject.name]), "about": about}
-                write_text(sweep.record(row), json.dumps(found) + "\n")
-                signals.saved = True
-                print("done" if found["error"] is None else "FAILED", flush=True)
-            else:
-                print("finished before", flush=True)
-            if found["error"] is not None:
-                failures.append(f"{row.name}: {found['error']}")
+    for number, row in enumerate(mine, start=1):
+        print(f"[{number}/{len(mine)}] {row.name}: ", end="", flush=True)
+        found = sweep.read(row)
+        if found is None or (sweep.given["retry"] and found["error"] is not None):
+            if row.subject.name not in opened:  # one body at a time is in memory
+                opened = {row.subject.name: _open(sweep, row.subject, read)}
+            found = {**_solved(sweep, row, opened[row.subject.name]), "about": about}
+            write_text(sweep.record(row), json.dumps(found) + "\n")
+            signals.saved = True
+            print("done" if found["error"] is None else "FAILED", flush=True)
+        else:
+            print("finished before", flush=True)
+        if found["error"] is not None:
+            failures.append(f"{row.name}: {found['error']}")
     return failures
 
 

@@ -153,6 +153,7 @@ def test_a_sweep_that_is_told_to_leave_goes_on_to_the_same_bits(
     monkeypatch.setattr("physics_hybrid.verbs.sweep.read_body", read)
     status, out, _ = typed(capsys, *words(bodies, tmp_path))
     assert status == sweeping.SAVED
+    assert out.endswith("told to leave; the same command goes on\n")
     assert len(rows(tmp_path)) == 2
     assert not (tmp_path / "table.md").exists()
     monkeypatch.undo()
@@ -183,6 +184,9 @@ def test_rows_of_another_sweep_and_damaged_ones_are_refused(bodies, whole, tmp_p
     status, _, err = typed(capsys, *again)
     assert status == 1
     assert "leg0_000.json is damaged: delete it, and its row is solved again" in err
+    (output / "sweep.json").write_text("")
+    status, _, err = typed(capsys, *again)
+    assert "sweep.json is damaged: delete it" in err
 
 
 def test_bodies_and_electrodes_that_are_not_there_are_said(bodies, tmp_path, capsys):
