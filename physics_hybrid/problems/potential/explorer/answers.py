@@ -84,9 +84,9 @@ class Explorer:
             waited = time.perf_counter() - began
             solved, fresh = self._solved(scene)
             drawn = time.perf_counter()
-            sections = [_as_json(section) for section in solved.planes.at(scene.cut)]
+            sections = solved.planes.at(scene.cut, self.specimen.sections())
             return {
-                "sections": sections,
+                "sections": [_as_json(section) for section in sections],
                 "scale": _scale_of(solved.planes),
                 "numbers": self._numbers(solved.field),
                 "here": self._here(solved.field, scene.cut),

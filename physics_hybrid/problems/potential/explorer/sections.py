@@ -8,6 +8,7 @@ that it is two small matrix products.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,9 +18,11 @@ import torch
 
 from physics_hybrid.problems.potential.door.closed_form import at_places, on_grid
 from physics_hybrid.problems.potential.door.field import Field
-from physics_hybrid.problems.potential.door.picture import SECTIONS, scale
+from physics_hybrid.problems.potential.door.picture import scale
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 
+#: Axes of a body: normal to a plane, up and across in it.
+Axes = tuple[int, int, int]
 #: Points along the longest axis of a body that are drawn, about; and in a voxel, at most.
 POINTS, FINEST = 200, 4
 #: Shades of the colour scale; 0 is air.
@@ -109,9 +112,9 @@ class Planes:
         smooth: np.ndarray = volts[0].cpu().numpy()
         return smooth
 
-    def at(self, cut: tuple[float, float, float]) -> list[Section]:
-        """The three sections that meet at a place, (3,) m."""
-        rasters = [_Raster.of(self, axes, cut[axes[0]]) for axes in SECTIONS]
+    def at(self, cut: tuple[float, float, float], sections: Sequence[Axes]) -> list[Section]:
+        """Sections that meet at a place, (3,) m."""
+        rasters = [_Raster.of(self, axes, cut[axes[0]]) for axes in sections]
         volts = self._volts(rasters)
         return [r.section(values) for r, values in zip(rasters, volts, strict=True)]
 
@@ -137,12 +140,12 @@ class _Raster:
     """
 
     planes: Planes
-    axes: tuple[int, int, int]
+    axes: Axes
     voxel: int
     place: float
 
     @classmethod
-    def of(cls, planes: Planes, axes: tuple[int, int, int], cut: float) -> _Raster:
+    def of(cls, planes: Planes, axes: Axes, cut: float) -> _Raster:
         spacing, size = planes.body.spacing[axes[0]], planes.body.shape[axes[0]]
         index = float(np.clip(cut / spacing, 0.0, size - OFF_FACE))
         voxel = int(index)
@@ -150,9 +153,10 @@ class _Raster:
         return cls(planes, axes, voxel, (voxel + inside) * float(spacing))
 
     def _layer(self, volume: np.ndarray, voxel: int) -> np.ndarray:
-        """A plane of voxels, (n, m, ...), up and across: H before W, and D before both."""
-        layer: np.ndarray = volume.take(voxel, axis=self.axes[0])
-        return layer
+        """A plane of voxels, (n, m, ...), up and across."""
+        normal, up, across = self.axes
+        layer: np.ndarray = volume.take(voxel, axis=normal)
+        return layer if up < across else layer.swapaxes(0, 1)
 
     @cached_property
     def tissue(self) -> np.ndarray:

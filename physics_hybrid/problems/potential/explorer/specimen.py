@@ -20,6 +20,7 @@ from physics_hybrid.problems.potential.door.body import (
     tissues_of,
 )
 from physics_hybrid.problems.potential.door.picture import AXES
+from physics_hybrid.problems.potential.explorer.sections import Axes
 
 #: Bodies with other conductivities that are kept.
 KEPT = 2
@@ -48,7 +49,7 @@ class Axis:
     """An axis of the grid as it is shown: shown = origin + sign x, mm.
 
     name : what stands at the scale. low, high : letters at its ends. section : of planes normal to
-    it. flipped : whether x runs down, or to the left.
+    it. upside_down, mirrored : whether x runs down where it is up, to the left where it is across.
     """
 
     name: str
@@ -158,10 +159,24 @@ class Specimen:
             origin = float(self.original.affine[towards, 3] - step / 2)
             letter = WORLD[towards]
             ends = (OPPOSITE[letter], letter) if sign > 0 else (letter, OPPOSITE[letter])
-            name = f"{OPPOSITE[letter]}–{letter}"
-            section = IN_WORLD[towards]
-            found.append(Axis(name, origin, sign, *ends, section, sign < 0, sign > 0))
+            found.append(Axis(letter, origin, sign, *ends, IN_WORLD[towards], sign < 0, sign > 0))
         return tuple(found)
+
+    def sections(self) -> tuple[Axes, ...]:
+        """Axes of the three sections: normal, up, across. The transverse one comes first."""
+        right, anterior, superior = self._where_is_world()
+        return (
+            (superior, anterior, right),
+            (anterior, superior, right),
+            (right, superior, anterior),
+        )
+
+    def _where_is_world(self) -> tuple[int, int, int]:
+        """Axes of the grid along right, anterior and superior; W, H, D where there is no world."""
+        world = self._along()
+        if world is None:
+            return 2, 1, 0
+        return world.index(0), world.index(1), world.index(2)
 
     def _along(self) -> list[int] | None:
         """The axis of the world that each of the grid lies along; None where it is oblique."""
@@ -182,5 +197,6 @@ class Specimen:
             "extent": [float(x) for x in body.extent],
             "name": self.name,
             "axes": [vars(axis) for axis in self.axes()],
+            "sections": [list(axes) for axes in self.sections()],
             "tissues": [vars(tissue) for tissue in self.tissues],
         }

@@ -1,7 +1,7 @@
 // The page: what is asked for, by pointer, key or field, and what is shown of the answers.
 
 import { Asking, Refusal, post } from "./asking.js";
-import { Bar, Figure, MARGIN, unpacked } from "./figure.js";
+import { Bar, Figure, MARGIN, fixed, unpacked } from "./figure.js";
 import { keep, pictureOf } from "./picture.js";
 
 const $ = (id) => document.getElementById(id);
@@ -35,7 +35,7 @@ class Explorer {
       bounded: (answer, question) => this.bounded(answer, question),
       refused: (refusal, question) => this.refused(refusal, question),
     });
-    this.figures = [[0, 1, 2], [1, 0, 2], [2, 0, 1]].map((axes) => new Figure(body, ...axes));
+    this.figures = body.sections.map((axes) => new Figure(body, ...axes));
     this.bar = new Bar();
     $("first").append(this.figures[0].svg, this.bar.svg);
     $("sections").append(this.figures[1].svg, this.figures[2].svg);
@@ -304,7 +304,7 @@ class Explorer {
     $("range").textContent = `${short(numbers.lowest)} to ${short(numbers.highest)} mV`;
     $("ends").textContent = WAYS_OUT[numbers.ends] ?? numbers.ends;
     const world = here.world
-      ? `; R ${here.world[0].toFixed(1)}, A ${here.world[1].toFixed(1)}, S ${here.world[2].toFixed(1)} mm`
+      ? `; ${here.world.map((x, k) => `${"RAS"[k]} ${fixed(x)}`).join(", ")} mm`
       : "";
     $("here").textContent =
       here.tissue === "air"
@@ -350,7 +350,7 @@ class Explorer {
     if (!timing.bounded) return;
     const place = this.good.at.map((x, k) => {
       const axis = this.body.axes[k];
-      return `${axis.name} ${(axis.origin + axis.sign * 1000 * x).toFixed(1)}`;
+      return `${axis.name} ${fixed(axis.origin + axis.sign * 1000 * x)}`;
     });
     const { lowest, highest } = this.answer.numbers;
     $("status").textContent =
@@ -386,7 +386,7 @@ class Explorer {
     const value = figure.valueAt(place);
     if (value === null) return;
     const at = [figure.up, figure.across].map((axis, k) => {
-      return `${this.body.axes[axis].name} ${figure.shownAt(axis, place[k]).toFixed(1)}`;
+      return `${this.body.axes[axis].name} ${fixed(figure.shownAt(axis, place[k]))}`;
     });
     $("reading").textContent = `${figure.name}, ${at.join(", ")} mm: ${short(value)} mV`;
   }
@@ -403,18 +403,18 @@ class Explorer {
     if (wide < LEAST || wide === this.wide) return;
     this.wide = wide;
     const rims = MARGIN.left + MARGIN.right;
-    const [d, h, w] = this.body.extent.map((x) => 1000 * x);
+    const [first, ...others] = this.figures;
+    const widths = this.figures.map((figure) => figure.mm[figure.across]);
     const narrow = wide < 620;
     $("sections").classList.toggle("narrow", narrow);
-    const across = narrow ? w + h : w + w + h;
+    const across = widths.reduce((sum, width) => sum + width, narrow ? -widths[0] : 0);
     const room = wide - (narrow ? 2 : 3) * rims;
     const tall = Math.max(260, TALL * innerHeight - MARGIN.top - MARGIN.bottom);
-    const scale = Math.min(room / across, tall / Math.max(d, h));
-    const [transverse, ...long] = this.figures;
-    long.forEach((figure) => figure.resize(scale));
-    transverse.resize(narrow ? Math.min(LARGER * scale, (wide - rims) / w) : scale);
-    const first = w * scale + rims;
-    this.barWidth = Math.max(narrow ? Math.min(wide, 420) : Math.min(first, 420), 250);
+    const scale = Math.min(room / across, tall / Math.max(...this.figures.map((figure) => figure.mm[figure.up])));
+    others.forEach((figure) => figure.resize(scale));
+    first.resize(narrow ? Math.min(LARGER * scale, (wide - rims) / widths[0]) : scale);
+    const beside = narrow ? wide : widths[0] * scale + rims;
+    this.barWidth = Math.max(Math.min(beside, 420), 200);
     if (this.answer) {
       this.drawn(this.good);
     }

@@ -33,6 +33,11 @@ function tickStep(length, count) {
   return [1, 2, 5, 10].map((k) => k * size).find((step) => step >= rough * 0.999);
 }
 
+/** mm to a tenth. */
+export function fixed(mm) {
+  return mm.toFixed(1).replace("-", "−");
+}
+
 export class Figure {
   /** normal, up, across : axes of the body. body : what /about says. */
   constructor(body, normal, up, across) {
@@ -159,7 +164,8 @@ export class Figure {
     text(centre, bottom + 32, `${across.name} (mm)`, "middle");
     const middle = MARGIN.top + this.height / 2;
     text(12, middle, `${up.name} (mm)`, "middle", { transform: `rotate(-90 12 ${middle})` });
-    const corner = { "font-weight": 600, "font-size": 12, fill: "#44505f" };
+    const halo = { stroke: "#ffffff", "stroke-width": 3, "paint-order": "stroke" };
+    const corner = { "font-weight": 700, "font-size": 12, ...halo };
     const [left, right] = this.mirrored ? [across.high, across.low] : [across.low, across.high];
     const [low, high] = this.upsideDown ? [up.high, up.low] : [up.low, up.high];
     text(MARGIN.left + 5, middle + 4, left, "start", corner);
@@ -176,7 +182,7 @@ export class Figure {
     const found = [];
     for (let k = Math.ceil(ends[0] / step - 1e-9); k * step <= ends[1] + 1e-9; k++) {
       const shown = k * step;
-      found.push({ at: (shown - origin) * sign, label: String(Number(shown.toPrecision(8))) });
+      found.push({ at: (shown - origin) * sign, label: String(Number(shown.toPrecision(8))).replace("-", "−") });
     }
     return found;
   }
@@ -205,7 +211,7 @@ export class Figure {
     this.currents.setAttribute("d", d);
     this.casing.setAttribute("d", d);
     const shown = this.shownAt(normal, 1000 * section.cut);
-    this.title.textContent = `${this.name}, ${this.body.axes[normal].name} ${shown.toFixed(1)} mm`;
+    this.title.textContent = `${this.name}, ${this.body.axes[normal].name} ${fixed(shown)} mm`;
   }
 
   /** mm of the grid as shown. */
@@ -337,7 +343,7 @@ export class Bar {
     const words = (x, y, said, more) => {
       element("text", { x, y, "font-size": 11, fill: INK, ...more }, this.svg).textContent = said;
     };
-    words(left, 13, "Potential (mV); marks are the lines of equal potential", {});
+    words(left, 13, "Potential (mV); lines at the marks", {});
     let free = -Infinity;
     scale.levels.forEach((level, k) => {
       const x = left + long * scale.places[k];
