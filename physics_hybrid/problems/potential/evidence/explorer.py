@@ -43,6 +43,9 @@ SHARP = 2
 PATIENCE = 120.0
 #: Milliseconds from a click to the painted answer that are asked for.
 ASKED = 300.0
+#: How far from the middle of a section electrodes are placed, and from the one before, which a
+#: click would take hold of: shares of the section.
+AROUND, APART = 0.17, 0.08
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -190,12 +193,16 @@ def measure(times: int, grid: list[int], pictures: Path | None) -> dict[str, Any
 def placed(driver: Any, times: int) -> list[dict[str, float]]:
     """Place electrodes in the middle of the transverse section; the wait for each."""
     random = np.random.default_rng(0)
-    waits = []
-    for _ in range(times):
+    waits: list[dict[str, float]] = []
+    before = np.zeros(2)
+    while len(waits) < times:
+        share = 0.5 + random.uniform(-AROUND, AROUND, 2)
+        if np.abs(share - before).max() < APART:
+            continue
         number = driver.execute_script("return explorer.asking.count")
-        across, down = 0.5 + random.uniform(-0.17, 0.17, 2)
-        click(driver, 0, (float(across), float(down)))
+        click(driver, 0, (float(share[0]), float(share[1])))
         waits.append(_wait(settled(driver, number + 1)))
+        before = share
     return waits
 
 

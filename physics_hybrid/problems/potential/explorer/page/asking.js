@@ -65,16 +65,17 @@ export class Asking {
     this.busy = true;
     try {
       const reply = await post("field", question.scene);
-      this.shown(await reply.json(), question);
+      const answer = await reply.json();
+      // the bound is asked for before the picture is drawn: both go on at once
+      if (!this.waiting) this.judge(question);
+      this.shown(answer, question);
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       if (!this.waiting) this.refused(error, question);
-      return;
     } finally {
       this.busy = false;
       if (this.waiting) this.next();
     }
-    if (!this.busy) await this.judge(question);
   }
 
   /** The bound, once no newer scene is asked for. */

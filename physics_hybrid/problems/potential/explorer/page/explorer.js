@@ -88,7 +88,7 @@ class Explorer {
       tapped = event.pointerType === "touch" && !mark;
       if (tapped || !figure.points) return;
       event.preventDefault();
-      svg.focus();
+      svg.focus({ focusVisible: false });
       svg.setPointerCapture(event.pointerId);
       dragged = mark ? mark.dataset.kind : this.tool;
       if (mark) this.use(dragged);
@@ -131,6 +131,7 @@ class Explorer {
       const input = textInput(`${axis.name} in mm`);
       label.append(axis.name, input);
       $("place").append(label);
+      input.size = 5;
       onNumber(input, (shown, began) => {
         const place = [...this.whereIs(this.tool)];
         place[k] = tidy(((shown - axis.origin) * axis.sign) / 1000);

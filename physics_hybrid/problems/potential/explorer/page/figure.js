@@ -268,7 +268,9 @@ export class Figure {
     const here = Math.abs(place[this.normal] - cut[this.normal]) <= thick;
     const group = element("g", { class: `mark ${kind}`, opacity: here ? 1 : 0.45 }, this.marks);
     group.dataset.kind = kind;
-    element("circle", { cx: x, cy: y, r: 20, fill: "transparent" }, group);
+    // a finger needs more than a mouse, which wants to place close by as well
+    const reach = matchMedia("(pointer: coarse)").matches ? 22 : 10;
+    element("circle", { cx: x, cy: y, r: reach, fill: "transparent" }, group);
     const ring = { cx: x, cy: y, r: 8, fill: "#ffffff", stroke: colour, "stroke-width": 2.5 };
     if (!here) ring["stroke-dasharray"] = "3 2";
     element("circle", ring, group);
