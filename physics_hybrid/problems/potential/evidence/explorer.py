@@ -91,6 +91,7 @@ def browser(size: tuple[int, int], downloads: Path | None = None) -> Iterator[An
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     driver = Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
+        driver.execute_cdp_cmd("Performance.enable", {})
         resize(driver, size)
         yield driver
     finally:
@@ -138,7 +139,7 @@ def settled(driver: Any, least: int = 1) -> dict[str, Any]:
         found: dict[str, Any] | None = driver.execute_script(script)
         if found and found["number"] >= least:
             return found
-        time.sleep(0.02)
+        time.sleep(0.05)
     raise RuntimeError(f"the page had no answer within {PATIENCE:.0f} s")
 
 
@@ -200,10 +201,19 @@ def placed(driver: Any, times: int) -> list[dict[str, float]]:
         if np.abs(share - before).max() < APART:
             continue
         number = driver.execute_script("return explorer.asking.count")
+        began = _browser_seconds(driver)
         click(driver, 0, (float(share[0]), float(share[1])))
-        waits.append(_wait(settled(driver, number + 1)))
+        wait = _wait(settled(driver, number + 1))
+        wait["browser_processor"] = 1e3 * (_browser_seconds(driver) - began)
+        waits.append(wait)
         before = share
     return waits
+
+
+def _browser_seconds(driver: Any) -> float:
+    """Processor's seconds of the process that draws the page, so far."""
+    metrics = driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+    return float(next(m["value"] for m in metrics if m["name"] == "ProcessTime"))
 
 
 def drawn(driver: Any, folder: Path) -> None:
@@ -231,6 +241,7 @@ ROWS = {
     "bounded": "with the bound, ms by the clock",
     "field_processor": "solve and sections, ms of the server's processor",
     "bound_processor": "bound, ms of the server's processor",
+    "browser_processor": "the page, ms of the browser's processor",
 }
 
 

@@ -22,7 +22,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def specimen():
-    return Specimen.random(0, (24, 12, 12))
+    return Specimen.random(0, (16, 12, 12))
 
 
 @pytest.fixture(scope="session")

@@ -155,6 +155,7 @@ class Explorer {
       this.move(electrode, nearest, event.timeStamp);
       $("message").hidden = true;
     });
+    $("close").addEventListener("click", () => ($("message").hidden = true));
     for (const radio of document.querySelectorAll("input[name=tool]")) {
       radio.addEventListener("change", () => this.placed());
     }

@@ -322,7 +322,7 @@ export class Bar {
   }
 
   draw(scale, width) {
-    const [left, right, top, high] = [8, 16, 20, 14];
+    const [left, right, top, high] = [14, 16, 20, 14];
     const colours = unpacked(scale.colours);
     const canvas = document.createElement("canvas");
     const count = colours.length / 3;

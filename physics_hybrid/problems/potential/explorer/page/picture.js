@@ -37,6 +37,9 @@ export async function pictureOf(figures, bar, caption) {
 function moved(part, x, y) {
   const copy = part.cloneNode(true);
   for (const name of ["tabindex", "class", "role"]) copy.removeAttribute(name);
+  for (const line of copy.querySelectorAll("[vector-effect]")) {
+    line.setAttribute("stroke-width", SHARP * line.getAttribute("stroke-width"));
+  }
   copy.setAttribute("x", x);
   copy.setAttribute("y", y);
   return copy;
