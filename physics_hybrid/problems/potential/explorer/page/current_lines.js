@@ -3,9 +3,9 @@
 //     dr/ds = J(r) / |J(r)|,        r in the plane, s in mm
 //
 // J between voxel centres is bilinear, air counting as no current, and curves are drawn by the
-// midpoint rule. Of all that were drawn the longest stay, and of others what comes no closer to
-// these than about half of `apart`. In a section only the part of J that lies in it is followed:
-// lines may begin and end there, and how close they are says nothing of how much flows.
+// midpoint rule. They begin where most flows, and of each stays what comes no closer to those
+// before it than about half of `apart`. In a section only the part of J that lies in it is
+// followed: lines may begin and end there, and how close they are says nothing of how much flows.
 // Even spacing by what is taken already: after Jobard and Lefer, Visualization in Scientific
 // Computing (1997) 43.
 
@@ -29,18 +29,30 @@ export class Sheet {
 
   /** J / |J| at a place; null where none flows. */
   direction(up, across) {
-    const [n, m] = this.size;
-    const [y, i] = split(up / this.spacing[0] - 0.5, n);
-    const [x, j] = split(across / this.spacing[1] - 0.5, m);
-    const first = 2 * (i * m + j);
-    const below = first + (n > 1 ? 2 * m : 0);
-    const next = m > 1 ? 2 : 0;
-    const value = (c) =>
-      (1 - y) * ((1 - x) * this.J[first + c] + x * this.J[first + next + c]) +
-      y * ((1 - x) * this.J[below + c] + x * this.J[below + next + c]);
-    const [a, b] = [value(0), value(1)];
+    const { J, size } = this;
+    const y = clamped(up / this.spacing[0] - 0.5, size[0]);
+    const x = clamped(across / this.spacing[1] - 0.5, size[1]);
+    const [i, j] = [Math.floor(y), Math.floor(x)];
+    const [s, t] = [y - i, x - j];
+    const k = 2 * (i * size[1] + j);
+    const right = j + 1 < size[1] ? 2 : 0;
+    const above = i + 1 < size[0] ? 2 * size[1] : 0;
+    const weights = [(1 - s) * (1 - t), (1 - s) * t, s * (1 - t), s * t];
+    let [a, b] = [0, 0];
+    [k, k + right, k + above, k + above + right].forEach((at, corner) => {
+      a += weights[corner] * J[at];
+      b += weights[corner] * J[at + 1];
+    });
     const length = Math.hypot(a, b);
     return length > 0 ? [a / length, b / length] : null;
+  }
+
+  /** |J| in the voxel of a place. */
+  strength(up, across) {
+    const i = Math.floor(up / this.spacing[0]);
+    const j = Math.floor(across / this.spacing[1]);
+    const k = 2 * (i * this.size[1] + j);
+    return Math.hypot(this.J[k], this.J[k + 1]);
   }
 
   /** Whether a place is in tissue that carries current, and away from electrodes. */
@@ -79,59 +91,68 @@ export class Sheet {
   }
 }
 
-/** The share and the number of the lower of the two centres that a coordinate lies between. */
-function split(index, count) {
-  const inside = Math.min(Math.max(index, 0), count - 1);
-  const low = Math.min(Math.floor(inside), Math.max(count - 2, 0));
-  return [inside - low, low];
+/** A coordinate in voxels from the first centre, no farther out than the centres are. */
+function clamped(index, count) {
+  return Math.min(Math.max(index, 0), count - 1);
 }
 
 /** Lines all over a sheet, each in the direction of J. apart : mm between two, about. */
 export function currentLines(sheet, apart) {
-  const step = Math.max(
-    0.5 * Math.min(...sheet.spacing),
-    (2 * Math.max(...sheet.extent)) / STEPS,
-  );
-  const drawn = [];
-  const counts = sheet.extent.map((size) => Math.max(2, Math.floor(size / apart)));
-  for (let a = 0; a < counts[0]; a++) {
-    for (let b = 0; b < counts[1]; b++) {
-      const up = ((a + 0.5) * sheet.extent[0]) / counts[0];
-      const across = ((b + 0.5) * sheet.extent[1]) / counts[1];
-      if (sheet.alive(up, across)) drawn.push(sheet.line(up, across, step));
-    }
-  }
-  return spaced(drawn, sheet.extent, apart, step);
-}
-
-/** The longest lines, and of others what is not close to those that stay. */
-function spaced(drawn, extent, apart, step) {
-  const cell = apart / 2;
-  const width = Math.ceil(extent[1] / cell) + 3;
-  const taken = new Uint8Array((Math.ceil(extent[0] / cell) + 3) * width);
-  const cellOf = ([up, across]) =>
-    (Math.floor(up / cell) + 1) * width + Math.floor(across / cell) + 1;
+  const step = Math.max(0.5 * Math.min(...sheet.spacing), (2 * Math.max(...sheet.extent)) / STEPS);
+  const taken = new Taken(sheet.extent, apart / 2);
   const kept = [];
-  for (const line of drawn.sort((a, b) => b.length - a.length)) {
-    const rest = longestRun(line, (place) => !taken[cellOf(place)]);
-    if ((rest.length - 1) * step < SHORT * apart) continue;
-    kept.push(rest);
-    for (const place of rest) {
-      const at = cellOf(place);
-      for (const row of [-width, 0, width]) taken.fill(1, at + row - 1, at + row + 2);
-    }
+  for (const [up, across] of seeds(sheet, apart)) {
+    if (!taken.free([up, across])) continue;
+    const line = longestRun(sheet.line(up, across, step), (place) => taken.free(place));
+    if ((line.length - 1) * step < SHORT * apart) continue;
+    kept.push(line);
+    line.forEach((place) => taken.take(place));
   }
   return kept;
 }
 
+/** Places all over the tissue, those first where most flows. */
+function seeds(sheet, apart) {
+  const counts = sheet.extent.map((size) => Math.max(2, Math.floor(size / apart)));
+  const found = [];
+  for (let a = 0; a < counts[0]; a++) {
+    for (let b = 0; b < counts[1]; b++) {
+      const up = ((a + 0.5) * sheet.extent[0]) / counts[0];
+      const across = ((b + 0.5) * sheet.extent[1]) / counts[1];
+      if (sheet.alive(up, across)) found.push([up, across, sheet.strength(up, across)]);
+    }
+  }
+  return found.sort((a, b) => b[2] - a[2]);
+}
+
+/** Cells that lines have come to, or beside. */
+class Taken {
+  constructor(extent, cell) {
+    this.cell = cell;
+    this.width = Math.ceil(extent[1] / cell) + 3;
+    this.cells = new Uint8Array((Math.ceil(extent[0] / cell) + 3) * this.width);
+  }
+
+  at([up, across]) {
+    return (Math.floor(up / this.cell) + 1) * this.width + Math.floor(across / this.cell) + 1;
+  }
+
+  free(place) {
+    return !this.cells[this.at(place)];
+  }
+
+  take(place) {
+    const at = this.at(place);
+    for (const row of [-this.width, 0, this.width]) this.cells.fill(1, at + row - 1, at + row + 2);
+  }
+}
+
 /** The longest part of a line, in one piece, of which all is free. */
 function longestRun(line, free) {
-  let [best, first, length] = [0, 0, 0];
-  let start = 0;
+  let [first, length, start] = [0, 0, 0];
   line.forEach((place, k) => {
     if (!free(place)) start = k + 1;
     if (k + 1 - start > length) [first, length] = [start, k + 1 - start];
-    best = length;
   });
-  return line.slice(first, first + best);
+  return line.slice(first, first + length);
 }

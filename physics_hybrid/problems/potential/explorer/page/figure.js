@@ -22,7 +22,9 @@ export function element(name, attributes = {}, parent = null) {
 
 /** Bytes of base64 as an array of a kind. */
 export function unpacked(text, Kind = Uint8Array) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const raw = atob(text);
+  const bytes = new Uint8Array(raw.length);
+  for (let k = 0; k < raw.length; k++) bytes[k] = raw.charCodeAt(k);
   return new Kind(bytes.buffer);
 }
 
@@ -191,7 +193,8 @@ export class Figure {
   draw(section, colours, electrodes) {
     const [n, m] = section.points;
     this.points = section.points;
-    this.millivolts = unpacked(section.millivolts, Float32Array);
+    this.packed = section.millivolts;
+    this.millivolts = null;
     this.shades = unpacked(section.shades);
     this.image.setAttribute("href", this.coloured(n, m, colours));
     this.levels.setAttribute("d", section.equipotentials.map(pathOf).join(""));
@@ -247,6 +250,8 @@ export class Figure {
     const i = Math.floor((up / this.mm[this.up]) * n);
     const j = Math.floor((across / this.mm[this.across]) * m);
     if (i < 0 || j < 0 || i >= n || j >= m || !this.shades[i * m + j]) return null;
+    // most answers of a drag are never read
+    this.millivolts ??= unpacked(this.packed, Float32Array);
     return this.millivolts[i * m + j];
   }
 
