@@ -372,6 +372,22 @@ def test_current_lines_of_a_point_run_outwards_and_apart(driver):
             assert distance.min() > 1.9  # half of `apart`, but for a rounding
 
 
+def test_a_line_ends_where_nothing_flows_in_the_plane(driver):
+    """J points to a line from both sides: what comes to it passes into the third direction."""
+    path = run_lines(
+        driver,
+        """
+        const n = 20, J = new Float32Array(2 * n * n);
+        for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) {
+          J.set([0, 9.7 - j], 2 * (i * n + j));
+        }
+        done(new Sheet({J, size: [n, n], spacing: [1, 1]}).followed(10, 2, 0.5))""",
+    )
+    across = np.array(path)[:, 1]
+    assert (np.diff(across) > 0).all()
+    assert abs(across[-1] - 10.2) <= 0.5
+
+
 def test_no_line_enters_air(driver):
     lines = run_lines(
         driver,

@@ -71,11 +71,14 @@ export class Sheet {
   /** From a place along J (step > 0) or against it, mm: [[up, across], ...]. */
   followed(up, across, step, most = STEPS) {
     const path = [[up, across]];
+    let before = null;
     for (let k = 0; k < most; k++) {
       const here = this.direction(up, across);
       if (!here) break;
       const half = this.direction(up + 0.5 * step * here[0], across + 0.5 * step * here[1]);
-      if (!half) break;
+      // a line that turns back within a step has come to where nothing flows in the plane
+      if (!half || (before && before[0] * half[0] + before[1] * half[1] < 0)) break;
+      before = half;
       up += step * half[0];
       across += step * half[1];
       if (!this.alive(up, across)) break;
