@@ -34,6 +34,8 @@ def test_an_answer_is_the_field_of_the_door(explorer, scene):
     assert answer["here"]["J"] == pytest.approx(np.linalg.norm(field.J[voxel]))
     bound = explorer.bound(scene)
     assert bound["relative"] == pytest.approx(float(field.certify(sharp=False).relative[0]))
+    # the cheap one and the sharp one are kept apart
+    assert bound["relative"] > float(field.bound)
 
 
 def test_twice_the_current_is_twice_the_field(explorer, scene):
