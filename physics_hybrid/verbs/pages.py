@@ -10,7 +10,7 @@
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
         [--flavour-convergence convergence.json] [--flavour-fresh evaluations/fresh]
         [--flavour-times flavour_times.json]
-        [--door door.json]
+        [--door door.json] [--explorer explorer.json]
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
         [--burgers-selection selection.json] [--burgers-times times.json]
@@ -86,6 +86,9 @@ def main(arguments: list[str]) -> None:
             parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=what)
     for name, verb in VERBS.items():
         parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
+    parser.add_argument(
+        "--explorer", type=Path, help="JSON of physics_hybrid.problems.potential.evidence.explorer"
+    )
     given = vars(parser.parse_args(arguments))
     run, reports = given.pop("run"), {name: path for name, path in given.items() if path}
     with readable_errors():

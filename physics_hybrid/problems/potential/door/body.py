@@ -432,7 +432,7 @@ def read_labels(
     Body(24 x 12 x 12 voxels of 4 x 4 x 4 mm, 44% tissue, diagonal sigma)
     """
     try:
-        table = with_air_below(read_table(_tissues(tissues)), air_below)
+        table = with_air_below(read_table(tissues_of(tissues)), air_below)
         air = table[0].labels[0] if table[0].labels else 0
         volume = label_files.read_labels(path, spacing, long_axis, air if nan_is_air else None)
         cut = bodies.Cut(slices, None, keep_largest)
@@ -494,7 +494,7 @@ def _oblique(
     return sigma, notes
 
 
-def _tissues(given: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+def tissues_of(given: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
     """A table of tissues as plain values. Raises ValueError where there is none."""
     if given is None:
         path: Path = CONF / "data" / "labels.yaml"

@@ -38,9 +38,9 @@ CERTIFY_BYTES = 1200
 ALGEBRAIC = 0.1
 
 
-def certificate(field: Field, refine: int) -> Certificate:
+def certificate(field: Field, refine: int, sharp: bool = True) -> Certificate:
     """A guaranteed bound of the energy error of every source of a field. In voxels that have been
-    split the closed form reaches as far as it did before.
+    split the closed form reaches as far as it did before. sharp : as in `certify`.
 
     Raises
     ------
@@ -51,7 +51,9 @@ def certificate(field: Field, refine: int) -> Certificate:
     with torch.no_grad():
         volts = field.volts.detach().double().cpu()
         reach = field.split * REACH
-        return certify_fields(_plain(field), _electrodes(field), volts, reach=reach, refine=refine)
+        return certify_fields(
+            _plain(field), _electrodes(field), volts, reach=reach, sharp=sharp, refine=refine
+        )
 
 
 def interval(

@@ -36,7 +36,7 @@ def sections(field: Field, source: int, path: str | Path | None) -> Any:
     body, volts = field.body, 1e3 * field.array()[source]
     centre = _centre(field, source)
     voxel = np.minimum((centre / body.spacing).astype(int), np.array(body.shape) - 1)
-    norm, colours = _scale(volts[body.tissue])
+    norm, colours = scale(volts[body.tissue])
     extent = 1e3 * body.extent
     widths = [extent[across] for _, _, across in SECTIONS]
     figure, axes = plt.subplots(
@@ -76,7 +76,7 @@ def _centre(field: Field, source: int) -> np.ndarray:
     return np.asarray(centre)
 
 
-def _scale(millivolts: np.ndarray) -> tuple[Any, str]:
+def scale(millivolts: np.ndarray) -> tuple[Any, str]:
     """A logarithmic scale of three decades, or a symmetric one where both signs matter."""
     from matplotlib.colors import LogNorm, SymLogNorm
 

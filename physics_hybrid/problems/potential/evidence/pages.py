@@ -20,6 +20,7 @@ from physics_hybrid.problems.potential.evidence import (
     certificates,
     data_rates,
     door,
+    explorer,
     resolution_matrix,
     rivals_report,
     validate_report,
@@ -35,6 +36,7 @@ PAGES = {
     "results": "README.md",
     "shipped": "docs/use_it.md",
     "door": "docs/use_it.md",
+    "explorer": "docs/explorer.md",
     "validation": "docs/truth.md",
     "rates": "docs/truth.md",
     "benchmark": "docs/benchmark.md",
@@ -144,6 +146,10 @@ def _door(report: Path) -> str:
     return door.tables(_read(report))
 
 
+def _explorer(report: Path) -> str:
+    return explorer.tables(_read(report))
+
+
 def _matrix(report: Path) -> str:
     caption = "Error by training grid, wavelength and distance"
     return pictured(report, "matrix", resolution_matrix.matrix_table, caption)
@@ -182,6 +188,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "scaling": _scaling,
     "rates": _rates,
     "door": _door,
+    "explorer": _explorer,
     "validation": truth,
     "matrix": _matrix,
     "certificates": _certificates,
