@@ -32,6 +32,7 @@ from physics_hybrid.problems.potential.bodies.tissue_table import (
     read_table,
     with_air_below,
 )
+from physics_hybrid.problems.potential.bodies.tissues import TISSUES
 from physics_hybrid.problems.potential.data.plausible import wrong_box
 from physics_hybrid.problems.potential.data.sample import SampleError
 from physics_hybrid.problems.potential.door.arrays import Array, is_tensor, numbers
@@ -59,7 +60,9 @@ class Body:
     keep_largest : bool
         Of tissue in several pieces keep the largest; else such tissue is refused where it matters.
     labels : array (D, H, W) or None
-        Tissues, for figures and files.
+        Tissues, for figures and files, and for what is asked of one tissue.
+    names : {label: name} or None
+        What tissues are called; None: by their labels.
     order : which axes of a file became D, H, W: exports turn back.
 
     Raises
@@ -96,6 +99,7 @@ class Body:
         air_below: float | None = None,
         keep_largest: bool = False,
         labels: np.ndarray | None = None,
+        names: Mapping[int, str] | None = None,
         order: Sequence[int] = (0, 1, 2),
     ) -> None:
         values = _conductivity(sigma)
@@ -114,6 +118,7 @@ class Body:
         #: (1, C, D, H, W), S/m.
         self.sigma: Tensor = values.movedim(-1, 0)[None].contiguous()
         self.labels = labels
+        self.names: dict[int, str] = {int(n): str(name) for n, name in (names or {}).items()}
         self.order = tuple(int(a) for a in order)
         count = int((self.sigma.detach()[0, 0] > 0).sum())
         if count < 2:
@@ -401,7 +406,15 @@ def read_labels(
     if affine is not None:
         affine = _of_cut(affine, body.spacing, body.origin)
     sigma = conductivities(table)[body.index]
-    return Body(sigma, body.spacing, affine, labels=_names(table)[body.index], order=volume.order)
+    labels = _names(table)
+    return Body(
+        sigma,
+        body.spacing,
+        affine,
+        labels=labels[body.index],
+        names={int(n): t.name for n, t in zip(labels, table, strict=True) if t.name != "air"},
+        order=volume.order,
+    )
 
 
 def _tissues(given: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
@@ -503,6 +516,11 @@ class Limb(Body):
         settings = yaml.safe_load((CONF / "data" / "stream.yaml").read_text())["phantom"]
         limbs, size = LimbDistribution.of(settings), (sizes[0], sizes[1], sizes[2])
         drawn = limbs.draw(int(seed)).voxelise(size)
-        limb = cls(np.moveaxis(drawn.sigma, 0, -1), drawn.spacing, labels=drawn.labels)
+        limb = cls(
+            np.moveaxis(drawn.sigma, 0, -1),
+            drawn.spacing,
+            labels=drawn.labels,
+            names=dict(enumerate(TISSUES)),
+        )
         limb.electrode = np.asarray(drawn.source_point, dtype=float)
         return limb

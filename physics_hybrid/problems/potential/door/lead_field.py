@@ -367,14 +367,8 @@ def lead_field(
     True
     """
     check_body(body, tolerance)
-    found = tuple(_electrodes(body, electrodes, frame))
-    against = reference
-    if reference is not None and not (isinstance(reference, str) and reference == "average"):
-        if isinstance(reference, str):
-            raise ValueError(
-                f"reference must be a place, a Patch, 'average' or None; got {reference!r}"
-            )
-        against = next(_electrodes(body, [reference], frame, "reference"))
+    found = tuple(electrodes_of(body, electrodes, frame))
+    against = reference_of(body, reference, frame)
     way_out = ends_of(body, ends, beta, paired=False, points=False)
     connected(body, way_out)
     deposits = [e.over for e in found]
@@ -396,7 +390,18 @@ def lead_field(
     return LeadField(body, found, against, volts, way_out, frame, tolerance)
 
 
-def _electrodes(
+def reference_of(body: Body, reference: Any, frame: str) -> Electrode | str | None:
+    """What voltages are against: an electrode, "average" or None. Raises ValueError."""
+    if reference is None or (isinstance(reference, str) and reference == "average"):
+        return reference
+    if isinstance(reference, str):
+        raise ValueError(
+            f"reference must be a place, a Patch, 'average' or None; got {reference!r}"
+        )
+    return next(electrodes_of(body, [reference], frame, "reference"))
+
+
+def electrodes_of(
     body: Body, given: Any, frame: str, name: str = "electrodes"
 ) -> Iterator[Electrode]:
     """Points or patches as a user gives them. Raises ValueError."""
