@@ -188,7 +188,7 @@ class Uncertainty:
             def value(u: np.ndarray) -> np.ndarray:
                 """y of points of the unit cube."""
                 mu = torch.from_numpy(_drawn(laws, u))
-                return asked.arranged(pairs.at(mu, bounded=False).values.numpy())
+                return asked.arranged(pairs.without_bounds(mu).numpy())
 
             self._kept[name] = indices(value, len(laws), points, self.seed)
         found: Indices = self._kept[name]
@@ -210,7 +210,6 @@ class Uncertainty:
                 f" 0; got shape {mu.shape}"
             )
         found = pairs.at(torch.from_numpy(mu))
-        assert found.bound is not None
         return asked.arranged(found.values.numpy()), asked.arranged(found.bound.numpy())
 
     def plot(self, path: str | Path | None = None) -> Any:
@@ -410,7 +409,6 @@ def _by_basis(
         sides.append(Basis(posed.network, Loads.of(posed.network, loads), solver))
         extend(sides[-1], torch.from_numpy(nominal))
     pairs = Pairs(*sides, asked.offsets)
-    pairs.grow()
     with Progress(1, tolerance, "solving", progress) as bar:
         found = search(
             pairs,
@@ -426,7 +424,6 @@ def _by_basis(
             " rounding of the solver does not. `bound` says what each is off by at most",
             stacklevel=3,
         )
-    assert found.values.bound is not None
     return {
         "samples": asked.arranged(found.values.values.numpy()),
         "bound": asked.arranged(found.values.bound.numpy()),

@@ -23,6 +23,7 @@ is what this may add: |u - v|_A <= rho + eps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,8 @@ from physics_hybrid.problems.potential.uncertain.solutions import Solver
 
 #: Directions of a basis that carry less than this share of its energy are left out.
 SMALL = 1e-13
+#: Numbers that are held at once for some samples.
+HELD = 2**23
 #: Rounding of sums of products, over the sizes of what is added: rho^2 is raised by it.
 ROUNDING = 1e-14
 
@@ -49,15 +52,28 @@ class Coefficients:
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """rho and eps of S samples and L loads, W^1/2: see above."""
+
+    rho: Float[Tensor, "S L"]
+    eps: Float[Tensor, "S L"]
+
+    def of_products(self, other: Bounds) -> Float[Tensor, "S K J"]:
+        """What the values of K loads and J functionals are off by at most: see `pairs`."""
+        rho, eps = self.rho[:, :, None], self.eps[:, :, None]
+        own, off = other.rho[:, None], other.eps[:, None]
+        return rho * own / 2 + eps * own + rho * off + eps * off
+
+
+@dataclass(frozen=True)
 class Reduced:
     """Of S samples and L loads. v : coefficients of (alpha, u), the first -1 / c_m (S, L, M + N).
-    a : of the currents (S, L, N). rho, eps : see above (S, L); None where they are not asked for.
+    a : of the currents (S, L, N).
     """
 
     v: Float[Tensor, "S L V"]
-    a: Float[Tensor, "S L N"] | None
-    rho: Float[Tensor, "S L"] | None
-    eps: Float[Tensor, "S L"] | None
+    a: Float[Tensor, "S L N"]
+    bounds: Bounds
 
 
 class Basis:
@@ -105,9 +121,9 @@ class Basis:
         self.gram = _grown(self, [self.gram])
         self._prepare()
 
-    def potential(self, reduced: Reduced) -> np.ndarray:
-        """v of the first sample at voxels of tissue, V. (n, L)"""
-        c = reduced.v[0, :, self.parts :].detach().numpy()
+    def potential(self, mu: Float[Tensor, " T"]) -> np.ndarray:
+        """v at voxels of tissue, V. (n, L)"""
+        c = self.galerkin(mu[None])[0, :, self.parts :].numpy()
         out = np.zeros_like(self.solutions[0])
         for i, u in enumerate(self.solutions):
             out += c[:, i] * u
@@ -144,15 +160,32 @@ class Basis:
         self.T = _orthonormal(torch.einsum("p,plij->lij", first, self.gram[:, :, M:, M:]))
         self.TJ = _orthonormal(torch.einsum("p,plij->lij", 1 / first, self.JJ))
 
-    def reduced(self, mu: Float[Tensor, "S T"], bounded: bool = True) -> Reduced:
-        """v, and where it is asked for the bound, at parameters mu."""
-        of, M = self.coefficients(mu), self.parts
+    @property
+    def numbers(self) -> int:
+        """What a sample needs."""
+        return int(np.prod(self.gram.shape[1:]))
+
+    def bounds(self, mu: Float[Tensor, "S T"]) -> Bounds:
+        """rho and eps at parameters mu."""
+        parts = [self.reduced(mu[rows]).bounds for rows in chunks(len(mu), 4 * self.numbers)]
+        return Bounds(torch.cat([b.rho for b in parts]), torch.cat([b.eps for b in parts]))
+
+    def galerkin(self, mu: Float[Tensor, "S T"]) -> Float[Tensor, "S L V"]:
+        """v alone."""
+        return self._galerkin(self.coefficients(mu))[0]
+
+    def _galerkin(self, of: Coefficients) -> tuple[Tensor, Tensor]:
+        """v, and the matrix of the energy of all vectors."""
+        M = self.parts
         gram = mixed(of.theta, self.gram)
         rhs = self.constant + torch.einsum("slm,slmj->slj", of.inverse, gram[:, :, :M, M:])
         c = _solved(gram[:, :, M:, M:], rhs, self.T)
-        v = torch.cat([-of.inverse, c], dim=-1)
-        if not bounded:
-            return Reduced(v, None, None, None)
+        return torch.cat([-of.inverse, c], dim=-1), gram
+
+    def reduced(self, mu: Float[Tensor, "S T"]) -> Reduced:
+        """v, and its bound, at parameters mu."""
+        of = self.coefficients(mu)
+        v, gram = self._galerkin(of)
         H = mixed(1 / of.theta, self.JJ)
         g = torch.einsum("lij,slj->sli", self.JG, v)
         a = _least(H, g, self.TJ)
@@ -161,7 +194,14 @@ class Basis:
         sizes = _size(H, a) + _size(gram, v)
         rho = (torch.stack(parts).sum(dim=0).clamp_min(0) + ROUNDING * sizes).sqrt()
         off = mixed(1 / of.theta, self.repair).clamp_min(0).sqrt()
-        return Reduced(v, a, rho, (a.abs() * off).sum(dim=-1))
+        return Reduced(v, a, Bounds(rho, (a.abs() * off).sum(dim=-1)))
+
+
+def chunks(count: int, each: int) -> Iterator[slice]:
+    """Samples that are taken together, where one needs `each` numbers."""
+    together = max(1, HELD // max(each, 1))
+    for first in range(0, count, together):
+        yield slice(first, first + together)
 
 
 def mixed(weight: Float[Tensor, "S P"], terms: Float[Tensor, "P ..."]) -> Float[Tensor, "S ..."]:
@@ -203,7 +243,10 @@ def _least(H: Tensor, g: Tensor, T: Tensor) -> Tensor:
     sides = T.mT @ torch.stack([g, ones], dim=-1)
     inner = T @ torch.linalg.solve(_within(H, T), sides)
     free, along = inner[..., 0], inner[..., 1]
-    a = free + along * ((1 - free.sum(-1)) / along.sum(-1))[..., None]
+    total = along.sum(dim=-1, keepdim=True)
+    share = (1 - free.sum(dim=-1, keepdim=True)) / torch.where(total > 0, total, 1.0)
+    # of a load that is 0, such as a reference against itself, any will do
+    a = torch.where(total > 0, free + along * share, 1 / g.shape[-1])
     return a / a.sum(dim=-1, keepdim=True)  # to rounding
 
 

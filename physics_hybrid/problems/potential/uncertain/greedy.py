@@ -47,41 +47,53 @@ def search(
     """
     sides = (pairs.loads, pairs.functionals)
     price = [len(side.loads) for side in sides]
-    gain = [math.inf, math.inf]
-    before, last = math.inf, None
+    gain = [1.0, 1.0]  # of the logarithm of the worst bound, by a solution more
+    bounds = [side.bounds(mu) for side in sides]
+    found, goal, before, last = None, None, math.inf, None
     while True:
-        found = pairs.at(mu)
-        ratio = _over(found, tolerance)
-        worst = float(ratio.max())
-        seen(worst)
-        if last is not None:
-            fallen = max(math.log(before / worst), 0.0) if worst > 0 else math.inf
-            gain[last] = fallen if math.isinf(gain[last]) else (gain[last] + fallen) / 2
-        sample = mu[int(ratio.amax(dim=(1, 2)).argmax())]
+        if goal is None or _doubled(sides):
+            found = pairs.at(mu)
+            goal = _goal(found.values, tolerance)
+        over = bounds[0].of_products(bounds[1]) / goal
+        worst = float(over.max())
+        sample = mu[int(over.amax(dim=(1, 2)).argmax())]
         open_sides = [s for s in (0, 1) if len(sides[s]) < most and not _has(sides[s], sample)]
         if worst <= 1 or not open_sides:
-            return Search(found, worst, sum(p * len(s) for p, s in zip(price, sides, strict=True)))
+            found = pairs.at(mu)
+            goal = _goal(found.values, tolerance)  # of what is now known of the spread
+            worst = float((found.bound / goal).max())
+            if worst <= 1 or not open_sides:
+                solves = sum(p * len(s) for p, s in zip(price, sides, strict=True))
+                return Search(found, worst, solves)
+        seen(worst)
+        if last is not None:
+            fallen = max(math.log(before / worst), 0.0)
+            gain[last] = (gain[last] + fallen) / 2
         last = max(open_sides, key=lambda s: (gain[s] / price[s], -price[s]))
         before = worst
         extend(sides[last], sample)
-        pairs.grow()
+        bounds[last] = sides[last].bounds(mu)
 
 
 def extend(side: Basis, sample: Float[Tensor, " T"]) -> None:
     """A solution at a sample, from what the basis says of it."""
     start = None
     if len(side):
-        start = side.potential(side.reduced(sample[None], False))
+        start = side.potential(sample)
     side.add(sample.numpy(), start)
 
 
-def _over(found: Values, tolerance: float) -> Tensor:
-    """Bounds over what they should be. (S, K, J)"""
-    assert found.bound is not None
-    spread = found.values.std(dim=0)
-    least = FLAT * found.values.abs().max()
-    goal = (tolerance * torch.maximum(spread, least)).clamp_min(torch.finfo(spread.dtype).tiny)
-    return found.bound / goal
+def _goal(values: Float[Tensor, "S K J"], tolerance: float) -> Float[Tensor, "K J"]:
+    """What no bound should exceed."""
+    spread = values.std(dim=0)
+    least = FLAT * values.abs().max()
+    return (tolerance * torch.maximum(spread, least)).clamp_min(torch.finfo(spread.dtype).tiny)
+
+
+def _doubled(sides: tuple[Basis, Basis]) -> bool:
+    """Whether the two bases have grown to a power of two: time to look at the spread again."""
+    size = len(sides[0]) + len(sides[1])
+    return size & (size - 1) == 0
 
 
 def _has(side: Basis, sample: Tensor) -> bool:

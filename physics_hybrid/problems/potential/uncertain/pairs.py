@@ -18,7 +18,7 @@ is exact where v = u and w = z: the adjoint method, one solve for each functiona
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,19 +26,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physics_hybrid.problems.potential.uncertain.basis import Basis, Reduced, mixed
+from physics_hybrid.problems.potential.uncertain.basis import Basis, Reduced, chunks, mixed
 from physics_hybrid.problems.potential.uncertain.load import Offset
-
-#: Numbers that are held at once for some samples.
-HELD = 2**23
 
 
 @dataclass(frozen=True)
 class Values:
-    """values : (S, K, J). bound : what they are off by at most (S, K, J); None: not asked for."""
+    """values, and what each is off by at most: (S, K, J)."""
 
     values: Float[Tensor, "S K J"]
-    bound: Float[Tensor, "S K J"] | None
+    bound: Float[Tensor, "S K J"]
 
 
 class Pairs:
@@ -54,6 +51,8 @@ class Pairs:
         """Products of what the bases have got since the last time."""
         rows, columns = (b.parts + len(b) for b in (self.loads, self.functionals))
         before = self.cross
+        if before.shape[3:] == (rows, columns):
+            return
         cross = before.new_zeros(*before.shape[:3], rows, columns)
         known = before.shape[3:]
         cross[..., : known[0], : known[1]] = before
@@ -108,31 +107,32 @@ class Pairs:
             total = total + weight[:, None, None] * torch.from_numpy(offset.values)
         return total
 
-    def at(self, mu: Float[Tensor, "S T"], bounded: bool = True) -> Values:
-        """The values at S parameters, with their bounds where these are asked for."""
-        parts = [self._some(mu[rows], bounded) for rows in self._chunks(len(mu))]
-        values = torch.cat([part.values for part in parts])
-        if not bounded:
-            return Values(values, None)
-        return Values(values, torch.cat([part.bound for part in parts if part.bound is not None]))
+    def at(self, mu: Float[Tensor, "S T"]) -> Values:
+        """The values at S parameters, with their bounds."""
+        self.grow()
+        values, bounds = [], []
+        for rows in self._chunks(len(mu)):
+            some = mu[rows]
+            v, w = self.loads.reduced(some), self.functionals.reduced(some)
+            mismatch = self._mismatch(some, v, w)
+            values.append(self.lagrangian(some, v.v, w.v) + mismatch / 2)
+            bounds.append(v.bounds.of_products(w.bounds))
+        return Values(torch.cat(values), torch.cat(bounds))
+
+    def without_bounds(self, mu: Float[Tensor, "S T"]) -> Float[Tensor, "S K J"]:
+        """The values at S parameters, corrected by Galerkin's solutions alone: sooner."""
+        self.grow()
+        parts = []
+        for rows in self._chunks(len(mu)):
+            some = mu[rows]
+            v, w = self.loads.galerkin(some), self.functionals.galerkin(some)
+            parts.append(self.lagrangian(some, v, w))
+        return torch.cat(parts)
 
     def _chunks(self, count: int) -> Iterator[slice]:
         """Samples that are taken together."""
-        largest = max(
-            int(np.prod(self.cross.shape[1:])),
-            int(np.prod(self.loads.gram.shape[1:])),
-            int(np.prod(self.functionals.gram.shape[1:])),
-        )
-        together = max(1, HELD // largest)
-        for first in range(0, count, together):
-            yield slice(first, first + together)
-
-    def _some(self, mu: Tensor, bounded: bool) -> Values:
-        v, w = self.loads.reduced(mu, bounded), self.functionals.reduced(mu, bounded)
-        value = self.lagrangian(mu, v.v, w.v)
-        if not bounded:
-            return Values(value, None)
-        return Values(value + self._mismatch(mu, v, w) / 2, _bound(v, w))
+        cross = int(np.prod(self.cross.shape[1:]))
+        return chunks(count, max(cross, self.loads.numbers, self.functionals.numbers))
 
     def _mismatch(self, mu: Tensor, v: Reduced, w: Reduced) -> Tensor:
         """<p, p*>. (S, K, J)"""
@@ -146,7 +146,8 @@ class Pairs:
     def slopes(self, mu: Float[Tensor, " T"]) -> Float[Tensor, "T K J"]:
         """d value / d mu at parameters that both bases have solutions of: exact there."""
         at = mu[None]
-        v, w = self.loads.reduced(at, False).v, self.functionals.reduced(at, False).v
+        self.grow()
+        v, w = self.loads.galerkin(at), self.functionals.galerkin(at)
         M, other = self.loads.parts, self.functionals.parts
 
         def value(given: Tensor) -> Tensor:
@@ -160,19 +161,21 @@ class Pairs:
             ]
             return self.lagrangian(given[None], heads[0], heads[1])[0]
 
-        slopes: Tensor = torch.func.jacfwd(value)(mu)
-        return slopes.movedim(-1, 0)
+        return _jacobian(value, mu)
 
 
-def _bound(v: Reduced, w: Reduced) -> Tensor:
-    """What the values are off by at most. (S, K, J)"""
-    assert v.rho is not None
-    assert v.eps is not None
-    assert w.rho is not None
-    assert w.eps is not None
-    rho, eps = v.rho[:, :, None], v.eps[:, :, None]
-    own, off = w.rho[:, None], w.eps[:, None]
-    return rho * own / 2 + eps * own + rho * off + eps * off
+def _jacobian(of: Callable[[Tensor], Tensor], at: Float[Tensor, " T"]) -> Tensor:
+    """d of / d at, the parameters first. Few parameters and many values: forward, by going back
+    twice."""
+    given = at.clone().requires_grad_()
+    values = of(given)
+    weight = torch.zeros_like(values, requires_grad=True)
+    (back,) = torch.autograd.grad(values, given, weight, create_graph=True)
+    slopes = []
+    for along in torch.eye(len(at), dtype=at.dtype):
+        (slope,) = torch.autograd.grad(back, weight, along, retain_graph=True)
+        slopes.append(slope)
+    return torch.stack(slopes)
 
 
 def _dots(constant: np.ndarray, solutions: list[np.ndarray]) -> Tensor:
