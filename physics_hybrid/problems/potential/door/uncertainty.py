@@ -9,6 +9,7 @@ sample: `samples`, `interval`, `sobol`, `sensitivity`.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -377,7 +378,9 @@ def _plain(
 ) -> dict[str, Any]:
     """A solve a sample."""
     samples = []
-    with Progress(len(mu), PLAIN, "solving", progress) as bar:
+    with warnings.catch_warnings(), Progress(len(mu), PLAIN, "solving", progress) as bar:
+        # of an electrode beside a better conductor: once is enough
+        warnings.simplefilter("ignore", UserWarning)
         for row in mu:
             there = with_conductivity(body, of.sigma(row))
             samples.append(on_body.plain(there, PLAIN))
@@ -397,8 +400,6 @@ def _by_basis(
     progress: bool,
 ) -> dict[str, Any]:
     """Both bases, extended until every bound is small enough."""
-    import warnings
-
     posed = Posed.of(body, on_body.ends, of, nominal)
     asked = on_body.asked(posed)
     count = len(asked.loads) + len(asked.functionals)
