@@ -70,7 +70,9 @@ class Posed:
         field = np.zeros(int(np.prod(self.network.shape)))
         np.add.at(field, deposit.voxels, deposit.shares)
         values = field[self.network.voxel]
-        return values - values.mean() if self.ends.floating else values
+        if self.ends.floating:
+            values = values - values.mean()
+        return np.asarray(values)
 
     def components(self, axis: int, voxel: np.ndarray) -> tuple[int, float]:
         """Component and ratio along an axis of the tissue of a voxel (3,)."""
@@ -292,9 +294,7 @@ def flux_offsets(
                     for f in used:
                         p = int(group[f])
                         over = (component, own) if electric else (component,)
-                        rows = table.setdefault(
-                            (p, over), np.zeros((len(forms), 3 * len(voxels)))
-                        )
+                        rows = table.setdefault((p, over), np.zeros((len(forms), 3 * len(voxels))))
                         value = half[f] * density[f] * c[component] / theta[p]
                         rows[k, 3 * number + axis] += value / ratio if electric else value
     return [Offset(values, p, over) for (p, over), values in table.items()]

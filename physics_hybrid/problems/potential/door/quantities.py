@@ -41,14 +41,18 @@ from physics_hybrid.problems.potential.door.places import in_metres, metres_per_
 from physics_hybrid.problems.potential.door.solving import solve
 from physics_hybrid.problems.potential.door.sources import Patch, sources_of
 from physics_hybrid.problems.potential.door.ways_out import connected, ends_of
+from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.physics.solve import warn_beside_better
 from physics_hybrid.problems.potential.uncertain.load import Load
 
 
 class Quantity(Protocol):
     """What is asked."""
 
-    unit: str
+    @property
+    def unit(self) -> str:
+        """Of the answers."""
 
     def on(self, body: Body) -> OnBody:
         """The same on a body, its places found. Raises ValueError for what is none there."""
@@ -267,8 +271,8 @@ def _given(body: Body, given: Any, frame: str, name: str) -> _Given:
                 raise ValueError(f"{name} must be all points, or all patches")
             patch.voxels(body, frame, f"{name}[{number}]")  # its own checks
             centre = numbers(patch.centre, f"{name}.centre").detach()
-            metres = in_metres(body, centre[None], frame, name)[0].numpy()
-            patches.append(Patch(metres, float(patch.radius) * metres_per_unit(frame)))
+            there = in_metres(body, centre[None], frame, name)[0].numpy()
+            patches.append(Patch(there, float(patch.radius) * metres_per_unit(frame)))
         return _Given(patches, not isinstance(given, Patch))
     metres, many = places(body, given, frame, name)
     return _Given(body.plain.in_tissue(metres.detach()).cpu().numpy(), many)
@@ -305,6 +309,9 @@ class _Driven:
         if asked.returns is not None:
             back = _given(body, asked.returns, asked.frame, "returns")
         at = _given(body, asked.at, asked.frame, "at")
+        source = sources.part(body.plain, slice(None))
+        if isinstance(source, PointSource) and asked.singularity == "subtraction":
+            warn_beside_better(body.plain, source, level=6)
         return cls(at, back, sources.current.detach().cpu().numpy(), ends, asked.singularity)
 
     def loads(self, posed: Posed) -> tuple[list[Load], list[ClosedForm]]:

@@ -65,9 +65,7 @@ def tissues_of(body: Body) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return index, found
 
 
-def distributions_of(
-    given: Any, tissues: Mapping[str, np.ndarray]
-) -> dict[str, Distribution]:
+def distributions_of(given: Any, tissues: Mapping[str, np.ndarray]) -> dict[str, Distribution]:
     """A distribution for each name, about what the tissue conducts where it has no mean.
 
     given : {name: distribution}, or a number: the cv of a LogNormal of every tissue.

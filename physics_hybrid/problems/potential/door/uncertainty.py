@@ -1,4 +1,4 @@
-r"""`uncertainty`: what conductivities that are not known leave open of a voltage, a field, a lead field.
+r"""`uncertainty`: what conductivities that are not known leave open of a voltage or a field.
 
     y = y(mu),        mu_t ~ its distribution, independent                              [S/m]
 
@@ -66,7 +66,7 @@ class Uncertainty:
     Raises
     ------
     ValueError
-        From `interval`: a level outside of (0, 1). From `sobol` and `sensitivity`: of plain samples.
+        From `interval`: a level outside of (0, 1). From `sobol`, `sensitivity`: plain samples.
 
     Source
     ------
@@ -120,9 +120,7 @@ class Uncertainty:
         sd: np.ndarray = self.samples.std(axis=0, ddof=1)
         return sd
 
-    def interval(
-        self, level: float = 0.95, certain: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def interval(self, level: float = 0.95, certain: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Quantiles (1 - level) / 2 and (1 + level) / 2 of the samples.
 
         certain : as far apart as the bounds allow: the quantiles of the same samples solved fully
@@ -214,8 +212,8 @@ class Uncertainty:
         return asked.arranged(found.values.numpy()), asked.arranged(found.bound.numpy())
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Intervals of all values, and where their spread comes from: written to `path`, or (None) a
-        matplotlib figure.
+        """Intervals of all values, and where their spread comes from: written to `path`, or (None)
+        a matplotlib figure.
 
         Raises
         ------
@@ -379,7 +377,7 @@ def _plain(
     """A solve a sample."""
     samples = []
     with warnings.catch_warnings(), Progress(len(mu), PLAIN, "solving", progress) as bar:
-        # of an electrode beside a better conductor: once is enough
+        # of an electrode beside a better conductor: the quantity has said so, once
         warnings.simplefilter("ignore", UserWarning)
         for row in mu:
             there = with_conductivity(body, of.sigma(row))
@@ -409,7 +407,7 @@ def _by_basis(
     for loads in (asked.loads, asked.functionals):
         sides.append(Basis(posed.network, Loads.of(posed.network, loads), solver))
         extend(sides[-1], torch.from_numpy(nominal))
-    pairs = Pairs(*sides, asked.offsets)
+    pairs = Pairs(sides[0], sides[1], asked.offsets)
     with Progress(1, tolerance, "solving", progress) as bar:
         found = search(
             pairs,

@@ -49,7 +49,7 @@ def intervals(axis: Any, found: Uncertainty) -> None:
     axis.plot(place, mean, "o", ms=3, color="#c44e52", label="mean")
     axis.axhline(0, lw=0.6, color="0.7", zorder=0)
     axis.set_ylabel(f"{prefix}{found.unit}")
-    axis.legend(frameon=False, fontsize=8, ncols=3)
+    axis.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def shares(axis: Any, found: Uncertainty) -> None:
@@ -64,7 +64,13 @@ def shares(axis: Any, found: Uncertainty) -> None:
         bottom += part
     axis.set(ylim=(0, max(1.0, float(bottom.max()))), ylabel="share of the variance")
     axis.axhline(1, lw=0.6, color="0.3")
-    axis.legend(frameon=False, fontsize=8, ncols=len(found.names), loc="lower right")
+    axis.legend(
+        frameon=False,
+        fontsize=8,
+        ncols=len(found.names),
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+    )
 
 
 def prefix_of(values: np.ndarray) -> tuple[float, str]:

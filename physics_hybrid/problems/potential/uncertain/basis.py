@@ -91,7 +91,7 @@ class Basis:
     @property
     def parts(self) -> int:
         """M."""
-        return self.loads.alpha.shape[2]
+        return int(self.loads.alpha.shape[2])
 
     def __len__(self) -> int:
         return len(self.mu)
@@ -221,7 +221,8 @@ def _orthonormal(matrix: Float[Tensor, "L N N"]) -> Float[Tensor, "L N N"]:
     values, vectors = torch.linalg.eigh(scale[..., None] * matrix * scale[..., None, :])
     kept = values > SMALL * values[..., -1:]
     weight = torch.where(kept, values.clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt(), 0.0)
-    return scale[..., None] * vectors * weight[..., None, :]
+    basis: Tensor = scale[..., None] * vectors * weight[..., None, :]
+    return basis
 
 
 def _within(matrix: Tensor, T: Tensor) -> Tensor:
@@ -234,7 +235,8 @@ def _within(matrix: Tensor, T: Tensor) -> Tensor:
 def _solved(matrix: Tensor, rhs: Tensor, T: Tensor) -> Tensor:
     """x with matrix x = rhs in the directions T. (S, L, N)"""
     inner = torch.linalg.solve(_within(matrix, T), (T.mT @ rhs[..., None]))
-    return (T @ inner)[..., 0]
+    x: Tensor = (T @ inner)[..., 0]
+    return x
 
 
 def _least(H: Tensor, g: Tensor, T: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ class Conductivities:
             part of it.
         """
         known = _parts_of(tissues, varied)
-        component, ratio, values, parameter = [], [], [], []
+        component, ratio, parameter = [], [], []
+        values: list[float] = []
         for name, sigma in tissues.items():
             split = any(part in known for part in (f"{name}.along", f"{name}.across"))
             firsts = (0, 1, 1) if split else (0, 0, 0)

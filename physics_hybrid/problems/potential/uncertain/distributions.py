@@ -254,7 +254,8 @@ KINDS = {"lognormal": LogNormal, "normal": Normal, "uniform": Uniform, "triangul
 
 def _inside(u: np.ndarray | float) -> np.ndarray:
     """Probabilities off the two ends."""
-    return np.clip(np.asarray(u, dtype=float), EDGE, 1 - EDGE)
+    inside: np.ndarray = np.clip(np.asarray(u, dtype=float), EDGE, 1 - EDGE)
+    return inside
 
 
 def _positive(of: object, name: str, value: float | None) -> None:

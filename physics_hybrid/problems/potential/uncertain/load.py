@@ -63,7 +63,7 @@ class Loads:
         return cls(np.stack([load.constant for load in loads], axis=1), alpha, over)
 
     def __len__(self) -> int:
-        return self.constant.shape[1]
+        return int(self.constant.shape[1])
 
     def inverse(self, c: Tensor) -> Tensor:
         """1 / c_m of every part, for components (..., C): (..., L, M)."""

@@ -6,7 +6,7 @@ Between voxels s and t along axis a the conductance is sigma_h / h_a^2 with the 
 
 the same on all faces between the same two media. With P such groups of faces
 
-    A(mu) = sum_p theta_p(mu) K_p,        K_p = D_p^T D_p positive semidefinite               [W/V^2]
+    A(mu) = sum_p theta_p(mu) K_p,        K_p = D_p^T D_p positive semidefinite          [W/V^2]
 
 (times the volume of a voxel: v^T A v is a power in W). D is a signed incidence matrix with rows
 scaled by sqrt(V w), w = conductance / theta. Nothing is interpolated: the same operator as
@@ -82,8 +82,8 @@ class Network:
         operator = FluxOperator.of(conductor)
         spacing = conductor.spacing[0].double().cpu().numpy()
         found = _Found(conductivities)
-        for axis, conductance in enumerate(operator.conductance):
-            found.add(axis, conductance[0].cpu().numpy())
+        for normal, faces in enumerate(operator.conductance):
+            found.add(normal, faces[0].cpu().numpy())
         groups, group = found.groups()
         order = np.argsort(group, kind="stable")
         axis, face, low, high, conductance = (part[order] for part in found.joined())

@@ -1,7 +1,7 @@
 r"""Values: linear functionals of reduced solutions, corrected by their own reduced solutions.
 
-For a load k with solution u and a functional j with solution z of the same A, a(u, z) = j(u) = k(z),
-reduced v and w with mismatches p and p* (`basis`),
+For a load k with solution u and a functional j with solution z of the same A, so that
+a(u, z) = j(u) = k(z), reduced v and w with mismatches p and p* (`basis`),
 
     j(u) = j(v) + k(w) - a(v, w) + <p, p*> / 2   +-   rho rho* / 2 + eps rho* + rho eps* + eps eps*
 
@@ -60,7 +60,9 @@ class Pairs:
         new = {j: self.functionals.vector(j) for j in range(known[1], columns)}
         for i in range(rows):
             missing = new if i < known[0] else range(columns)
-            x = self.loads.vector(i) if len(missing) else None
+            if not len(missing):
+                continue
+            x = self.loads.vector(i)
             for j in missing:
                 y = new[j] if j in new else self.functionals.vector(j)
                 for p, faces in enumerate(slices):

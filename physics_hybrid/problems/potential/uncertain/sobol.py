@@ -4,9 +4,9 @@ r"""Which parameter a spread comes from: first-order and total Sobol indices.
     T_i = E[V[y | x_-i]] / V[y] ~  mean( (y(A) - y(A_B^i))^2 ) / (2 V[y])
 
 A and B independent points, A_B^i is A with the i-th column of B. (Saltelli et al., Comput. Phys.
-Commun. 181 (2010) 259, table 2 (b) and (f), Jansen's; Sobol, Math. Model. Comput. Exp. 1 (1993) 407)
-The points are a scrambled Sobol sequence; y is taken about its mean, which lowers the variance of
-the first and changes nothing else.
+Commun. 181 (2010) 259, table 2 (b) and (f), Jansen's; Sobol, Math. Model. Comput. Exp. 1 (1993)
+407) The points are a scrambled Sobol sequence; y is taken about its mean, which lowers the variance
+of the first and changes nothing else.
 """
 
 from __future__ import annotations

@@ -20,8 +20,7 @@ def bar(first=8, second=16):
 
 @pytest.mark.exact
 def test_resistors_in_a_row_have_the_law_of_one_over_sigma():
-    """V = I (a / sigma_1 + b / sigma_2): a sum, so that the indices are shares of variances, and the
-    mean of 1 / sigma of a lognormal is (1 + cv^2) / mean."""
+    """V = I (a / sigma_1 + b / sigma_2): a sum, so that the indices are shares of variances."""
     body = bar()
     d, h, w = body.spacing
     area = 4 * h * w
@@ -150,8 +149,9 @@ def test_tissues_have_the_names_of_their_table(tmp_path):
     labels[:, 1:-1, 1:-1], labels[:, 3:-3, 3:-3] = 7, 9
     np.save(tmp_path / "nerve.npy", labels)
     table = {"nerve": {"label": 9, "sigma": 0.3}, "sheath": {"label": 7, "sigma": 0.01}}
-    body = ph.read_labels(tmp_path / "nerve.npy", {**table, "air": {"label": 0, "sigma": 0}},
-                          spacing=(0.004,) * 3)
+    body = ph.read_labels(
+        tmp_path / "nerve.npy", {**table, "air": {"label": 0, "sigma": 0}}, spacing=(0.004,) * 3
+    )
     assert body.names == {9: "nerve", 7: "sheath"}
     asked = ph.Voltage((0.02, 0.016, 0.016), (0.03, 0.016, 0.016))
     found = ph.uncertainty(body, {"sheath": ph.LogNormal(cv=0.3)}, asked, samples=20)

@@ -56,9 +56,7 @@ def _by_name(body, known):
     def call(name):
         if name not in known:
             spread = APART if name in IN_PARTS else SPREAD
-            known[name] = ph.uncertainty(
-                body, spread, QUANTITIES[name], samples=24, progress=False
-            )
+            known[name] = ph.uncertainty(body, spread, QUANTITIES[name], samples=24, progress=False)
         return known[name]
 
     return call

@@ -1,4 +1,4 @@
-"""The network of groups is the operator of the solver, at conductivities that it was not made at."""
+"""The network of groups is the operator of the solver, at conductivities it was not made at."""
 
 import numpy as np
 import pytest
