@@ -311,7 +311,7 @@ class _Driven:
         at = _given(body, asked.at, asked.frame, "at")
         source = sources.part(body.plain, slice(None))
         if isinstance(source, PointSource) and asked.singularity == "subtraction":
-            warn_beside_better(body.plain, source, level=6)
+            warn_beside_better(body.plain, source, level=5)
         return cls(at, back, sources.current.detach().cpu().numpy(), ends, asked.singularity)
 
     def loads(self, posed: Posed) -> tuple[list[Load], list[ClosedForm]]:

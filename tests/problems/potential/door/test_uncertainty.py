@@ -11,25 +11,26 @@ SPREAD = {"fat": ph.LogNormal(cv=0.4), "muscle": ph.Uniform(0.6, 1.8)}
 VOLTAGE = ph.Voltage(SOURCE, SKIN)
 
 
-def bar(first=8, second=16):
+def bar(first=3, second=6):
     """Two tissues one after the other along D."""
     labels = np.repeat([1, 2], [first, second])[:, None, None] * np.ones((1, 2, 2), dtype=int)
     sigma = np.where(labels == 1, 0.3, 0.05)
-    return ph.Body(sigma, (0.004, 0.003, 0.005), labels=labels, names={1: "muscle", 2: "fat"})
+    return ph.Body(sigma, (0.012, 0.003, 0.005), labels=labels, names={1: "muscle", 2: "fat"})
 
 
 @pytest.mark.exact
+@pytest.mark.slow
 def test_resistors_in_a_row_have_the_law_of_one_over_sigma():
     """V = I (a / sigma_1 + b / sigma_2): a sum, so that the indices are shares of variances."""
     body = bar()
     d, h, w = body.spacing
     area = 4 * h * w
     laws = {"muscle": ph.LogNormal(0.3, cv=0.5), "fat": ph.LogNormal(0.05, cv=0.1)}
-    first, last = (ph.Patch((z, h, w), 0.003) for z in (0.5 * d, 23.5 * d))
+    first, last = (ph.Patch((z, h, w), 0.004) for z in (0.5 * d, 8.5 * d))
     assert len(first.voxels(body)) == 4
     asked = ph.Voltage(first, first, 1e-3, returns=last, reference=last)
     found = ph.uncertainty(body, laws, asked, samples=300, tolerance=1e-3, progress=False)
-    a, b = 1e-3 * 7.5 * d / area, 1e-3 * 15.5 * d / area
+    a, b = 1e-3 * 2.5 * d / area, 1e-3 * 5.5 * d / area
     sigma_1, sigma_2 = found.conductivities.T
     assert np.allclose(found.samples, a / sigma_1 + b / sigma_2, rtol=1e-5)
     # the variance of 1 / sigma of a lognormal
@@ -132,7 +133,7 @@ def test_bodies_that_have_no_one_conductivity_a_tissue_are_refused():
     body = bar()
     sigma = body.sigma[0, 0].numpy().copy()
     sigma[0] *= 2
-    asked = ph.Voltage((0.02, 0.003, 0.005), (0.05, 0.003, 0.005))
+    asked = ph.Voltage((0.01, 0.003, 0.005), (0.02, 0.003, 0.005))
     mixed = ph.Body(sigma, body.spacing, labels=body.labels, names=body.names)
     with pytest.raises(ValueError, match="tissue 'muscle' conducts 0.3 to 0.6 S/m"):
         ph.uncertainty(mixed, 0.2, asked)

@@ -19,7 +19,7 @@ def test_the_tolerance_of_a_solver_is_in_the_bound(monkeypatch):
             QUANTITIES["voltage"],
             samples=24,
             tolerance=1e-7,
-            most=8,
+            most=4,
             progress=False,
         )
     true = solved_directly(found, found.conductivities)
