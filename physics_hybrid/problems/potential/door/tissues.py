@@ -88,7 +88,7 @@ def distributions_of(given: Any, tissues: Mapping[str, np.ndarray]) -> dict[str,
         tissue, _, part = name.rpartition(".")
         if name not in tissues and not (tissue in tissues and part in PARTS):
             near = difflib.get_close_matches(name, tissues, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = f"; did you mean {near[0]}?" if near else "."
             raise ValueError(
                 f"distribution: there is no tissue {name!r}{hint} The body has"
                 f" {', '.join(tissues)}; a tensor has parts, such as 'muscle.along' and"

@@ -258,7 +258,7 @@ def uncertainty(
     method: str = "reduced",
     tolerance: float = 0.01,
     seed: int = 0,
-    most: int = 40,
+    most: int = 80,
     progress: bool = True,
 ) -> Uncertainty:
     """What conductivities that are not known leave open of a voltage, a field or a lead field.
