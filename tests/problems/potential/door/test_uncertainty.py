@@ -53,9 +53,9 @@ def found(body):
 
 @pytest.mark.slow
 def test_intervals_and_seeds(body, found):
-    again = ph.uncertainty(body, SPREAD, VOLTAGE, samples=50, tolerance=0.5, progress=False)
+    again = ph.uncertainty(body, SPREAD, VOLTAGE, samples=2, method="plain", progress=False)
     other = ph.uncertainty(body, SPREAD, VOLTAGE, samples=2, seed=1, method="plain", progress=False)
-    assert np.array_equal(found.conductivities[:50], again.conductivities)
+    assert np.array_equal(found.conductivities[:2], again.conductivities)
     assert not np.array_equal(found.conductivities[:2], other.conductivities)
     low, high = found.interval(0.9)
     share = ((found.samples > low) & (found.samples < high)).mean(axis=0)
