@@ -149,17 +149,7 @@ class LeadField:
             Another shape; places outside the box or in air.
         """
         metres, many = self._metres(points, frame)
-        along = numbers(moments, "moments").detach().cpu().numpy()
-        if along.shape not in ((3,), (len(metres), 3)) or not np.isfinite(along).all():
-            raise ValueError(
-                f"moments must be (3,), or one for each of {len(metres)} dipoles, A m, finite; got"
-                f" {along.shape}"
-            )
-        if self._frame(frame) == "world":
-            assert self.body.affine is not None
-            axes = self.body.affine[:3, :3] / np.linalg.norm(self.body.affine[:3, :3], axis=0)
-            along = along @ axes
-        along = np.broadcast_to(along, (len(metres), 3))
+        along = along_the_grid(self.body, moments, len(metres), self._frame(frame))
         volts = np.asarray(np.einsum("pa,pae->pe", along, self.gradient(metres)))
         return volts if many else volts[0]
 
@@ -313,6 +303,20 @@ class LeadField:
     def _metres(self, points: Any, frame: str | None) -> tuple[Tensor, bool]:
         metres, many = places(self.body, points, self._frame(frame), "points")
         return metres.detach(), many
+
+
+def along_the_grid(body: Body, moments: Any, count: int, frame: str) -> np.ndarray:
+    """Moments of dipoles in A m along the axes of the grid, (count, 3). Raises ValueError."""
+    along = numbers(moments, "moments").detach().cpu().numpy()
+    if along.shape not in ((3,), (count, 3)) or not np.isfinite(along).all():
+        raise ValueError(
+            f"moments must be (3,), or one for each of {count} dipoles, A m, finite; got"
+            f" {along.shape}"
+        )
+    if frame == "world":
+        assert body.affine is not None
+        along = along @ (body.affine[:3, :3] / np.linalg.norm(body.affine[:3, :3], axis=0))
+    return np.broadcast_to(along, (count, 3))
 
 
 def lead_field(

@@ -33,6 +33,7 @@ from physics_hybrid.problems.potential.door.asked import (
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.field import Field
 from physics_hybrid.problems.potential.door.lead_field import (
+    along_the_grid,
     electrodes_of,
     lead_field,
     reference_of,
@@ -226,21 +227,10 @@ class LeadFieldAt:
         connected(body, ends)
         metres, many = places(body, self.points, self.frame, "points")
         held = body.plain.in_tissue(metres.detach()).cpu().numpy()
-        moments = None if self.moments is None else self._along(body, len(held))
+        moments = None
+        if self.moments is not None:
+            moments = along_the_grid(body, self.moments, len(held), self.frame)
         return _LeadFieldOn(ends, electrodes, reference, held, many, moments)
-
-    def _along(self, body: Body, count: int) -> np.ndarray:
-        """Moments along the axes of the grid, (P, 3) A m. Raises ValueError."""
-        along = numbers(self.moments, "moments").detach().cpu().numpy()
-        if along.shape not in ((3,), (count, 3)) or not np.isfinite(along).all():
-            raise ValueError(
-                f"moments must be (3,), or one for each of {count} places, A m, finite; got"
-                f" {along.shape}"
-            )
-        if self.frame == "world":
-            assert body.affine is not None
-            along = along @ (body.affine[:3, :3] / np.linalg.norm(body.affine[:3, :3], axis=0))
-        return np.broadcast_to(along, (count, 3))
 
 
 # --- On a body ------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class Uncertainty:
     nominal : (T,) S/m, the means. own : (T,) S/m, what the body conducts as it is given.
     method, seed, seconds, processor_seconds : how they were made.
     solves : systems that were solved. worst : the largest bound over what it should be.
+    model : the reduced basis, and what was asked of it; None where method is "plain".
 
     Raises
     ------
@@ -97,7 +98,7 @@ class Uncertainty:
     processor_seconds: float
     solves: int
     worst: float | None
-    _model: tuple[Pairs, Asked] | None = None
+    model: tuple[Pairs, Asked] | None = None
     _kept: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -244,9 +245,9 @@ class Uncertainty:
         return self.bound
 
     def _reduced(self, what: str) -> tuple[Pairs, Asked]:
-        if self._model is None:
+        if self.model is None:
             raise ValueError(f"{what} needs the reduced basis: method='reduced'")
-        return self._model
+        return self.model
 
 
 def uncertainty(
@@ -428,5 +429,5 @@ def _by_basis(
         "bound": asked.arranged(found.values.bound.numpy()),
         "solves": found.solves,
         "worst": found.worst,
-        "_model": (pairs, asked),
+        "model": (pairs, asked),
     }

@@ -95,7 +95,7 @@ def _held(reduced: Uncertainty, plain: Uncertainty, resolved: float) -> dict[str
     count = len(plain.samples)
     error = np.abs(reduced.samples[:count] - plain.samples)
     bound, sd = reduced.bound[:count], reduced.sd
-    model = reduced._model
+    model = reduced.model
     assert model is not None
     pairs = model[0]
     # an error that a plain solve does not resolve says nothing of a bound

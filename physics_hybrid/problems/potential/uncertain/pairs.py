@@ -96,9 +96,9 @@ class Pairs:
         c, d = v[..., k.parts :], w[..., j.parts :]
         value = value + torch.einsum("ski,ikj->skj", c, self.constant_of_functionals)
         value = value + torch.einsum("sjl,lkj->skj", d, self.constant_of_loads)
-        return value + self._offset(mu, theta)
+        return value + self.offset(mu, theta)
 
-    def _offset(self, mu: Tensor, theta: Tensor) -> Tensor:
+    def offset(self, mu: Tensor, theta: Tensor) -> Tensor:
         """What has no solution in it. (S, K, J)"""
         c = self.loads.network.conductivities.components(mu)
         total = mu.new_zeros(len(mu), 1, 1)

@@ -72,7 +72,7 @@ def _one_thread():
 
 def solved_directly(found, mu):
     """Values at (S, T) S/m by a direct solution of the network: (S, ...)."""
-    pairs, asked = found._model
+    pairs, asked = found.model
     network, k, j = pairs.loads.network, pairs.loads, pairs.functionals
     values = []
     for row in mu:
@@ -80,7 +80,7 @@ def solved_directly(found, mu):
         theta = network.theta(at)
         u = direct(network, theta.numpy(), k.loads.rhs(network, row))
         y = torch.from_numpy(u.T @ j.loads.rhs(network, row))
-        values.append((y + pairs._offset(at[None], theta[None])[0]).numpy())
+        values.append((y + pairs.offset(at[None], theta[None])[0]).numpy())
     return asked.arranged(np.stack(values))
 
 
@@ -178,7 +178,7 @@ def test_with_few_solutions_the_bound_holds_where_it_is_large(name, monkeypatch)
 @pytest.mark.exact
 @pytest.mark.slow
 def test_the_energy_error_of_a_basis_is_bounded_from_near(sampled):
-    basis = sampled("voltage")._model[0].loads
+    basis = sampled("voltage").model[0].loads
     network, mu = basis.network, torch.from_numpy(sampled("voltage").conductivities)
     few = door.Basis(network, basis.loads, basis.solver)
     ratios = []
