@@ -171,7 +171,8 @@ def _under_their_bounds(axis: Any, reduced: Uncertainty, plain: Uncertainty) -> 
     axis.set(xlabel="bound / standard deviation", ylabel="true error / standard deviation")
     floor = RESOLVED * float((np.abs(plain.samples).max() / reduced.sd).max())
     axis.axhspan(1e-9, floor, color="0.92", zorder=0)
-    axis.text(edges[0], floor, "below what plain solves resolve", fontsize=8, color="0.4", va="top")
+    said = {"fontsize": 8, "color": "0.4", "va": "top", "ha": "right"}
+    axis.text(edges[1], floor, "below what plain solves resolve", **said)
 
 
 def tables(found: dict[str, Any]) -> str:
