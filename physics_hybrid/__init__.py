@@ -26,38 +26,64 @@ if TYPE_CHECKING:
     from physics_hybrid.problems.potential.door.body import Body, Limb, read_labels
     from physics_hybrid.problems.potential.door.field import Field
     from physics_hybrid.problems.potential.door.lead_field import LeadField, lead_field
+    from physics_hybrid.problems.potential.door.quantities import FieldAt, LeadFieldAt, Voltage
     from physics_hybrid.problems.potential.door.solving import refine, solve
     from physics_hybrid.problems.potential.door.sources import Patch
+    from physics_hybrid.problems.potential.door.uncertainty import Uncertainty, uncertainty
     from physics_hybrid.problems.potential.predictor import Predictor
+    from physics_hybrid.problems.potential.uncertain.distributions import (
+        LogNormal,
+        Normal,
+        Triangular,
+        Uniform,
+    )
 
 __all__ = [
     "Body",
     "Fibres",
     "Field",
+    "FieldAt",
     "LeadField",
+    "LeadFieldAt",
     "Limb",
+    "LogNormal",
+    "Normal",
     "Patch",
     "Tensors",
+    "Triangular",
+    "Uncertainty",
+    "Uniform",
+    "Voltage",
     "lead_field",
     "load_pretrained",
     "read_labels",
     "refine",
     "solve",
+    "uncertainty",
 ]
 
 #: Where the names of the door live: each is imported when it is first asked for.
 _DOOR = {
-    "Body": "body",
-    "Fibres": "body",
-    "Limb": "body",
-    "Tensors": "body",
-    "read_labels": "body",
-    "Field": "field",
-    "LeadField": "lead_field",
-    "lead_field": "lead_field",
-    "refine": "solving",
-    "solve": "solving",
-    "Patch": "sources",
+    "Body": "door.body",
+    "Fibres": "door.body",
+    "Limb": "door.body",
+    "Tensors": "door.body",
+    "read_labels": "door.body",
+    "Field": "door.field",
+    "LeadField": "door.lead_field",
+    "lead_field": "door.lead_field",
+    "refine": "door.solving",
+    "solve": "door.solving",
+    "Patch": "door.sources",
+    "FieldAt": "door.quantities",
+    "LeadFieldAt": "door.quantities",
+    "Voltage": "door.quantities",
+    "Uncertainty": "door.uncertainty",
+    "uncertainty": "door.uncertainty",
+    "LogNormal": "uncertain.distributions",
+    "Normal": "uncertain.distributions",
+    "Triangular": "uncertain.distributions",
+    "Uniform": "uncertain.distributions",
 }
 
 caches.find_room()  # ahead of PhysicsNeMo, whoever imports it
@@ -69,7 +95,7 @@ __path__.append(str(Path(__file__).parent / "old_names"))
 def __getattr__(name: str) -> Any:
     if name not in _DOOR:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.problems.potential.door.{_DOOR[name]}")
+    module = importlib.import_module(f"{__name__}.problems.potential.{_DOOR[name]}")
     value = globals()[name] = getattr(module, name)
     return value
 

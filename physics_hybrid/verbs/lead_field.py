@@ -71,7 +71,7 @@ def run(given: dict[str, Any]) -> None:
     lead = ph.lead_field(
         body,
         several,
-        _reference(given["reference"]),
+        reference_of(given["reference"]),
         tolerance=given["tolerance"],
         frame=given["frame"],
         ends=given["ends"],
@@ -101,7 +101,7 @@ def listed(path: str) -> list[list[float]]:
     return rows
 
 
-def _reference(words: list[str]) -> Any:
+def reference_of(words: list[str]) -> Any:
     """A place, average, or None for the ends. Raises UsageError."""
     if words == ["average"]:
         return "average"

@@ -4,7 +4,7 @@
         [--memory peak_memory.json] [--scaling scaling.json]
         [--validation validation/validate.json] [--rates data_rates.json]
         [--matrix resolution_matrix/resolution_matrix.json]
-        [--certificates certificates/certificates.json]
+        [--certificates certificates/certificates.json] [--uncertainty uncertainty.json]
         [--benchmark benchmark/benchmark.json] [--bench bench/bench.json]
         [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
@@ -40,6 +40,7 @@ VERBS = {
     "matrix": "resolution-matrix",
     "benchmark": "benchmark",
     "certificates": "certificates",
+    "uncertainty": "uncertainties",
     "bench": "bench",
     "door": "door",
 }

@@ -42,6 +42,7 @@ from physics_hybrid.problems.potential.bodies.tissue_table import (
     read_table,
     with_air_below,
 )
+from physics_hybrid.problems.potential.bodies.tissues import TISSUES
 from physics_hybrid.problems.potential.data.plausible import wrong_box
 from physics_hybrid.problems.potential.data.sample import SampleError
 from physics_hybrid.problems.potential.door.arrays import Array, is_tensor, numbers
@@ -69,7 +70,9 @@ class Body:
     keep_largest : bool
         Of tissue in several pieces keep the largest; else such tissue is refused where it matters.
     labels : array (D, H, W) or None
-        Tissues, for figures and files.
+        Tissues, for figures and files, and for what is asked of one tissue.
+    names : {label: name} or None
+        What tissues are called; None: by their labels.
     order : which axes of a file became D, H, W: exports turn back.
     notes : what was understood of files, a line each.
 
@@ -108,6 +111,7 @@ class Body:
         air_below: float | None = None,
         keep_largest: bool = False,
         labels: np.ndarray | None = None,
+        names: Mapping[int, str] | None = None,
         order: Sequence[int] = (0, 1, 2),
         notes: Sequence[str] = (),
     ) -> None:
@@ -128,6 +132,7 @@ class Body:
         self.sigma: Tensor = values.movedim(-1, 0)[None].contiguous()
         self.labels = labels
         self.notes = tuple(notes)
+        self.names: dict[int, str] = {int(n): str(name) for n, name in (names or {}).items()}
         self.order = tuple(int(a) for a in order)
         count = int((self.sigma.detach()[0, 0] > 0).sum())
         if count < 2:
@@ -450,8 +455,16 @@ def read_labels(
         segment = _segment(volume, body, table, affine)
         sigma, said = _oblique(segment, tensors, fibres)
         notes += said
-    names = _names(table)[body.index]
-    return Body(sigma, body.spacing, affine, labels=names, order=volume.order, notes=notes)
+    labels = _names(table)
+    return Body(
+        sigma,
+        body.spacing,
+        affine,
+        labels=labels[body.index],
+        names={int(n): t.name for n, t in zip(labels, table, strict=True) if t.name != "air"},
+        order=volume.order,
+        notes=notes,
+    )
 
 
 def _segment(
@@ -593,6 +606,11 @@ class Limb(Body):
         settings = yaml.safe_load((CONF / "data" / "stream.yaml").read_text())["phantom"]
         limbs, size = LimbDistribution.of(settings), (sizes[0], sizes[1], sizes[2])
         drawn = limbs.draw(int(seed)).voxelise(size)
-        limb = cls(np.moveaxis(drawn.sigma, 0, -1), drawn.spacing, labels=drawn.labels)
+        limb = cls(
+            np.moveaxis(drawn.sigma, 0, -1),
+            drawn.spacing,
+            labels=drawn.labels,
+            names=dict(enumerate(TISSUES)),
+        )
         limb.electrode = np.asarray(drawn.source_point, dtype=float)
         return limb

@@ -149,17 +149,7 @@ class LeadField:
             Another shape; places outside the box or in air.
         """
         metres, many = self._metres(points, frame)
-        along = numbers(moments, "moments").detach().cpu().numpy()
-        if along.shape not in ((3,), (len(metres), 3)) or not np.isfinite(along).all():
-            raise ValueError(
-                f"moments must be (3,), or one for each of {len(metres)} dipoles, A m, finite; got"
-                f" {along.shape}"
-            )
-        if self._frame(frame) == "world":
-            assert self.body.affine is not None
-            axes = self.body.affine[:3, :3] / np.linalg.norm(self.body.affine[:3, :3], axis=0)
-            along = along @ axes
-        along = np.broadcast_to(along, (len(metres), 3))
+        along = along_the_grid(self.body, moments, len(metres), self._frame(frame))
         volts = np.asarray(np.einsum("pa,pae->pe", along, self.gradient(metres)))
         return volts if many else volts[0]
 
@@ -315,6 +305,20 @@ class LeadField:
         return metres.detach(), many
 
 
+def along_the_grid(body: Body, moments: Any, count: int, frame: str) -> np.ndarray:
+    """Moments of dipoles in A m along the axes of the grid, (count, 3). Raises ValueError."""
+    along = numbers(moments, "moments").detach().cpu().numpy()
+    if along.shape not in ((3,), (count, 3)) or not np.isfinite(along).all():
+        raise ValueError(
+            f"moments must be (3,), or one for each of {count} dipoles, A m, finite; got"
+            f" {along.shape}"
+        )
+    if frame == "world":
+        assert body.affine is not None
+        along = along @ (body.affine[:3, :3] / np.linalg.norm(body.affine[:3, :3], axis=0))
+    return np.broadcast_to(along, (count, 3))
+
+
 def lead_field(
     body: Body,
     electrodes: Any,
@@ -367,14 +371,8 @@ def lead_field(
     True
     """
     check_body(body, tolerance)
-    found = tuple(_electrodes(body, electrodes, frame))
-    against = reference
-    if reference is not None and not (isinstance(reference, str) and reference == "average"):
-        if isinstance(reference, str):
-            raise ValueError(
-                f"reference must be a place, a Patch, 'average' or None; got {reference!r}"
-            )
-        against = next(_electrodes(body, [reference], frame, "reference"))
+    found = tuple(electrodes_of(body, electrodes, frame))
+    against = reference_of(body, reference, frame)
     way_out = ends_of(body, ends, beta, paired=False, points=False)
     connected(body, way_out)
     deposits = [e.over for e in found]
@@ -396,7 +394,18 @@ def lead_field(
     return LeadField(body, found, against, volts, way_out, frame, tolerance)
 
 
-def _electrodes(
+def reference_of(body: Body, reference: Any, frame: str) -> Electrode | str | None:
+    """What voltages are against: an electrode, "average" or None. Raises ValueError."""
+    if reference is None or (isinstance(reference, str) and reference == "average"):
+        return reference
+    if isinstance(reference, str):
+        raise ValueError(
+            f"reference must be a place, a Patch, 'average' or None; got {reference!r}"
+        )
+    return next(electrodes_of(body, [reference], frame, "reference"))
+
+
+def electrodes_of(
     body: Body, given: Any, frame: str, name: str = "electrodes"
 ) -> Iterator[Electrode]:
     """Points or patches as a user gives them. Raises ValueError."""

@@ -23,6 +23,7 @@ from physics_hybrid.problems.potential.evidence import (
     explorer,
     resolution_matrix,
     rivals_report,
+    uncertainty,
     validate_report,
 )
 from physics_hybrid.problems.potential.evidence.model_card import seeds_table
@@ -44,6 +45,7 @@ PAGES = {
     "overhead": "docs/benchmark.md",
     "matrix": "docs/resolution_matrix.md",
     "certificates": "docs/certify.md",
+    "uncertainty": "docs/uncertainty.md",
     "study": "docs/hybrid_form.md",
     "scaling": "docs/cluster.md",
     "memory": "docs/cluster.md",
@@ -164,6 +166,11 @@ def _certificates(report: Path) -> str:
     return certificates.tables(_read(report))
 
 
+def _uncertainty(report: Path) -> str:
+    caption = "Intervals of 64 voltages, the share of each tissue, and every error under its bound"
+    return pictured(report, "uncertainty", uncertainty.tables, caption)
+
+
 def _bench(report: Path) -> str:
     caption = "Error against seconds: solvers on limbs and on a layered cylinder"
     return pictured(report, "bench", rivals_report.tables, caption)
@@ -192,6 +199,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "validation": truth,
     "matrix": _matrix,
     "certificates": _certificates,
+    "uncertainty": _uncertainty,
     "benchmark": _benchmark,
     "bench": _bench,
     "overhead": _overhead,

@@ -99,7 +99,7 @@ def solve(
     if isinstance(source, PointSource):
         check_source(conductor, source)  # in coordinates that its owner knows
         if warn and singularity == "subtraction":
-            _warn_beside_better(conductor, source)
+            warn_beside_better(conductor, source)
         box = Box.of(conductor)
         if box.size != conductor.shape:
             inside = box.source(source, conductor.spacing)
@@ -168,9 +168,11 @@ def _solved(
     return Solution(phi, rest.iterations, rest.residual)
 
 
-def _warn_beside_better(conductor: Conductor, source: PointSource) -> None:
+def warn_beside_better(conductor: Conductor, source: PointSource, level: int = 3) -> None:
     """Finite volumes see no difference between places in a voxel: just inside a poor conductor this
-    shows."""
+    shows.
+
+    level : of the stack, whose line the warning names."""
     for electrode in source.electrodes:
         point = conductor.in_tissue(electrode.point)
         own = conductor.sigma_at(point).detach()[:, :3].mean(dim=1)
@@ -183,5 +185,5 @@ def _warn_beside_better(conductor: Conductor, source: PointSource) -> None:
                 f"conducts {float(best[k] / own[k]):.2g} times better than its own. Finite volumes "
                 "were wrong by 2 to 50 % beyond 3 voxels of such sources (docs/truth.md): "
                 "use finite elements, or the centre of the voxel",
-                stacklevel=3,
+                stacklevel=level,
             )
