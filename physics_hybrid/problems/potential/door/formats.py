@@ -101,9 +101,9 @@ def read_volts(body: Body, path: str | Path) -> np.ndarray:
         with failures(str(path), "NIfTI"):
             image: Any = nibabel.load(path)
             volts = np.asarray(image.get_fdata())
-        _check_place(body, image.affine, path)
         if volts.ndim not in (3, 4):
             raise FileError(str(path), None, f"must hold volumes, 3D or 4D; got {volts.shape}")
+        _check_place(body, image.affine, path)
         turned = volts.transpose(*body.order, *range(3, volts.ndim))
         return np.moveaxis(turned, -1, 0) if turned.ndim == 4 else turned
     if name.endswith(".npy"):
