@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     import torch
 
     from physics_hybrid.problems.potential.door.body import Body, Limb, read_labels
+    from physics_hybrid.problems.potential.door.electrode_field import ElectrodeField
+    from physics_hybrid.problems.potential.door.electrodes import (
+        Electrode,
+        ElectrodeSystem,
+        electrodes,
+    )
     from physics_hybrid.problems.potential.door.field import Field
     from physics_hybrid.problems.potential.door.lead_field import LeadField, lead_field
     from physics_hybrid.problems.potential.door.solving import refine, solve
@@ -31,10 +37,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Body",
+    "Electrode",
+    "ElectrodeField",
+    "ElectrodeSystem",
     "Field",
     "LeadField",
     "Limb",
     "Patch",
+    "electrodes",
     "lead_field",
     "load_pretrained",
     "read_labels",
@@ -47,6 +57,10 @@ _DOOR = {
     "Body": "body",
     "Limb": "body",
     "read_labels": "body",
+    "Electrode": "electrodes",
+    "ElectrodeField": "electrode_field",
+    "ElectrodeSystem": "electrodes",
+    "electrodes": "electrodes",
     "Field": "field",
     "LeadField": "lead_field",
     "lead_field": "lead_field",
