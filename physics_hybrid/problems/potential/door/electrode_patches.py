@@ -86,7 +86,8 @@ class _Flat:
     def _close(self, ground: Ground, plane: Plane, faces: Faces) -> np.ndarray:
         """Faces that it may cover."""
         margin = float(np.linalg.norm(ground.spacing))
-        close: np.ndarray = plane.inside(faces.centres(ground.spacing)) > -margin
+        inside = plane.inside(faces.centres(ground.spacing))
+        close: np.ndarray = (inside > -margin).all(axis=0)
         return close
 
     def _skin(

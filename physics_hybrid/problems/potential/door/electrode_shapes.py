@@ -187,46 +187,69 @@ class Plane:
         """Of the smallest sphere round it, m."""
         return float(np.hypot(*self.half)) if len(self.half) == 2 else self.half[0]
 
+    def across(self, points: np.ndarray) -> np.ndarray:
+        """Places (..., 3) as seen along the normal: along u and v from the centre. (..., 2)"""
+        seen: np.ndarray = (points - self.centre) @ np.stack([self.u, self.v], axis=1)
+        return seen
+
     def inside(self, points: np.ndarray) -> np.ndarray:
-        """How far inside its edge points (..., 3) are, seen along the normal; negative outside."""
-        across, along = np.abs((points - self.centre) @ self.u), (points - self.centre) @ self.v
+        """How far inside each of its edges places (..., 3) are, negative outside: a disk has one,
+        a rectangle two, of which the nearer side counts. (E, ...)"""
+        seen = self.across(points)
         if len(self.half) == 1:
-            return np.asarray(self.half[0] - np.hypot(across, along))
-        return np.minimum(self.half[0] - across, self.half[1] - np.abs(along))
+            return np.asarray(self.half[0] - np.linalg.norm(seen, axis=-1))[None]
+        return np.stack([half - np.abs(seen[..., k]) for k, half in enumerate(self.half)])
 
     def outward(self, points: np.ndarray) -> np.ndarray:
-        """Unit vectors towards the nearest edge. (F, 3) -> (F, 3)"""
-        across, along = ((points - self.centre) @ axis for axis in (self.u, self.v))
-        if len(self.half) == 2:
-            first = self.half[0] - np.abs(across) < self.half[1] - np.abs(along)
-            across, along = np.where(first, across, 0.0), np.where(first, 0.0, along)
-        size = np.hypot(across, along)
-        middle = size < 1e-12
-        across, size = np.where(middle, 1.0, across), np.where(middle, 1.0, size)
-        return np.asarray(
-            (across / size)[:, None] * self.u + (along / size)[:, None] * self.v,
-        )
+        """Unit vectors along u and v towards these edges. (F, 3) -> (E, F, 2)"""
+        seen = self.across(points)
+        if len(self.half) == 1:
+            size = np.linalg.norm(seen, axis=1, keepdims=True)
+            middle = np.where(size > 0, seen, [1.0, 0.0])
+            return np.asarray(middle / np.where(size > 0, size, 1.0))[None]
+        signs = np.where(seen < 0, -1.0, 1.0)
+        return np.stack([signs[:, k, None] * np.eye(2)[k] for k in range(2)])
 
 
-def _skin_beyond(plane: Plane, faces: Faces, spacing: np.ndarray) -> np.ndarray:
-    """Whether there are more faces, half a voxel behind the edge that is nearest to each face: at
-    the edge of a body a current does not crowd. (F,)"""
-    from scipy.spatial import cKDTree
+@dataclass(frozen=True)
+class _Edges:
+    """E edges of a plane as F faces meet them.
 
-    centres = faces.centres(spacing)
-    step = np.array([np.abs(axis) @ spacing for axis in (plane.u, plane.v)])
-    flat = (centres - plane.centre) @ np.stack([plane.u, plane.v], axis=1)
-    outward = plane.outward(centres)
-    way = outward @ np.stack([plane.u, plane.v], axis=1)
-    behind = flat + way * (plane.inside(centres) + np.abs(way) @ step / 2)[:, None]
-    far, _ = cKDTree(flat / step).query(behind / step)
-    return np.asarray(far < BESIDE)
+    inside, share : (E, F, Q) of samples: how far inside, m, and whether covered, 0 to 1.
+    centre : (E, F), m. width : (E, F) of a sample along the way to the edge, m.
+    slope : (E, F, 3) squares of the components of that way along each axis, in the face.
+    skin : (E, F) whether skin goes on behind.
+    """
+
+    inside: np.ndarray
+    share: np.ndarray
+    centre: np.ndarray
+    width: np.ndarray
+    slope: np.ndarray
+    skin: np.ndarray
+
+    @classmethod
+    def of(cls, plane: Plane, faces: Faces, spacing: np.ndarray) -> _Edges:
+        centres = faces.centres(spacing)
+        inside = plane.inside(centres[:, None] + _samples(spacing)[faces.axis])
+        outward = plane.outward(centres)
+        way = outward @ np.stack([plane.u, plane.v])
+        slope = np.where(faces.normals != 0, 0.0, way**2)
+        width = (np.sqrt(slope) * spacing).sum(axis=-1) / SAMPLES
+        width = np.maximum(width, 1e-6 * spacing.min())
+        share = np.clip(inside / width[..., None] + 0.5, 0, 1)
+        centre = plane.inside(centres)
+        skin = _skin_beyond(plane, centres, outward, centre, spacing)
+        return cls(inside, share, centre, width, slope, skin)
+
+    def nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each face the nearest edge behind which there is skin, and whether there is one."""
+        distance = np.where(self.skin, self.centre, np.inf)
+        return distance.argmin(axis=0), self.skin.any(axis=0)
 
 
-def spread(plane: Plane, faces: Faces, ground: Ground) -> Touch:
-    """What a disk or a rectangle covers of faces."""
-    spacing = ground.spacing
-    centres, normals = faces.centres(spacing), faces.normals
+def _samples(spacing: np.ndarray) -> np.ndarray:
+    """Places on faces normal to each axis, from their middle. (3, Q, 3) m"""
     steps = (np.arange(SAMPLES) + 0.5) / SAMPLES - 0.5
     first, second = np.meshgrid(steps, steps, indexing="ij")
     offsets = np.zeros((3, SAMPLES**2, 3))
@@ -234,38 +257,63 @@ def spread(plane: Plane, faces: Faces, ground: Ground) -> Touch:
         one, other = (a for a in range(3) if a != axis)
         offsets[axis, :, one] = first.ravel() * spacing[one]
         offsets[axis, :, other] = second.ravel() * spacing[other]
-    inside = plane.inside(centres[:, None] + offsets[faces.axis])
-    # along the way to the edge, in the face
-    outward = plane.outward(centres)
-    slope = np.where(normals != 0, 0.0, outward**2)
-    width = (np.sqrt(slope) * spacing).sum(axis=1) / SAMPLES
-    width = np.maximum(width, 1e-6 * spacing.min())
-    share = np.clip(inside / width[:, None] + 0.5, 0, 1)
-    used = share.mean(axis=1) > LEAST_SHARE
-    sigma = ground.sigma_of(faces.voxels)
-    normal = sigma[np.arange(len(faces)), faces.axis]
-    flat = slope.sum(axis=1)
-    pull = np.maximum((sigma * slope).sum(axis=1), LEAST_SLOPE * normal)
-    part = np.where(flat[:, None] > 0, sigma * slope / pull[:, None], 0.0)
-    size = np.maximum((part * spacing / np.sqrt(sigma)).sum(axis=1), 1e-3 * spacing.min())
-    stretch = 1 / np.sqrt(pull)
+    return offsets
+
+
+def _skin_beyond(
+    plane: Plane,
+    centres: np.ndarray,
+    outward: np.ndarray,
+    inside: np.ndarray,
+    spacing: np.ndarray,
+) -> np.ndarray:
+    """Whether there are more faces, half a voxel behind each edge, as seen from each face: at the
+    edge of a body a current does not crowd. (E, F)"""
+    from scipy.spatial import cKDTree
+
+    step = np.array([np.abs(axis) @ spacing for axis in (plane.u, plane.v)])
+    flat = plane.across(centres)
+    far = inside + np.abs(outward) @ step / 2
+    behind = flat + outward * far[..., None]
+    distance, _ = cKDTree(flat / step).query(behind / step)
+    return np.asarray(distance < BESIDE)
+
+
+def spread(plane: Plane, faces: Faces, ground: Ground) -> Touch:
+    """What a disk or a rectangle covers of faces."""
+    spacing = ground.spacing
+    edges = _Edges.of(plane, faces, spacing)
+    share = edges.share.prod(axis=0)
+    sigma, rows = ground.sigma_of(faces.voxels), np.arange(len(faces))
+    normal = sigma[rows, faces.axis]
     depth = spacing[faces.axis] / np.sqrt(normal)
+    chosen, crowded = edges.nearest()
+    others = np.ones_like(share)
+    for k, own in enumerate(edges.share):
+        others *= np.where((chosen == k)[:, None], 1.0, own)
+    slope = edges.slope[chosen, rows]
+    pull = np.maximum((sigma * slope).sum(axis=1), LEAST_SLOPE * normal)
+    # lengths along the way to the edge in an isotropic medium
+    part = sigma * slope / pull[:, None]
+    size = np.maximum((part * spacing / np.sqrt(sigma)).sum(axis=1), 1e-3 * depth)
+    stretch = 1 / np.sqrt(pull)
     density = edge_conductance(
-        inside=inside[used] * stretch[used, None],
-        width=(width * stretch)[used],
-        centre=(plane.inside(centres) * stretch)[used],
-        size=size[used],
-        depth=depth[used],
+        inside=edges.inside[chosen, rows] * stretch[:, None],
+        covered=others,
+        width=edges.width[chosen, rows] * stretch,
+        centre=edges.centre[chosen, rows] * stretch,
+        size=size,
+        depth=depth,
     )
-    beyond = _skin_beyond(plane, faces, spacing)[used]
-    density = np.where(beyond, density, share[used].mean(axis=1) * 2 / depth[used])
-    seen = np.prod(spacing) / spacing[faces.axis] * np.abs(normals @ plane.normal)
+    density = np.where(crowded, density, share.mean(axis=1) * 2 / depth)
+    seen = np.prod(spacing) / spacing[faces.axis] * np.abs(faces.normals @ plane.normal)
+    used = share.mean(axis=1) > LEAST_SHARE
     return Touch(
         faces=faces.chosen(used),
         covered=share[used] > 0.5,
         share=share[used].mean(axis=1),
         area=(seen * share.mean(axis=1))[used],
-        tissue=seen[used] * np.sqrt(normal[used]) * density,
+        tissue=(seen * np.sqrt(normal) * density)[used],
     )
 
 
@@ -288,12 +336,24 @@ def whole_faces(faces: Faces, ground: Ground) -> Touch:
     size, centre = size[rows, across], (steps[rows, across] + 0.5) * size[rows, across]
     density = np.where(
         steps[rows, across] < EDGE_REACH,
-        edge_conductance(centre[:, None], size, centre, size, depth),
+        _at_once(centre, size, depth),
         2 / depth,
     )
     area = np.prod(spacing) / spacing[faces.axis]
     one = np.ones(len(faces))
     return Touch(faces, one[:, None] > 0, one, area, area * np.sqrt(normal) * density)
+
+
+def _at_once(centre: np.ndarray, size: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """What whole faces conduct, their middles so far from the edge."""
+    return edge_conductance(
+        inside=centre[:, None],
+        covered=np.ones((len(centre), 1)),
+        width=size,
+        centre=centre,
+        size=size,
+        depth=depth,
+    )
 
 
 def _to_the_edge(

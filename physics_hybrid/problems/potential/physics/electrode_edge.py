@@ -35,12 +35,19 @@ PERIOD, HALF = 512, 20
 #: steps of this part of a factor of e.
 PLACES = np.array([0.01, 0.02, 0.05, *np.linspace(0.1, 1.0, 19)])
 STEP = 0.05
+#: An edge between two faces may be so far from there, in voxels.
+ROUNDED = 1e-6
 #: The largest m: where cells are flat the lattice cannot take up enough at any.
 LARGEST = 10.0
 
 
 def edge_conductance(
-    inside: np.ndarray, width: np.ndarray, centre: np.ndarray, size: np.ndarray, depth: np.ndarray
+    inside: np.ndarray,
+    covered: np.ndarray,
+    width: np.ndarray,
+    centre: np.ndarray,
+    size: np.ndarray,
+    depth: np.ndarray,
 ) -> np.ndarray:
     """Mean over each face of sqrt(sigma_n)^-1 g / area: what the faces of an electrode conduct.
 
@@ -50,6 +57,8 @@ def edge_conductance(
     ----------
     inside : (F, Q)
         How far inside the edge samples of a face are; negative outside.
+    covered : (F, Q)
+        What other edges leave of them, 0 to 1.
     width : (F,)
         Of a sample along the way to the edge.
     centre : (F,)
@@ -61,12 +70,12 @@ def edge_conductance(
     """
     half = width[:, None] / 2
     roots = np.sqrt(np.maximum(inside + half, 0)) - np.sqrt(np.maximum(inside - half, 0))
-    flux = (roots / width[:, None]).mean(axis=1)
+    flux = (roots / width[:, None] * covered).mean(axis=1)
     conductance: np.ndarray = flux / _voltage(centre, depth)
     place = centre / size + 0.5
     steps = np.round(np.log(depth / size) / STEP).astype(int)
     for step in np.unique(steps):
-        at = (steps == step) & (place > 0) & (place <= 1)
+        at = (steps == step) & (place > 0) & (place < 1 + ROUNDED)
         conductance[at] *= np.interp(place[at], PLACES, _factors(int(step)))
     return conductance
 
