@@ -25,6 +25,8 @@ from physics_hybrid.problems.potential.door.places import in_frame, unit_of
 
 #: How close to an axis the normal of a sheet inside tissue is.
 ALIGNED = 1e-6
+#: Of how many diagonals of a voxel, at least, the normal of skin is the mean.
+SMOOTH = 1.5
 #: Faces of skin that are seen at least so much from the front, as a cosine, belong to a patch.
 LEAST_COSINE = 0.05
 
@@ -96,8 +98,8 @@ class _Flat:
         """The normal, and faces of skin that look that way."""
         skin, spacing = ground.skin, ground.spacing
         distance = np.linalg.norm(skin.centres(spacing) - centre, axis=1)
-        under = distance <= max(reach, float(np.linalg.norm(spacing)) / 2)
-        if not under.any():
+        diagonal = float(np.linalg.norm(spacing))
+        if not (distance <= max(reach, diagonal / 2)).any():
             nearest = ground.bare.nearest_voxel(centre)
             place = in_frame(ground.whole, nearest[None], ground.frame)[0]
             far = 1e3 * float(distance.min()) if len(distance) else float("nan")
@@ -109,15 +111,28 @@ class _Flat:
         if self.normal is not None:
             normal = ground.direction(self.normal, f"{name}.normal")
         else:
-            areas = np.prod(spacing) / spacing[skin.axis[under]]
-            mean = (areas[:, None] * skin.normals[under]).sum(axis=0)
-            size = float(np.linalg.norm(mean))
-            if size < 1e-6 * areas.sum():
-                raise ValueError(
-                    f"{name}: the skin round it looks in all directions: say normal=(d, h, w)"
-                )
-            normal = mean / size
+            normal = self._mean_normal(ground, distance, name)
         return normal, skin.chosen(skin.normals @ normal > LEAST_COSINE)
+
+    def _mean_normal(self, ground: Ground, distance: np.ndarray, name: str) -> np.ndarray:
+        """That of the skin at the centre where it is flat for some voxels; else of the skin round
+        it, the nearer the more, as far as the electrode is narrow. Raises ValueError where that is
+        none."""
+        skin, spacing = ground.skin, ground.spacing
+        close = SMOOTH * float(np.linalg.norm(spacing))
+        looks = np.unique(skin.normals[distance <= distance.min() + close], axis=0)
+        if len(looks) == 1:
+            return np.asarray(looks[0])
+        far = max(min(self.half(ground, name)), close)
+        areas = np.prod(spacing) / spacing[skin.axis]
+        weight = areas * np.clip(1 - (distance - distance.min()) / far, 0, 1)
+        mean = (weight[:, None] * skin.normals).sum(axis=0)
+        size = float(np.linalg.norm(mean))
+        if size < 1e-6 * weight.sum():
+            raise ValueError(
+                f"{name}: the skin round it looks in all directions: say normal=(d, h, w)"
+            )
+        return np.asarray(mean / size)
 
     def _sheet(
         self, ground: Ground, centre: np.ndarray, name: str

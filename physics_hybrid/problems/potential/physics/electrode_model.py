@@ -157,7 +157,7 @@ def respond(
     tissue = conductor.tissue[0]
     coupling = contacts.coupling(conductor.shape, volume)
     rhs = coupling[:-1] if floating else coupling
-    even = -tissue.double() / (tissue.sum() * volume)
+    even = -tissue.double() / (float(tissue.sum()) * volume)
     if conductor.ends.kind == "sink":
         rhs = torch.cat([rhs, even[None]])
     # the coarse grids of the cycle have ends that are grounded, or let nothing pass

@@ -5,7 +5,7 @@ r"""Conjugate gradients with a multigrid preconditioner, batched: A x = b in eve
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -30,6 +30,7 @@ class Solution:
     residual: Float[Tensor, " K"]
 
 
+@runtime_checkable
 class Symmetric(Protocol):
     """A symmetric positive operator on fields. diagonal : 0 in air."""
 
