@@ -8,7 +8,7 @@
         [--benchmark benchmark/benchmark.json] [--bench bench/bench.json]
         [--study runs/hybrid_value]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
-        [--door door.json]
+        [--door door.json] [--electrode-model electrode_model.json]
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
         [--burgers-selection selection.json] [--burgers-times times.json]
@@ -40,6 +40,7 @@ VERBS = {
     "certificates": "certificates",
     "bench": "bench",
     "door": "door",
+    "electrode_model": "electrode-model",
 }
 #: What gives a table of another problem (`problems/NAME/evidence/pages.py`), by the name of the
 #: table.
@@ -81,7 +82,8 @@ def main(arguments: list[str]) -> None:
         for name, what in tables.items():
             parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=what)
     for name, verb in VERBS.items():
-        parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=Path, help=f"JSON of python -m physics_hybrid {verb}")
     given = vars(parser.parse_args(arguments))
     run, reports = given.pop("run"), {name: path for name, path in given.items() if path}
     with readable_errors():

@@ -128,14 +128,14 @@ def run(given: dict[str, Any]) -> None:
         source = f"source {k}: " if field.many else ""
         print(f"{source}{volts.min():.6g} to {volts.max():.6g} V at voxel centres")
     if given["probe"] is not None:
-        _print_probes(field, given["probe"])
+        print_probes(field, given["probe"])
     for path in given["out"] or ():
         print(f"written: {field.save(path)}")
     if given["figure"] is not None:
         print(f"written: {field.plot(given['figure'])}")
 
 
-def _print_probes(field: Any, probes: list[list[float]]) -> None:
+def print_probes(field: Any, probes: list[list[float]]) -> None:
     """The potential at places, a line each."""
     volts = field.at(probes).reshape(-1, len(probes))
     for k, place in enumerate(probes):

@@ -20,6 +20,7 @@ from physics_hybrid.problems.potential.evidence import (
     certificates,
     data_rates,
     door,
+    electrode_model,
     resolution_matrix,
     rivals_report,
     validate_report,
@@ -35,6 +36,7 @@ PAGES = {
     "results": "README.md",
     "shipped": "docs/use_it.md",
     "door": "docs/use_it.md",
+    "electrode_model": "docs/electrodes.md",
     "validation": "docs/truth.md",
     "rates": "docs/truth.md",
     "benchmark": "docs/benchmark.md",
@@ -144,6 +146,11 @@ def _door(report: Path) -> str:
     return door.tables(_read(report))
 
 
+def _electrode_model(report: Path) -> str:
+    caption = "Errors of a disk by voxels a radius, and the field of a strip that shunts"
+    return pictured(report, "electrode_model", electrode_model.tables, caption)
+
+
 def _matrix(report: Path) -> str:
     caption = "Error by training grid, wavelength and distance"
     return pictured(report, "matrix", resolution_matrix.matrix_table, caption)
@@ -182,6 +189,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "scaling": _scaling,
     "rates": _rates,
     "door": _door,
+    "electrode_model": _electrode_model,
     "validation": truth,
     "matrix": _matrix,
     "certificates": _certificates,
