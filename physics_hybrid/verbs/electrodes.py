@@ -82,7 +82,9 @@ def run(given: dict[str, Any]) -> None:
     import physics_hybrid as ph
 
     if not any(given[key] for key in ("disk", "rectangle", "label", "faces")):
-        raise UsageError("an electrode is needed: --disk X Y Z RADIUS, --rectangle, --label, --faces")
+        raise UsageError(
+            "an electrode is needed: --disk X Y Z RADIUS, --rectangle, --label or --faces"
+        )
     body = body_of(given)
     system = ph.electrodes(
         body,
@@ -143,15 +145,13 @@ def _electrodes(given: dict[str, Any], body: Any) -> list[Any]:
         """The centre of a disk or rectangle."""
         return body.nearest_skin(row[:3], given["frame"]) if given["nearest"] else row[:3]
 
-    makers: list[Any] = []
-    for row in given["disk"] or ():
-        makers.append((ph.Electrode.disk, (placed(row), row[3])))
-    for row in given["rectangle"] or ():
-        makers.append((ph.Electrode.rectangle, (placed(row), row[3:])))
-    for number in given["label"] or ():
-        makers.append((ph.Electrode.label, (number,)))
-    for path in given["faces"] or ():
-        makers.append((ph.Electrode.faces, (listed_faces(path),)))
+    make = ph.Electrode
+    makers: list[Any] = [
+        *((make.disk, (placed(row), row[3])) for row in given["disk"] or ()),
+        *((make.rectangle, (placed(row), row[3:])) for row in given["rectangle"] or ()),
+        *((make.label, (number,)) for number in given["label"] or ()),
+        *((make.faces, (listed_faces(path),)) for path in given["faces"] or ()),
+    ]
     z = given["contact_impedance"] or [None]
     if len(z) not in (1, len(makers)):
         raise UsageError(
@@ -159,7 +159,7 @@ def _electrodes(given: dict[str, Any], body: Any) -> list[Any]:
             f" got {len(z)}"
         )
     each = z * len(makers) if len(z) == 1 else z
-    return [make(*what, film) for (make, what), film in zip(makers, each, strict=True)]
+    return [kind(*what, film) for (kind, what), film in zip(makers, each, strict=True)]
 
 
 def listed_faces(path: str) -> list[tuple[int, int, int, str]]:

@@ -302,9 +302,7 @@ class Listed:
             )
         return [*voxel, *SIDES[str(side)]]
 
-    def _check(
-        self, ground: Ground, voxel: np.ndarray, axis: int, side: int, name: str
-    ) -> None:
+    def _check(self, ground: Ground, voxel: np.ndarray, axis: int, side: int, name: str) -> None:
         """Raises ValueError where nothing is touched, or another thing than skin or tissue is
         behind the face."""
         tissue, shown = ground.bare.tissue, tuple(voxel.tolist())

@@ -283,7 +283,7 @@ class ElectrodeSystem:
         rows = max(len(given), len(held))
         for name, values in (("currents", given), ("voltages", held)):
             if len(values) not in (1, rows):
-                raise ValueError(f"{name} are {len(values)} rows, and there are {rows} of the other")
+                raise ValueError(f"{name} has {len(values)} rows, and the other one {rows}")
         given, held = (np.broadcast_to(values, (rows, len(self))) for values in (given, held))
         both = ~np.isnan(given) & ~np.isnan(held)
         if both.any():
@@ -466,9 +466,9 @@ def electrodes(
     body : Body
     electrodes : list of `Electrode`
     ends : "auto", "pair", "grounded", "robin" (with `beta`, 1/m), "sink" or Ends
-        How current leaves but for electrodes. auto: not at all (pair) where there are two electrodes
-        or more; one alone as in `solve`: grounded where tissue touches the first or last plane along
-        D, else evenly through all tissue (sink).
+        How current leaves but for electrodes. auto: not at all (pair) where there are two
+        electrodes or more; one alone as in `solve`: grounded where tissue touches the first or last
+        plane along D, else evenly through all tissue (sink).
     frame : "grid" or "world"
         Places and sizes in m of the grid, or in mm of the world, as in `solve`.
     tolerance : float

@@ -203,10 +203,10 @@ def tables(found: dict[str, Any]) -> str:
         ["voxels a radius", "largest error of R", "mean", "mean, edges as other faces"], disks
     )
     limb = found["limb"]
-    figures = {
-        f"a strip that drives, half-width {row['voxels']:g} voxels: error of R": f"{row['error']:+.2%}"
-        for row in found["driving"]
-    }
+    figures = {}
+    for row in found["driving"]:
+        name = f"a strip that drives, half-width {row['voxels']:g} voxels: error of R"
+        figures[name] = f"{row['error']:+.2%}"
     for row in found["shunting"]:
         figures[f"a strip that shunts, {row['voxels']:g} voxels: error of phi"] = (
             f"{row['field']:.3%}"

@@ -4,14 +4,14 @@ r"""Electrodes as faces of voxels: what lies between tissue and metal.
 
 U_l is the potential of the electrode that has the face f, z its contact impedance, g what the half
 voxel of tissue behind the face conducts, sigma area / (h / 2) but at the edge of the electrode
-(`electrode_edge`). Faces may be covered in part, and may lie between two voxels of tissue: the share
-that is covered then passes nothing from one to the other.
+(`electrode_edge`). Faces may be covered in part, and may lie between two voxels of tissue: the
+share that is covered then passes nothing from one to the other.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from physics_hybrid.grid import Grid
@@ -57,8 +57,8 @@ class Contacts:
 
     def leak(self, shape: Grid, volume: float) -> Leak:
         """To all electrodes at 0 V. volume : of a voxel, m^3."""
-        conductance = self._on_grid(self.conductance, shape)
-        inside = self._on_grid(self.conductance**2 / self.tissue, shape)
+        conductance = self.on_grid(self.conductance, shape)
+        inside = self.on_grid(self.conductance**2 / self.tissue, shape)
         share = torch.where(conductance > 0, inside / conductance, 0.0)
         return Leak(conductance[None] / volume, share[None])
 
@@ -94,16 +94,22 @@ class Contacts:
         density = (1 - 2 * self.side) * currents * self._faces_of(spacing)
         return self._on_faces(density, shape)
 
-    def open_faces(self, shape: Grid) -> Faces | None:
+    def open_faces(self, tissue: Bool[Tensor, "D H W"]) -> Faces | None:
         """The share of every face that is not covered; None where that does not matter, of
         electrodes on skin."""
-        return None if not self.inside(shape) else _less(self._on_faces(self.share, shape, True))
+        if not self.inside_tissue(tissue):
+            return None
+        d, h, w = tissue.shape
+        return _less(self._on_faces(self.share, (d, h, w), True))
 
-    def inside(self, shape: Grid) -> bool:
-        """Whether any face may have tissue on both sides: it is not one of the outermost."""
-        place = self.voxels.gather(1, self.axis[:, None])[:, 0] + self.side
-        last = torch.tensor(shape)[self.axis]
-        return bool(((place > 0) & (place < last)).any())
+    def inside_tissue(self, tissue: Bool[Tensor, "D H W"]) -> bool:
+        """Whether any face has tissue on both sides."""
+        beside = self.voxels.clone()
+        beside.scatter_add_(1, self.axis[:, None], (2 * self.side - 1)[:, None])
+        size = torch.tensor(tissue.shape)
+        within = ((beside >= 0) & (beside < size)).all(dim=1)
+        d, h, w = torch.minimum(beside.clamp_min(0), size - 1).unbind(dim=1)
+        return bool((tissue[d, h, w] & within).any())
 
     def within(self, box: Box) -> "Contacts":
         """The same, of voxels of a box."""
@@ -123,7 +129,7 @@ class Contacts:
         """1 / area of the whole faces, 1/m^2."""
         return spacing[self.axis] / spacing.prod()
 
-    def _on_grid(self, values: Float[Tensor, " F"], shape: Grid) -> Float[Tensor, "D H W"]:
+    def on_grid(self, values: Float[Tensor, " F"], shape: Grid) -> Float[Tensor, "D H W"]:
         """Sums over the faces of every voxel."""
         out = torch.zeros(shape, dtype=values.dtype)
         return out.index_put_(tuple(self.voxels.unbind(dim=1)), values, accumulate=True)

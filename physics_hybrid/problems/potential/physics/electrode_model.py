@@ -100,7 +100,7 @@ def operators(
     volume = float(conductor.voxel_volume)
     leak = contacts.leak(conductor.shape, volume)
     if conductor.oblique:
-        if _parts(conductor, contacts):
+        if contacts.inside_tissue(conductor.tissue[0]):
             raise ValueError(
                 "electrodes inside tissue need tensors along the axes: oblique ones (6 components) "
                 "have only electrodes that touch tissue from one side"
@@ -110,22 +110,11 @@ def operators(
         cycle = dataclasses.replace(FluxOperator.of(diagonal, torch.float64), leak=leak)
         return whole, Leaking(whole, leak), cycle
     own = FluxOperator.of(conductor, torch.float64)
-    left = contacts.open_faces(conductor.shape)
+    left = contacts.open_faces(conductor.tissue[0])
     if left is not None:
         d, h, w = (k * share for k, share in zip(own.conductance, left, strict=True))
         own = dataclasses.replace(own, conductance=(d, h, w))
     return own, dataclasses.replace(own, leak=leak), None
-
-
-def _parts(conductor: Conductor, contacts: Contacts) -> bool:
-    """Whether any face of an electrode has tissue on both sides."""
-    beside = contacts.voxels.clone()
-    step = (2 * contacts.side - 1)[:, None]
-    beside.scatter_add_(1, contacts.axis[:, None], step)
-    size = torch.tensor(conductor.shape)
-    within = ((beside >= 0) & (beside < size)).all(dim=1)
-    d, h, w = torch.minimum(beside.clamp_min(0), size - 1).unbind(dim=1)
-    return bool((conductor.tissue[0, d, h, w] & within).any())
 
 
 def respond(
@@ -247,8 +236,9 @@ def driven(
     return out, 0.0
 
 
-def _balanced(Y: Float[Tensor, "L L"], currents: Float[Tensor, "L *K"]) -> Float[Tensor, "L *K"]:
-    """Potentials of mean 0 for currents that add up to 0; Y has the constants as its null space."""
+def _balanced(Y: Float[Tensor, "L L"], currents: Float[Tensor, "L ..."]) -> Float[Tensor, "L ..."]:
+    """Potentials of mean 0 for currents (L,) or (L, K) that add up to 0; Y has the constants as its
+    null space."""
     count = len(Y)
     level = Y.diagonal().mean().clamp_min(torch.finfo(Y.dtype).tiny)
     volts: Tensor = torch.linalg.solve(Y + level / count, currents)

@@ -1,4 +1,4 @@
-"""The complete electrode model: exact resistances, reciprocity, charge; then shapes and refusals."""
+"""The complete electrode model: exact solutions, reciprocity, charge; shapes, refusals."""
 
 import json
 
@@ -436,8 +436,12 @@ def test_what_is_wrong_with_a_drive_is_said_and_the_system_stays_good():
     assert np.array_equal(system.impedance, before)
     assert system.solve().phi.max() == 0
     field = system.solve([1e-3, -1e-3])
-    with pytest.raises(ValueError, match="certificates are of point"):
+    with pytest.raises(ValueError, match="perfect contact, and covers voxel faces in part"):
         field.certify()
+    with pytest.raises(ValueError, match="refine=2 is for point electrodes"):
+        field.certify(refine=2)
+    with pytest.raises(ValueError, match="intervals are of point electrodes"):
+        field.interval(ph.Patch(ON, 0.01))
 
 
 def test_ends_and_tissue_that_leave_no_answer_are_refused():
@@ -453,8 +457,9 @@ def test_ends_and_tissue_that_leave_no_answer_are_refused():
     tensor = ph.Body(torch.full((16, 16, 16), 0.3, requires_grad=True), (0.004,) * 3)
     with pytest.raises(ValueError, match="derivatives through electrodes"):
         ph.electrodes(tensor, [disk(ON, 0.005), disk(THERE, 0.005)])
+    over = disk((0.0155, 0.0035, 0.0), 0.005, normal=(0, 0, -1))
     with pytest.warns(UserWarning, match="hangs over an edge"):
-        ph.electrodes(body, [disk((0.0155, 0.0035, 0.0), 0.005, normal=(0, 0, -1)), disk(ON, 0.003)])
+        ph.electrodes(body, [over, disk(ON, 0.003)])
     labels = np.ones((16, 16, 16), dtype=int)
     with pytest.raises(ValueError, match="no voxel has the label 7; there are 1"):
         ph.electrodes(ph.Body(sigma, (0.004,) * 3, labels=labels), [ph.Electrode.label(7)])
