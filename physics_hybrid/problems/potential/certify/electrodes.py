@@ -1,7 +1,7 @@
 r"""The bound of the error of a field of electrodes with a shape and a contact.
 
-**The truth** is the exact solution of the voxel problem of the complete electrode model: each face f
-of an electrode l is a film of z_f ohm m^2, with the contact that the finite volumes have there (a
+**The truth** is the exact solution of the voxel problem of the complete electrode model: each face
+f of an electrode l is a film of z_f ohm m^2, with the contact that the finite volumes have there (a
 face that is covered in part is a film of larger z_f over all of it). For v and potentials V_l of
 the electrodes
 

@@ -200,7 +200,7 @@ class Body:
                 far = float(np.linalg.norm(centre - metres))
                 if far < least:
                     best, least = centre, far
-        return in_frame(self, best[None], frame)[0]
+        return np.asarray(in_frame(self, best[None], frame)[0])
 
     def in_tissue(self, point: np.ndarray) -> bool:
         """Whether a point (3,) m lies in tissue, or on its surface."""

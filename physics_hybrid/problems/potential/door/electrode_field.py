@@ -22,31 +22,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ElectrodeField(Field):
-    """The potential of electrodes with a shape and a contact: a `Field` with `voltages`, `currents`
-        and `defect`.
+    """The potential of electrodes with a shape and a contact: a `Field` with `voltages`,
+    `currents`, `defect`, `power`.
 
-        system : the electrodes. delivered : A, summed over the faces of each. asked : A, NaN where a
-        voltage was. through : A, through every face.
+    system : the electrodes. delivered : A, summed over the faces of each. asked : A, NaN where
+    a voltage was. through : A, through every face.
 
-        Raises
-        ------
-        ValueError
-            As `Field`.
+    Raises
+    ------
+    ValueError
+        As `Field`.
 
-        Source
-        ------
-        Somersalo, Cheney and Isaacson, SIAM J. Appl. Math. 52 (1992) 1023.
+    Source
+    ------
+    Somersalo, Cheney and Isaacson, SIAM J. Appl. Math. 52 (1992) 1023.
 
-        Examples
-        --------
-        >>> import numpy as np
-    import torch
-        >>> import physics_hybrid as ph
-        >>> body = ph.Body(np.full((16, 16, 16), 0.3), (0.004, 0.004, 0.004))
-        >>> pair = [ph.Electrode.disk((d, 0.03, 0.0), 0.006, 0.01) for d in (0.015, 0.045)]
-        >>> field = ph.electrodes(body, pair).solve(currents=[1e-3, -1e-3])
-        >>> bool(field.defect < 1e-10), bool(field.phi.max() < field.voltages[0])
-        (True, True)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import physics_hybrid as ph
+    >>> body = ph.Body(np.full((16, 16, 16), 0.3), (0.004, 0.004, 0.004))
+    >>> pair = [ph.Electrode.disk((d, 0.03, 0.0), 0.006, 0.01) for d in (0.015, 0.045)]
+    >>> field = ph.electrodes(body, pair).solve(currents=[1e-3, -1e-3])
+    >>> bool(field.defect < 1e-10), bool(field.phi.max() < field.voltages[0])
+    (True, True)
     """
 
     system: ElectrodeSystem
@@ -99,8 +98,8 @@ class ElectrodeField(Field):
         return {"currents": self.delivered, "voltages": self.potentials}
 
     def certify(self, refine: int = 1) -> Certificate:
-        """A guaranteed bound of the energy error of body and contacts, against the exact solution of
-        the voxel problem: each face a film, those covered in part with the contact of that part
+        """A guaranteed bound of the energy error of body and contacts, against the exact solution
+        of the voxel problem: each face a film, those covered in part with the contact of that part
         (`certify.electrodes`). Kept.
 
         Raises

@@ -25,8 +25,11 @@ from physics_hybrid.problems.potential.door.places import in_frame, unit_of
 
 #: How close to an axis the normal of a sheet inside tissue is.
 ALIGNED = 1e-6
-#: Of how many diagonals of a voxel, at least, the normal of skin is the mean.
-SMOOTH = 1.5
+#: Distances that differ by so little are the same.
+ROUNDED = 1e-6
+#: For how many diagonals of a voxel skin is flat where it has one normal; and of how many, at
+#: least, the normal is the mean where it is not.
+FLAT, SMOOTH = 0.9, 1.5
 #: Faces of skin that are seen at least so much from the front, as a cosine, belong to a patch.
 LEAST_COSINE = 0.05
 
@@ -59,7 +62,7 @@ class _Flat:
         """Of skin, or of both sides of a plane between voxels."""
         centre = ground.metres(self.centre, f"{name}.centre")
         half = self.half(ground, name)
-        reach = max(half) if len(half) == 1 else float(np.hypot(*half))
+        reach = float(np.linalg.norm(half))
         if self.inside:
             normal, centre, faces = self._sheet(ground, centre, name)
         else:
@@ -89,15 +92,14 @@ class _Flat:
         """Faces that it may cover."""
         margin = float(np.linalg.norm(ground.spacing))
         inside = plane.inside(faces.centres(ground.spacing))
-        close: np.ndarray = (inside > -margin).all(axis=0)
-        return close
+        return np.asarray((inside > -margin).all(axis=0))
 
     def _skin(
         self, ground: Ground, centre: np.ndarray, reach: float, name: str
     ) -> tuple[np.ndarray, Faces]:
         """The normal, and faces of skin that look that way."""
         skin, spacing = ground.skin, ground.spacing
-        distance = np.linalg.norm(skin.centres(spacing) - centre, axis=1)
+        distance = np.asarray(np.linalg.norm(skin.centres(spacing) - centre, axis=1))
         diagonal = float(np.linalg.norm(spacing))
         if not (distance <= max(reach, diagonal / 2)).any():
             nearest = ground.bare.nearest_voxel(centre)
@@ -119,11 +121,12 @@ class _Flat:
         it, the nearer the more, as far as the electrode is narrow. Raises ValueError where that is
         none."""
         skin, spacing = ground.skin, ground.spacing
-        close = SMOOTH * float(np.linalg.norm(spacing))
-        looks = np.unique(skin.normals[distance <= distance.min() + close], axis=0)
+        diagonal = float(np.linalg.norm(spacing))
+        near = distance <= max(FLAT * diagonal, (1 + ROUNDED) * float(distance.min()))
+        looks = np.unique(skin.normals[near], axis=0)
         if len(looks) == 1:
             return np.asarray(looks[0])
-        far = max(min(self.half(ground, name)), close)
+        far = max(min(self.half(ground, name)), SMOOTH * diagonal)
         areas = np.prod(spacing) / spacing[skin.axis]
         weight = areas * np.clip(1 - (distance - distance.min()) / far, 0, 1)
         mean = (weight[:, None] * skin.normals).sum(axis=0)

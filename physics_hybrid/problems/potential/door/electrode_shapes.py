@@ -82,7 +82,8 @@ class Faces:
     @property
     def normals(self) -> np.ndarray:
         """Out of tissue. (F, 3)"""
-        return np.eye(3)[self.axis] * (2 * self.side - 1)[:, None]
+        normals: np.ndarray = np.eye(3)[self.axis] * (2 * self.side - 1)[:, None]
+        return normals
 
     def centres(self, spacing: np.ndarray) -> np.ndarray:
         """(F, 3) m."""
@@ -185,7 +186,7 @@ class Plane:
     @property
     def reach(self) -> float:
         """Of the smallest sphere round it, m."""
-        return float(np.hypot(*self.half)) if len(self.half) == 2 else self.half[0]
+        return float(np.linalg.norm(self.half))
 
     def across(self, points: np.ndarray) -> np.ndarray:
         """Places (..., 3) as seen along the normal: along u and v from the centre. (..., 2)"""
@@ -245,7 +246,7 @@ class _Edges:
     def nearest(self) -> tuple[np.ndarray, np.ndarray]:
         """Of each face the nearest edge behind which there is skin, and whether there is one."""
         distance = np.where(self.skin, self.centre, np.inf)
-        return distance.argmin(axis=0), self.skin.any(axis=0)
+        return np.asarray(distance.argmin(axis=0)), np.asarray(self.skin.any(axis=0))
 
 
 def _samples(spacing: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How right the complete electrode model is, and what it costs: exact solutions, points, seconds."""
+"""How right the complete electrode model is, and what it costs: exact solutions, seconds."""
 
 from __future__ import annotations
 

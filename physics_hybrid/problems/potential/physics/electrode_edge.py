@@ -89,10 +89,36 @@ def _voltage(centre: np.ndarray, depth: np.ndarray) -> np.ndarray:
 
 @cache
 def _factors(step: int) -> np.ndarray:
-    """m at `PLACES`, for h_n' / h_t' = exp(STEP step)."""
+    """m at `PLACES`, for h_n' / h_t' = exp(STEP step): of the edge faces of strips of which 2 HALF
+    voxels are covered in full and two by `place`.
+
+    With K f = 1 for the currents f at 1 V, and r more of resistance in both edge faces, the sum of
+    f is S - (r / 2) b^2 / (1 + (r / 2) c): S, b, c of r = 0.
+    """
     ratio = float(np.exp(STEP * step))
-    green = _green(ratio)
-    return np.array([_factor(place, ratio, green) for place in PLACES])
+    inner = np.arange(HALF) + PLACES[:, None]
+    outer = np.maximum(inner - 1, 0)
+    flux = np.sqrt(inner) - np.sqrt(outer)
+    face = flux / _voltage(inner - 0.5, np.full(inner.shape, ratio))
+    middle = np.full((len(face), 2), 2 / ratio)
+    conductance = np.concatenate([face, middle, face[:, ::-1]], axis=1)
+    count = conductance.shape[1]
+    resistance = 1 / conductance
+    resistance[:, [0, -1]] = 0.0
+    between = np.arange(count)[:, None] - np.arange(count)
+    K = _green(ratio)[between % PERIOD] + resistance[:, None] * np.eye(count)
+    one, edges = np.ones(count), np.zeros(count)
+    edges[[0, -1]] = 1.0
+    found = np.linalg.solve(K, np.stack([one, edges], axis=1))
+    f, e = found[..., 0], found[..., 1]
+    half_width = (count - 2) / 2 + PLACES
+    exact = np.pi / np.log(1 / np.sin(np.pi * half_width / PERIOD))
+    missing = f.sum(axis=1) - exact
+    left = (f @ edges) ** 2 - missing * (e @ edges)
+    fits = (missing > 0) & (left > 0)
+    more = np.where(fits, left / np.where(fits, 2 * missing, 1.0), np.inf)
+    factors: np.ndarray = np.minimum(LARGEST, more / conductance[:, 0])
+    return factors
 
 
 def _green(ratio: float) -> np.ndarray:
@@ -105,32 +131,3 @@ def _green(ratio: float) -> np.ndarray:
     inverse[0] = -ratio / 2
     potential: np.ndarray = np.fft.ifft(inverse).real
     return potential
-
-
-def _factor(place: float, ratio: float, green: np.ndarray) -> float:
-    """m of the edge faces of a strip of which 2 HALF voxels are covered in full and two by `place`.
-
-    With K f = 1 for the currents f at 1 V, and r more of resistance in both edge faces, the sum of
-    f is S - (r / 2) b^2 / (1 + (r / 2) c): S, b, c of r = 0.
-    """
-    inner = np.arange(HALF) + place
-    outer = np.maximum(inner - 1, 0)
-    flux = np.sqrt(inner) - np.sqrt(outer)
-    face = flux / _voltage(inner - 0.5, np.full(HALF, ratio))
-    conductance = np.concatenate([face, np.full(2, 2 / ratio), face[::-1]])
-    count = len(conductance)
-    between = np.arange(count)[:, None] - np.arange(count)
-    resistance = 1 / conductance
-    resistance[[0, -1]] = 0.0
-    K = green[between % PERIOD] + np.diag(resistance)
-    one, edges = np.ones(count), np.zeros(count)
-    edges[[0, -1]] = 1.0
-    f, e = np.linalg.solve(K, np.stack([one, edges], axis=1)).T
-    half_width = (count - 2) / 2 + place
-    exact = np.pi / np.log(1 / np.sin(np.pi * half_width / PERIOD))
-    missing = f.sum() - exact
-    left = (edges @ f) ** 2 - missing * (edges @ e)
-    if missing <= 0 or left <= 0:
-        return LARGEST
-    more = 2 * missing / left
-    return min(LARGEST, float(1 / more / conductance[0]))

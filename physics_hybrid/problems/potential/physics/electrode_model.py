@@ -229,19 +229,24 @@ def driven(
     if bool(free.all()):
         left = float(currents.sum()) if responses.sink is not None else 0.0
         wanted = currents + left * responses.sunk
-        return (_balanced(Y, wanted) if floating else torch.linalg.solve(Y, wanted)), left
+        return _solved(Y, wanted, floating), left
     if bool(free.any()):
         wanted = currents[free] - Y[free][:, ~free] @ volts[~free]
         out[free] = torch.linalg.solve(Y[free][:, free], wanted)
     return out, 0.0
 
 
-def _balanced(Y: Float[Tensor, "L L"], currents: Float[Tensor, "L ..."]) -> Float[Tensor, "L ..."]:
-    """Potentials of mean 0 for currents (L,) or (L, K) that add up to 0; Y has the constants as its
-    null space."""
-    count = len(Y)
+def _solved(
+    Y: Float[Tensor, "L L"], currents: Float[Tensor, "L ..."], floating: bool
+) -> Float[Tensor, "L ..."]:
+    """Potentials for currents (L,) or (L, K); floating: of mean 0, for currents that add up to 0,
+    where Y has the constants as its null space."""
+    volts: Tensor
+    if not floating:
+        volts = torch.linalg.solve(Y, currents)
+        return volts
     level = Y.diagonal().mean().clamp_min(torch.finfo(Y.dtype).tiny)
-    volts: Tensor = torch.linalg.solve(Y + level / count, currents)
+    volts = torch.linalg.solve(Y + level / len(Y), currents)
     return volts - volts.mean(dim=0)
 
 
@@ -254,12 +259,13 @@ def impedance(responses: Responses, floating: bool) -> Float[Tensor, "L L"]:
     Y = responses.admittance
     one = torch.eye(len(Y), dtype=Y.dtype)
     if not floating:
-        Z = torch.linalg.inv(Y)
+        Z = _solved(Y, one, floating)
     elif len(Y) == 1:
         Z = torch.zeros_like(Y)
     else:
-        Z = _balanced(Y, one - 1 / len(Y))
-    return (Z + Z.T) / 2
+        Z = _solved(Y, one - 1 / len(Y), floating)
+    symmetric: Tensor = (Z + Z.T) / 2
+    return symmetric
 
 
 def _groups(count: int, together: int) -> Iterator[slice]:
