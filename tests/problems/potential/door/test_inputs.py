@@ -131,9 +131,10 @@ def test_a_yaml_file_that_is_wrong_is_said_by_file_and_key(tmp_path, capsys, tex
 def test_every_option_has_a_key_with_a_comment_and_help_shows_it(capsys):
     from physics_hybrid.command_line import CONF
     from physics_hybrid.options import _comments
-    from physics_hybrid.verbs import certify, lead_field, solve
+    from physics_hybrid.verbs import certify, electrodes, lead_field, solve
 
-    for verb, module in (("solve", solve), ("lead_field", lead_field), ("certify", certify)):
+    verbs = {"solve": solve, "lead_field": lead_field, "certify": certify, "electrodes": electrodes}
+    for verb, module in verbs.items():
         text = (CONF / f"{verb}.yaml").read_text()
         assert {*yaml.safe_load(text)} == {"file", *module.SHAPES}
         assert all(_comments(text).values())
