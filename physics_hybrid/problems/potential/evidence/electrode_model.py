@@ -36,6 +36,9 @@ SIGMA, H = 0.3, 1e-3
 RADII, NARROWEST = (1.0, 1.5, 2.5, 5.0, 10.0), 24
 #: Half-widths of strips in voxels of 2 mm, and into how many parts these are split.
 STRIPS, SPLITS = (5.0, 5.3, 5.6), (1, 2, 4)
+#: Length and depth of the layer that a strip drives, and of the one beside a strip that shunts,
+#: in voxels.
+LAYER, LONG, DEEP = 40, 80, 16
 #: Radii of disks against points, voxels, and how far away these are compared.
 SMALL, APART = (1.2, 2.0, 3.0), 24
 #: Relative residuals, and how often seconds are taken: the median of these counts.
@@ -93,8 +96,8 @@ def _disk(radius: float, centres: int) -> dict[str, Any]:
 
 
 def _driving(half: float) -> dict[str, Any]:
-    """Of a strip that drives current into a layer of 40 voxels."""
-    n, length = 40, 40 * H
+    """Of a strip that drives current into a layer."""
+    n, length = LAYER, LAYER * H
     body = Body(np.full((n, n, 2), SIGMA), (H, H, H))
     strip = Electrode.rectangle((length / 2, 0, H), (2 * half * H, 2 * H))
     far = Electrode.rectangle((length / 2, length, H), (length, 2 * H))
@@ -114,7 +117,7 @@ def shunting(half: float, split: int) -> tuple[np.ndarray, np.ndarray, float, fl
     """phi of 1 mA and of the exact solution, V (D, H), and how much shorter the layer is, m, as
     found and as it is. half : width in voxels of 2 mm, of which each is split."""
     h = 2e-3 / split
-    n, depth = 80 * split, 16 * split
+    n, depth = LONG * split, DEEP * split
     body = Body(np.full((n, depth, 2), SIGMA), (h, h, h))
     long, deep = n * h, depth * h
     ends = [Electrode.rectangle((d, deep / 2, h), (deep, 2 * h)) for d in (0, long)]
@@ -130,8 +133,9 @@ def shunting(half: float, split: int) -> tuple[np.ndarray, np.ndarray, float, fl
 
 def _against_points(radius: float) -> dict[str, Any]:
     """Far from a pair of disks: voltages against those of a pair of points in the same voxels."""
-    body = Body(np.full((48, 24, 24), SIGMA), (H, H, H))
-    at, back = np.array([12.5, 0, 12.5]) * H, np.array([36.5, 0, 12.5]) * H
+    body = Body(np.full((2 * APART, APART, APART), SIGMA), (H, H, H))
+    at = np.array([APART // 2 + 0.5, 0, APART // 2 + 0.5]) * H
+    back = at + np.array([APART, 0, 0]) * H
     pair = [Electrode.disk(place, radius * H) for place in (at, back)]
     system = electrodes(body, pair, tolerance=TOLERANCE, progress=False)
     field = system.solve(currents=[1e-3, -1e-3])

@@ -543,7 +543,7 @@ def test_a_montage_from_the_command_line(montage, tmp_path, capsys):
     said, _, status = typed([*words, "--field", tmp_path / "phi.npz"], capsys)
     assert status == 0
     assert "ElectrodeSystem(4 electrodes" in said
-    assert "electrode 2: Electrode(label 7, 0.02 ohm m^2), 256 mm^2" in said
+    assert "electrode 2: Electrode(label 7, 0.02 ohm m^2), 320 mm^2" in said
     Z = np.loadtxt(tmp_path / "Z.csv", delimiter=",")
     transfer = Z[0, 2] - Z[0, 3] - Z[1, 2] + Z[1, 3]
     assert f"current 0 to 1, voltage 2 less 3: {transfer:.8g} ohm" in said
