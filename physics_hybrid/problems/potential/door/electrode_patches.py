@@ -25,6 +25,8 @@ from physics_hybrid.problems.potential.door.places import in_frame, unit_of
 
 #: How close to an axis the normal of a sheet inside tissue is.
 ALIGNED = 1e-6
+#: Half-widths, in the longest edge of a voxel, that are refused and that earn a warning.
+SMALLEST, SMALL = 0.25, 0.98
 #: Distances that differ by so little are the same.
 ROUNDED = 1e-6
 #: For how many diagonals of a voxel skin is flat where it has one normal; and of how many, at
@@ -63,6 +65,7 @@ class _Flat:
         centre = ground.metres(self.centre, f"{name}.centre")
         half = self.half(ground, name)
         reach = float(np.linalg.norm(half))
+        _check_size(ground, min(half), name)
         if self.inside:
             normal, centre, faces = self._sheet(ground, centre, name)
         else:
@@ -181,6 +184,21 @@ class _Flat:
                 f"{share:.0%} of the area of {name} is on the body: it hangs over an edge",
                 stacklevel=5,
             )
+
+
+def _check_size(ground: Ground, half: float, name: str) -> None:
+    """Raises ValueError for what voxels do not see; warns of what they hardly do."""
+    voxels = half / float(ground.spacing.max())
+    if voxels < SMALLEST:
+        raise ValueError(
+            f"{name} is {2 * voxels:.2g} voxels wide: take smaller voxels, or a point (ph.solve)"
+        )
+    if voxels < SMALL:
+        warnings.warn(
+            f"{name} is {2 * voxels:.2g} voxels wide: its resistance is right to 5 % from 2 voxels"
+            " on",
+            stacklevel=5,
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)

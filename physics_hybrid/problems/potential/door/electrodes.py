@@ -378,7 +378,7 @@ class ElectrodeSystem:
             seconds=time.monotonic() - began,
             frame=self.frame,
             singularity="nodal",
-            as_tensor=False,
+            as_tensor=self.body.of_tensor,
             system=self,
             potentials=potentials.numpy(),
             delivered=delivered,
@@ -513,6 +513,7 @@ def electrodes(
     given = _listed(electrodes)
     if body.sigma.requires_grad:
         raise ValueError("derivatives through electrodes are not there yet: body.sigma.detach()")
+    body = _on_the_cpu(body)
     bare = _without_metal(body, given)
     way_out = _ends(bare, ends, beta, len(given))
     connected(bare, way_out)
@@ -566,15 +567,23 @@ def _listed(given: Any) -> list[Electrode]:
     return several
 
 
+def _on_the_cpu(body: Body) -> Body:
+    """The body where electrodes are solved for."""
+    if body.sigma.device.type == "cpu":
+        return body
+    sigma = body.sigma[0].movedim(0, -1).cpu()
+    return Body(sigma, body.spacing, body.affine, labels=body.labels, order=body.order)
+
+
 def _without_metal(body: Body, given: Sequence[Electrode]) -> Body:
     """The body without the voxels that labels of electrodes name."""
     marked = [e.shape.metal(body, f"electrodes[{k}]") for k, e in enumerate(given)]
     metal = np.logical_or.reduce([m for m in marked if m is not None] or [np.zeros(1, bool)])
     if not metal.any():
         return body
-    sigma = np.moveaxis(body.sigma[0].detach().cpu().numpy(), 0, -1)
-    sigma = np.where(metal[..., None], 0.0, sigma)
-    return Body(sigma, body.spacing, body.affine, labels=body.labels, order=body.order)
+    sigma = torch.where(torch.from_numpy(metal), 0.0, body.sigma[0].detach()).movedim(0, -1)
+    plain = sigma if body.of_tensor else sigma.numpy()
+    return Body(plain, body.spacing, body.affine, labels=body.labels, order=body.order)
 
 
 def _ends(body: Body, ends: Ends | str, beta: float | None, count: int) -> Ends:

@@ -427,7 +427,7 @@ THERE = (0.045, 0.03, 0.0)
         ([disk((0.03, 0.03, -0.05), 0.005), disk(ON, 0.005)], r"electrodes\[0\] lies off the body"),
         ([disk((0.03, 0.03, 0.03), 0.005), disk(ON, 0.005)], "inside=True puts it into tissue"),
         ([disk(ON, 0.005), disk((0.03, 0.03, 0.0), 0.005)], r"electrodes\[0\] and electrodes\[1\]"),
-        ([disk((0.0, 0.0, 0.0), 0.02, normal=(0, 0, -1)), disk(THERE, 0.003)], "25% of its area"),
+        ([disk((0.0, 0.0, 0.0), 0.02, normal=(0, 0, -1)), disk(THERE, 0.005)], "25% of its area"),
         ([disk(ON, 0.0), disk(THERE, 0.005)], r"electrodes\[0\]\.radius must be > 0 m"),
         ([disk((1, 2), 0.1), disk(THERE, 0.005)], r"centre must be \(3,\) m; got \(2,\)"),
         ([rectangle(ON, 0.01), disk(THERE, 0.005)], "sides must be two lengths"),
@@ -438,6 +438,7 @@ THERE = (0.045, 0.03, 0.0)
         ([ph.Electrode.faces([]), disk(THERE, 0.005)], "faces is empty"),
         ([ph.Electrode.faces([(0, 0, 0, "-W")] * 2), disk(THERE, 0.005)], "twice"),
         ([disk(ON, 0.005), (0.03, 0.03, 0)], r"electrodes\[1\] must be a ph\.Electrode"),
+        ([disk(ON, 0.0009), disk(THERE, 0.005)], "is 0.45 voxels wide"),
         ([], "electrodes is empty"),
         ([disk(ON, 0.005, inside=True), disk(THERE, 0.005)], "needs normal="),
         (
@@ -501,9 +502,13 @@ def test_ends_and_tissue_that_leave_no_answer_are_refused():
     tensor = ph.Body(torch.full((16, 16, 16), 0.3, requires_grad=True), (0.004,) * 3)
     with pytest.raises(ValueError, match="derivatives through electrodes"):
         ph.electrodes(tensor, [disk(ON, 0.005), disk(THERE, 0.005)])
-    over = disk((0.0155, 0.0035, 0.0), 0.005, normal=(0, 0, -1))
+    tensor = ph.Body(tensor.sigma[0, 0].detach(), (0.004,) * 3)
+    with pytest.warns(UserWarning, match="is 1.5 voxels wide"):
+        system = ph.electrodes(tensor, [disk(ON, 0.003), disk(THERE, 0.005)])
+    assert isinstance(system.solve([1e-3, -1e-3]).phi, torch.Tensor)
+    over = disk((0.0495, 0.0035, 0.0), 0.005, normal=(0, 0, -1))
     with pytest.warns(UserWarning, match="hangs over an edge"):
-        ph.electrodes(body, [over, disk(ON, 0.003)])
+        ph.electrodes(body, [over, disk(ON, 0.005)])
     labels = np.ones((16, 16, 16), dtype=int)
     with pytest.raises(ValueError, match="no voxel has the label 7; there are 1"):
         ph.electrodes(ph.Body(sigma, (0.004,) * 3, labels=labels), [ph.Electrode.label(7)])
