@@ -32,6 +32,7 @@ def cap(body, d, z=None):
 
 def resistance(body, electrodes, **options):
     """Ohm, between the first two."""
+    options.setdefault("tolerance", 1e-6)  # R is right to its square
     system = ph.electrodes(body, electrodes, progress=False, **options)
     return float(system.transfer((0, 1), (0, 1)))
 
@@ -40,7 +41,7 @@ def with_return(n, centre, radius, sigma=SIGMA):
     """R of a disk in the middle of a bar of n^3 voxels, beyond that of the bar."""
     body = block(n, n, n, sigma=sigma)
     along = np.ravel(sigma)[0]
-    found = resistance(body, [disk(centre, radius), cap(body, 1)], tolerance=1e-6)
+    found = resistance(body, [disk(centre, radius), cap(body, 1)])
     return found - 1 / (along * n * H)
 
 
