@@ -35,6 +35,7 @@ electrodes at 0 V.
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -75,6 +76,7 @@ class Responses:
     admittance : Y, S.
     sink : t, V for 1 A that leaves evenly; None but for ends=sink.
     sunk : of the sink, B^T t for 1 A.
+    best : the electrode of the best contact, G.
     iterations : of conjugate gradients, the most. residual : |b - A x| / |b|, the largest.
     """
 
@@ -82,6 +84,7 @@ class Responses:
     admittance: Float[Tensor, "L L"]
     sink: Float[Tensor, "D H W"] | None
     sunk: Float[Tensor, " L"]
+    best: int
     iterations: int
     residual: float
 
@@ -174,42 +177,59 @@ def respond(
         volts, sink = volts[:-1], volts[-1]
     if floating:
         volts = torch.cat([volts, (tissue.double() - volts.sum(dim=0))[None]])
-    return _projected(operator, contacts, volts, coupling, sink, even, volume, iterations, residual)
-
-
-def _projected(
-    operator: FluxOperator | Leaking,
-    contacts: Contacts,
-    volts: Float[Tensor, "L D H W"],
-    coupling: Float[Tensor, "L D H W"],
-    sink: Float[Tensor, "D H W"] | None,
-    even: Float[Tensor, "D H W"],
-    volume: float,
-    iterations: int,
-    residual: float,
-) -> Responses:
-    """Galerkin's condition in the space of the responses."""
-    rows = volts.flatten(1)
-    image = torch.cat([operator(w[None]).flatten(1) for w in volts])
-    H = volume * rows @ image.T
-    R = volume * rows @ coupling.flatten(1).T
-    H = (H + H.T) / 2
-    C = torch.linalg.solve(H, R)
-    admittance = torch.diag(contacts.totals) - R.T @ C
-    projected = torch.unflatten(C.T @ rows, 1, volts.shape[1:])
-    sunk = volts.new_zeros(contacts.count)
+    span = _Span(operator, volts, volume)
+    sunk = rhs.new_zeros(contacts.count)
     if sink is not None:
-        missing = volume * rows @ (even - operator(sink[None])[0]).flatten()
-        sink = sink + torch.einsum("l,ldhw->dhw", torch.linalg.solve(H, missing), volts)
+        sink = sink + span.galerkin((even - operator(sink[None])[0])[None])[0]
         sunk = volume * coupling.flatten(1) @ sink.flatten()
     return Responses(
-        volts=projected,
-        admittance=(admittance + admittance.T) / 2,
+        volts=span.galerkin(coupling),
+        admittance=_admittance(span, contacts, coupling, floating),
         sink=sink,
         sunk=sunk,
+        best=int(contacts.totals.argmax()),
         iterations=iterations,
         residual=residual,
     )
+
+
+@dataclass(frozen=True)
+class _Span:
+    """What responses, known to a tolerance, span: fields that are sums of them. volume : m^3."""
+
+    operator: FluxOperator | Leaking
+    volts: Float[Tensor, "L D H W"]
+    volume: float
+
+    @cached_property
+    def energy(self) -> Float[Tensor, "L L"]:
+        """H, S."""
+        image = torch.cat([self.operator(w[None]) for w in self.volts])
+        H = self.volume * self.volts.flatten(1) @ image.flatten(1).T
+        symmetric: Tensor = (H + H.T) / 2
+        return symmetric
+
+    def moments(self, density: Float[Tensor, "K D H W"]) -> Float[Tensor, "L K"]:
+        """R of current densities, A/m^3."""
+        return self.volume * self.volts.flatten(1) @ density.flatten(1).T
+
+    def galerkin(self, density: Float[Tensor, "K D H W"]) -> Float[Tensor, "K D H W"]:
+        """Their potentials in the span, V."""
+        coefficients = torch.linalg.solve(self.energy, self.moments(density))
+        fields: Tensor = torch.einsum("lk,ldhw->kdhw", coefficients, self.volts)
+        return fields
+
+
+def _admittance(
+    span: _Span, contacts: Contacts, coupling: Float[Tensor, "L D H W"], floating: bool
+) -> Float[Tensor, "L L"]:
+    """Y, S: symmetric."""
+    R = span.moments(coupling)
+    Y = torch.diag(contacts.totals) - R.T @ torch.linalg.solve(span.energy, R)
+    Y = (Y + Y.T) / 2
+    if floating:  # its rows add up to 0: more digits than G - R^T C has beside a good contact
+        Y = Y - torch.diag(Y.sum(dim=1))
+    return Y
 
 
 def driven(
@@ -222,32 +242,35 @@ def driven(
 
     currents : into the body, A, of electrodes whose potential is free; NaN of the others.
     volts : of electrodes that are held at one; NaN of the others. Where none is held and nothing
-        fixes a constant, their mean is 0.
+        fixes a constant, the electrode of the best contact is at 0.
     """
     Y, free = responses.admittance, volts.isnan()
     out = torch.where(free, 0.0, volts)
     if bool(free.all()):
         left = float(currents.sum()) if responses.sink is not None else 0.0
         wanted = currents + left * responses.sunk
-        return _solved(Y, wanted, floating), left
+        return _solved(Y, wanted, responses.best if floating else None), left
     if bool(free.any()):
         wanted = currents[free] - Y[free][:, ~free] @ volts[~free]
-        out[free] = torch.linalg.solve(Y[free][:, free], wanted)
+        out[free] = _solved(Y[free][:, free], wanted, None)
     return out, 0.0
 
 
 def _solved(
-    Y: Float[Tensor, "L L"], currents: Float[Tensor, "L ..."], floating: bool
+    Y: Float[Tensor, "L L"], currents: Float[Tensor, "L ..."], at_zero: int | None
 ) -> Float[Tensor, "L ..."]:
-    """Potentials for currents (L,) or (L, K); floating: of mean 0, for currents that add up to 0,
-    where Y has the constants as its null space."""
-    volts: Tensor
-    if not floating:
-        volts = torch.linalg.solve(Y, currents)
-        return volts
-    level = Y.diagonal().mean().clamp_min(torch.finfo(Y.dtype).tiny)
-    volts = torch.linalg.solve(Y + level / len(Y), currents)
-    return volts - volts.mean(dim=0)
+    """Potentials for currents (L,) or (L, K). at_zero : where Y has the constants as its null
+    space and currents add up to 0, the electrode whose potential is 0."""
+    kept = torch.ones(len(Y), dtype=torch.bool)
+    if at_zero is not None:
+        kept[at_zero] = False
+    inner = Y[kept][:, kept]
+    # contacts may differ by many powers of ten
+    scale = inner.diagonal().rsqrt()
+    rows = scale.reshape(-1, *[1] * (currents.ndim - 1))
+    volts = torch.zeros_like(currents)
+    volts[kept] = rows * torch.linalg.solve(scale[:, None] * inner * scale, rows * currents[kept])
+    return volts
 
 
 def impedance(responses: Responses, floating: bool) -> Float[Tensor, "L L"]:
@@ -259,11 +282,10 @@ def impedance(responses: Responses, floating: bool) -> Float[Tensor, "L L"]:
     Y = responses.admittance
     one = torch.eye(len(Y), dtype=Y.dtype)
     if not floating:
-        Z = _solved(Y, one, floating)
-    elif len(Y) == 1:
-        Z = torch.zeros_like(Y)
+        Z = _solved(Y, one, None)
     else:
-        Z = _solved(Y, one - 1 / len(Y), floating)
+        Z = _solved(Y, one - 1 / len(Y), responses.best)
+        Z = Z - Z.mean(dim=0)
     symmetric: Tensor = (Z + Z.T) / 2
     return symmetric
 

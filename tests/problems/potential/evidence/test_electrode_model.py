@@ -9,7 +9,15 @@ from physics_hybrid.problems.potential.evidence import electrode_model
 def test_figures_of_electrodes_are_right_and_stand_in_a_table(monkeypatch, tmp_path):
     for name, value in {"RADII": (2.5,), "STRIPS": (5.3,), "SPLITS": (1,), "SMALL": (1.2,)}.items():
         monkeypatch.setattr(electrode_model, name, value)
-    small = {"NARROWEST": 16, "TIMES": 1, "MANY": 4, "APART": 12, "LAYER": 24, "LONG": 48}
+    small = {
+        "NARROWEST": 16,
+        "TIMES": 1,
+        "MANY": 2,
+        "APART": 12,
+        "LAYER": 24,
+        "LONG": 48,
+        "RADIUS": 0.012,
+    }
     for name, value in small.items():
         monkeypatch.setattr(electrode_model, name, value)
     found = electrode_model.measure((24, 12, 12), 1)
