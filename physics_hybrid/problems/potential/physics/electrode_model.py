@@ -229,7 +229,8 @@ def _admittance(
     Y = (Y + Y.T) / 2
     if floating:  # its rows add up to 0: more digits than G - R^T C has beside a good contact
         Y = Y - torch.diag(Y.sum(dim=1))
-    return Y
+    symmetric: Tensor = Y
+    return symmetric
 
 
 def driven(
