@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
     from physics_hybrid.problems.potential.bodies.anisotropy import Fibres, Tensors
     from physics_hybrid.problems.potential.door.body import Body, Limb, read_labels
+    from physics_hybrid.problems.potential.door.electrode_field import ElectrodeField
+    from physics_hybrid.problems.potential.door.electrodes import (
+        Electrode,
+        ElectrodeSystem,
+        electrodes,
+    )
     from physics_hybrid.problems.potential.door.field import Field
     from physics_hybrid.problems.potential.door.lead_field import LeadField, lead_field
     from physics_hybrid.problems.potential.door.quantities import FieldAt, LeadFieldAt, Voltage
@@ -40,6 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Body",
+    "Electrode",
+    "ElectrodeField",
+    "ElectrodeSystem",
     "Fibres",
     "Field",
     "FieldAt",
@@ -54,6 +63,7 @@ __all__ = [
     "Uncertainty",
     "Uniform",
     "Voltage",
+    "electrodes",
     "lead_field",
     "load_pretrained",
     "read_labels",
@@ -69,6 +79,10 @@ _DOOR = {
     "Limb": "door.body",
     "Tensors": "door.body",
     "read_labels": "door.body",
+    "Electrode": "door.electrodes",
+    "ElectrodeField": "door.electrode_field",
+    "ElectrodeSystem": "door.electrodes",
+    "electrodes": "door.electrodes",
     "Field": "door.field",
     "LeadField": "door.lead_field",
     "lead_field": "door.lead_field",

@@ -10,7 +10,7 @@
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
         [--flavour-convergence convergence.json] [--flavour-fresh evaluations/fresh]
         [--flavour-times flavour_times.json]
-        [--door door.json] [--explorer explorer.json]
+        [--door door.json] [--explorer explorer.json] [--electrode-model electrode_model.json]
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
         [--burgers-selection selection.json] [--burgers-times times.json]
@@ -43,6 +43,7 @@ VERBS = {
     "uncertainty": "uncertainties",
     "bench": "bench",
     "door": "door",
+    "electrode_model": "electrode-model",
 }
 #: What gives a table of another problem (`problems/NAME/evidence/pages.py`), by the name of the
 #: table.
@@ -86,7 +87,8 @@ def main(arguments: list[str]) -> None:
         for name, what in tables.items():
             parser.add_argument(f"--{name.replace('_', '-')}", type=Path, help=what)
     for name, verb in VERBS.items():
-        parser.add_argument(f"--{name}", type=Path, help=f"JSON of python -m physics_hybrid {verb}")
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=Path, help=f"JSON of python -m physics_hybrid {verb}")
     parser.add_argument(
         "--explorer", type=Path, help="JSON of physics_hybrid.problems.potential.evidence.explorer"
     )

@@ -207,7 +207,7 @@ def run(given: dict[str, Any]) -> None:
     if given["certify"] or given["error"] is not None:
         print_bound(field)
     if given["probe"] is not None:
-        _print_probes(field, given["probe"])
+        print_probes(field, given["probe"])
     for path in given["out"] or ():
         print(f"written: {field.save(path)}")
     if given["figure"] is not None:
@@ -225,7 +225,7 @@ def print_bound(field: Any) -> None:
         )
 
 
-def _print_probes(field: Any, probes: list[list[float]]) -> None:
+def print_probes(field: Any, probes: list[list[float]]) -> None:
     """The potential at places, a line each."""
     volts = field.at(probes).reshape(-1, len(probes))
     for k, place in enumerate(probes):

@@ -10,6 +10,7 @@ millimetres in the world of a file (right, anterior, superior).
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -189,6 +190,36 @@ class Body:
             if not self.in_tissue(point):
                 metres[k] = self.nearest_voxel(point)
         return in_frame(self, metres, frame).reshape(given.shape)
+
+    def nearest_skin(self, point: Array | Sequence[Any], frame: str = "grid") -> np.ndarray:
+        """The middle of the face of skin nearest to a point: where an electrode lies. (3,) -> (3,)
+
+        Raises
+        ------
+        ValueError
+            A point that is none; a frame that the body does not have.
+        """
+        from physics_hybrid.problems.potential.door.places import in_frame, in_metres
+
+        given = numbers(point, "point").detach().cpu()
+        if tuple(given.shape) != (3,):
+            raise ValueError(f"point must be (3,); got {tuple(given.shape)}")
+        metres = in_metres(self, given[None], frame, "point").numpy()[0]
+        _, place = self._surface_tree.query(metres, k=min(8, len(self.surface)))
+        best, least = metres, np.inf
+        for voxel in self.surface[np.atleast_1d(place)]:
+            for axis, side in itertools.product(range(3), (0, 1)):
+                beside = voxel.copy()
+                beside[axis] += 2 * side - 1
+                inside = 0 <= beside[axis] < self.shape[axis]
+                if inside and self.tissue[tuple(beside)]:
+                    continue
+                centre = (voxel + 0.5) * self.spacing
+                centre[axis] += (side - 0.5) * self.spacing[axis]
+                far = float(np.linalg.norm(centre - metres))
+                if far < least:
+                    best, least = centre, far
+        return np.asarray(in_frame(self, best[None], frame)[0])
 
     def in_tissue(self, point: np.ndarray) -> bool:
         """Whether a point (3,) m lies in tissue, or on its surface."""

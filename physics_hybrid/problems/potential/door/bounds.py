@@ -47,7 +47,7 @@ def certificate(field: Field, refine: int, sharp: bool = True) -> Certificate:
     ValueError
         Patches; tissue that does not conduct in every direction; more memory than there is.
     """
-    _require_memory(field, refine)
+    require_memory_to_certify(field, refine)
     with torch.no_grad():
         volts = field.volts.detach().double().cpu()
         reach = field.split * REACH
@@ -63,7 +63,7 @@ def interval(
 
     refine : every voxel is split into refine^3, and the problem solved anew; 1: as it is.
     """
-    _require_memory(field, refine)
+    require_memory_to_certify(field, refine)
     marked = [_marked(field.body, p, frame) for p in (patch, against) if p is not None]
     with torch.no_grad():
         return interval_of(
@@ -77,7 +77,7 @@ def interval(
         )
 
 
-def _require_memory(field: Field, refine: int) -> None:
+def require_memory_to_certify(field: Field, refine: int) -> None:
     """Raises ValueError for another number of parts, or more voxels than there is memory for."""
     check_parts(refine)
     voxels = math.prod(Box.of(field.conductor).size) * int(refine) ** 3

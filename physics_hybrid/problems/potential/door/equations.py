@@ -109,14 +109,19 @@ class Equations:
 
     def _groups(self) -> Iterator[slice]:
         """Rows that are solved together. Raises ValueError where one is too much."""
-        voxels = math.prod(self.conductor.shape)
-        each = voxels * SOLVE_BYTES
-        if self.conductor.oblique:
-            each *= 10
-        free = require_memory(voxels, each, "solve")
-        together = max(1, min(int(SHARE * free / each), TOGETHER // voxels))
+        together = at_once(self.conductor)
         for first in range(0, len(self.sources), together):
             yield slice(first, min(first + together, len(self.sources)))
+
+
+def at_once(conductor: Conductor) -> int:
+    """How many right-hand sides are solved together. Raises ValueError where one is too much."""
+    voxels = math.prod(conductor.shape)
+    each = voxels * SOLVE_BYTES
+    if conductor.oblique:
+        each *= 10
+    free = require_memory(voxels, each, "solve")
+    return max(1, min(int(SHARE * free / each), TOGETHER // voxels))
 
 
 def require_memory(voxels: int, needed: float, task: str) -> int:

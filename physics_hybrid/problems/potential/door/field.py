@@ -152,7 +152,7 @@ class Field:
         flows = reached(self.body, self.sources, self.ends)
         if flows is not None:
             tissue = tissue & flows[rows, ..., None]
-        J = torch.where(tissue, torch.stack(sides, dim=-1), 0.0)
+        J = torch.where(tissue, torch.stack(sides, dim=-1) + self._through_skin(rows), 0.0)
         sigma = torch.where(tissue, conductor.sigma.movedim(1, -1), 1.0)
         if sigma.shape[-1] == 6:
             off = torch.cat([torch.ones_like(sigma[..., :3]), torch.zeros_like(sigma[..., 3:])], -1)
@@ -161,6 +161,10 @@ class Field:
         else:
             E = J / sigma
         return torch.where(tissue, E, 0.0), J
+
+    def _through_skin(self, rows: slice) -> Tensor | float:
+        """What currents through skin add to J at voxel centres, A/m^2: of these sources none."""
+        return 0.0
 
     @property
     def conductor(self) -> Conductor:
@@ -320,6 +324,14 @@ class Field:
         from physics_hybrid.problems.potential.door.formats import save
 
         return save(self, Path(path).expanduser())
+
+    def driven_by(self) -> dict[str, np.ndarray]:
+        """What stands beside phi in a file: currents and places."""
+        out = {"current": self.sources.current.detach().cpu().numpy()}
+        for name, at in (("points", self.sources.points), ("returns", self.sources.returns)):
+            if at is not None:
+                out[name] = at.detach().cpu().numpy()
+        return out
 
     def array(self) -> np.ndarray:
         """phi as an array. (K, D, H, W)"""

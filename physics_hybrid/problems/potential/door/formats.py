@@ -169,25 +169,24 @@ UNITS = {
     "current": "A",
     "points": "m",
     "returns": "m",
+    "currents": "A",
+    "voltages": "V",
     "tolerance": "1",
 }
 
 
 def _contents(field: Field) -> dict[str, np.ndarray]:
     """phi, sigma (D, H, W, C), spacing, places, currents: SI units, axes (D, H, W)."""
-    body, sources = field.body, field.sources
+    body = field.body
     out = {
         "phi": _shown(field.array(), field.many),
         "sigma": np.moveaxis(body.sigma[0].detach().cpu().numpy(), 0, -1),
         "spacing": body.spacing,
-        "current": sources.current.detach().cpu().numpy(),
         "tolerance": np.array(field.tolerance),
+        **field.driven_by(),
     }
     if body.affine is not None:
         out["affine"] = body.affine
-    for name, places in (("points", sources.points), ("returns", sources.returns)):
-        if places is not None:
-            out[name] = places.detach().cpu().numpy()
     return out
 
 

@@ -20,6 +20,7 @@ from physics_hybrid.problems.potential.evidence import (
     certificates,
     data_rates,
     door,
+    electrode_model,
     explorer,
     resolution_matrix,
     rivals_report,
@@ -38,6 +39,7 @@ PAGES = {
     "shipped": "docs/use_it.md",
     "door": "docs/use_it.md",
     "explorer": "docs/explorer.md",
+    "electrode_model": "docs/electrodes.md",
     "validation": "docs/truth.md",
     "rates": "docs/truth.md",
     "benchmark": "docs/benchmark.md",
@@ -152,6 +154,11 @@ def _explorer(report: Path) -> str:
     return explorer.tables(_read(report))
 
 
+def _electrode_model(report: Path) -> str:
+    caption = "Errors of a disk by voxels a radius, and the field of a strip that shunts"
+    return pictured(report, "electrode_model", electrode_model.tables, caption)
+
+
 def _matrix(report: Path) -> str:
     caption = "Error by training grid, wavelength and distance"
     return pictured(report, "matrix", resolution_matrix.matrix_table, caption)
@@ -196,6 +203,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "rates": _rates,
     "door": _door,
     "explorer": _explorer,
+    "electrode_model": _electrode_model,
     "validation": truth,
     "matrix": _matrix,
     "certificates": _certificates,

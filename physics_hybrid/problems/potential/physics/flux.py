@@ -11,7 +11,8 @@ current density through the face. Ends, half a voxel from the last centre: outwa
 
     J = sigma_i phi_i / (h / 2 + 1 / beta)
 
-grounded: beta = infinity, robin: d phi / dn = -beta phi, sink and pair: beta = 0.
+grounded: beta = infinity, robin: d phi / dn = -beta phi, sink and pair: beta = 0. Where electrodes
+are held at 0 V (`electrode_model`) their conductance is added to the diagonal: `Leak`.
 
 (Patankar, Numerical Heat Transfer and Fluid Flow, 1980, eq. 4.9; LeVeque, Finite Volume Methods,
 2002.)
@@ -33,6 +34,23 @@ from physics_hybrid.problems.potential.physics.conductor import Conductor, Faces
 
 
 @dataclass(frozen=True)
+class Leak:
+    """From voxels to what is held at 0 V: electrodes.
+
+    conductance : Tensor (B, D, H, W), S/m^3.
+    inside : Tensor (B, D, H, W)
+        The share of its resistance that lies in the half voxel of tissue; the contact has the rest.
+    """
+
+    conductance: Float[Tensor, "B D H W"]
+    inside: Float[Tensor, "B D H W"]
+
+    def to(self, dtype: torch.dtype) -> "Leak":
+        """The same in another precision."""
+        return Leak(self.conductance.to(dtype), self.inside.to(dtype))
+
+
+@dataclass(frozen=True)
 class FluxOperator:
     """A = -div(sigma grad .) on one batch of conductors.
 
@@ -40,10 +58,12 @@ class FluxOperator:
         sigma_h / h^2 on the faces normal to each axis, S/m^3; 0 towards air,
         sigma / (h (h/2 + 1/beta)) on an end.
     spacing : Tensor (B, 3), metres.
+    leak : to electrodes at 0 V; None where there are none.
     """
 
     conductance: Faces
     spacing: Float[Tensor, "K 3"]
+    leak: Leak | None = None
 
     #: How far a voxel's equation sees, in voxels.
     REACH: ClassVar[float] = 1.0
@@ -80,7 +100,8 @@ class FluxOperator:
     @cached_property
     def diagonal(self) -> Float[Tensor, "B D H W"]:
         """Diagonal of A, S/m^3; 0 in air."""
-        return both_sides(self.conductance)
+        own = both_sides(self.conductance)
+        return own if self.leak is None else own + self.leak.conductance
 
     def current_density(self, phi: Float[Tensor, "K D H W"]) -> Faces:
         """J_a = -sigma_h d phi / d a on all faces, A/m^2, positive along the positive axis; phi in
@@ -97,8 +118,9 @@ class FluxOperator:
         return divergence(current_density, self.spacing)
 
     def __call__(self, phi: Float[Tensor, "K D H W"]) -> Float[Tensor, "K D H W"]:
-        """A phi = -div(sigma grad phi), A/m^3."""
-        return self.divergence(self.current_density(phi))
+        """A phi = -div(sigma grad phi), A/m^3, and what leaks."""
+        net = self.divergence(self.current_density(phi))
+        return net if self.leak is None else net + self.leak.conductance * phi
 
     def known_current(
         self,
@@ -128,7 +150,11 @@ class FluxOperator:
     def to(self, dtype: torch.dtype) -> "FluxOperator":
         """The same operator in another precision."""
         d, h, w = self.conductance
-        return FluxOperator((d.to(dtype), h.to(dtype), w.to(dtype)), self.spacing.to(dtype))
+        return FluxOperator(
+            conductance=(d.to(dtype), h.to(dtype), w.to(dtype)),
+            spacing=self.spacing.to(dtype),
+            leak=None if self.leak is None else self.leak.to(dtype),
+        )
 
 
 def _between(sigma: Float[Tensor, "B D H W"], axis: int) -> Float[Tensor, "B _ _ _"]:

@@ -5,6 +5,7 @@ r"""Conjugate gradients with a multigrid preconditioner, batched: A x = b in eve
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from physics_hybrid.problems.potential.physics.flux import FluxOperator
 from physics_hybrid.problems.potential.physics.multigrid import Multigrid, dot
-from physics_hybrid.problems.potential.physics.multipoint import MultipointOperator, Operator
 from physics_hybrid.problems.potential.physics.stencil import Stencil
 
 
@@ -30,8 +30,20 @@ class Solution:
     residual: Float[Tensor, " K"]
 
 
+@runtime_checkable
+class Symmetric(Protocol):
+    """A symmetric positive operator on fields. diagonal : 0 in air."""
+
+    @property
+    def diagonal(self) -> Tensor: ...
+
+    def __call__(self, phi: Tensor) -> Tensor:
+        """A phi."""
+        ...
+
+
 def conjugate_gradients(
-    operator: Operator,
+    operator: Symmetric,
     rhs: Float[Tensor, "K D H W"],
     tolerance: float,
     max_iterations: int = 200,
@@ -60,7 +72,7 @@ def conjugate_gradients(
     SolverError
         If a sample is not there after `max_iterations`, or turns non-finite.
     """
-    A = Stencil(operator.conductance) if isinstance(operator, FluxOperator) else operator
+    A = Stencil.of(operator, rhs.dtype) if isinstance(operator, FluxOperator) else operator
     precondition = _cycle_of(operator, preconditioner)
     size = _norm(rhs)
     goal = tolerance * size
@@ -104,11 +116,11 @@ def conjugate_gradients(
     return Solution(phi, iterations, relative)
 
 
-def _cycle_of(operator: Operator, preconditioner: FluxOperator | None) -> Multigrid:
+def _cycle_of(operator: Symmetric, preconditioner: FluxOperator | None) -> Multigrid:
     """The multigrid cycle of the preconditioner, or of an operator that has one itself."""
     if preconditioner is not None:
         return Multigrid(preconditioner)
-    if isinstance(operator, MultipointOperator):
+    if not isinstance(operator, FluxOperator):
         raise ValueError(
             "a 27-point operator has no multigrid cycle of its own: give the 7-point one of the "
             "same conductor as `preconditioner`"

@@ -14,7 +14,9 @@ potential of the ends,
 
     b = -k_end phi_end                                                          [A/m^3]
 
-is made anew from the coarse conductance of the ends: its mean would be twice as large.
+is made anew from the coarse conductance of the ends: its mean would be twice as large. So is what
+comes from electrodes that leak, by the ratio of their coarse conductance to the mean of the fine
+one.
 """
 
 import torch
@@ -24,7 +26,7 @@ from torch import Tensor
 
 from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.physics.flux import FluxOperator
-from physics_hybrid.problems.potential.physics.stencil import Haloed, Stencil, pair_sum
+from physics_hybrid.problems.potential.physics.stencil import Haloed, Stencil, mean_of_eight
 
 #: Chebyshev smoothing: degree, and the part [2 / EIGENVALUE_RATIO, 2] of the spectrum of D^-1 A it
 #: damps. The upper end is Gershgorin's bound for a diagonally dominant matrix. 3 and 8 gave the
@@ -44,8 +46,7 @@ class Multigrid:
 
     def __init__(self, operator: FluxOperator, dtype: torch.dtype = torch.float32) -> None:
         self.dtype = dtype
-        d, h, w = operator.conductance
-        self.levels = [Stencil((d.to(dtype), h.to(dtype), w.to(dtype)))]
+        self.levels = [Stencil.of(operator, dtype)]
         while max(self.levels[-1].n) > COARSEST:
             self.levels.append(self.levels[-1].coarsen())
 
@@ -71,7 +72,8 @@ class Multigrid:
         """The first guess on this level. inner : right-hand side without that of the ends."""
         if depth < len(self.levels) - 1:
             coarse_end = F.avg_pool2d(phi_end, 2, ceil_mode=True)
-            x = self._linear(self._nested(_restrict(inner), coarse_end, depth + 1), depth)
+            coarse = self._nested(self._coarse(inner, depth), coarse_end, depth + 1)
+            x = self._linear(coarse, depth)
         else:
             x = torch.zeros_like(inner)
         if depth == 0:
@@ -79,6 +81,11 @@ class Multigrid:
         rhs = inner.clone(memory_format=torch.contiguous_format)
         self._add_ends(rhs, phi_end, depth, 1.0)
         return self._improved(x, rhs, depth)
+
+    def _coarse(self, inner: Float[Tensor, "K D H W"], depth: int) -> Float[Tensor, "K _ _ _"]:
+        """The right-hand side on the next coarser level."""
+        leak = self.levels[depth].leak
+        return mean_of_eight(inner if leak is None else inner / (1 + leak.inside))
 
     def _add_ends(
         self,
@@ -121,7 +128,7 @@ class Multigrid:
             for _ in range(3):
                 _smooth(A, x, residual)
             return x
-        correction = self._cycle(_restrict(residual), depth + 1)
+        correction = self._cycle(mean_of_eight(residual), depth + 1)
         step = _interpolate(correction, A.n)
         A.subtract(residual, step)
         x += step.field
@@ -148,13 +155,6 @@ def _linear(field: Float[Tensor, "K _ _ _"], n: Grid) -> Float[Tensor, "K D H W"
             torch.lerp(field, neighbour, 0.25, out=fine.select(dim + 1, side))
         field = fine.flatten(dim, dim + 1).narrow(dim, 0, n[axis])
     return field
-
-
-def _restrict(residual: Float[Tensor, "K D H W"]) -> Float[Tensor, "K _ _ _"]:
-    """Mean over 2 x 2 x 2 voxels."""
-    for axis in range(3):
-        residual = pair_sum(residual, axis)
-    return residual.div_(8)
 
 
 def _interpolate(coarse: Float[Tensor, "K _ _ _"], n: Grid) -> Haloed:

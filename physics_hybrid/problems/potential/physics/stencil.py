@@ -3,7 +3,8 @@
 Coarse grids join 2 x 2 x 2 voxels (an odd side leaves one thin coarse voxel: any size works).
 Between coarse voxels the conductance is the sum of the fine ones over half the distance, so that
 every level is again a 7-point operator of the same family, with air, interfaces and grounded ends
-inherited.
+inherited. What leaks to electrodes is summed, too, over twice the half voxel of tissue and the same
+contact.
 
 Memory is what a stencil waits for. Fields are taken as rows of voxels, in which a neighbour along
 any axis lies at a fixed distance, and worked on in blocks that stay in a processor's cache: twice
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from physics_hybrid.grid import Grid, pad
 from physics_hybrid.problems.potential.physics.conductor import Faces
-from physics_hybrid.problems.potential.physics.flux import both_sides
+from physics_hybrid.problems.potential.physics.flux import FluxOperator, Leak, both_sides
 
 #: Values of a field that are worked on together: half a megabyte in float32, and no fewer voxels of
 #: each sample than the second number.
@@ -73,19 +74,29 @@ class Stencil:
 
     conductance : three tensors (B, D+1, H, W), (B, D, H+1, W), (B, D, H, W+1)
         S/m^3 on the faces, as `FluxOperator` has them.
+    leak : to electrodes at 0 V, or None.
     """
 
-    def __init__(self, conductance: Faces) -> None:
+    def __init__(self, conductance: Faces, leak: Leak | None = None) -> None:
         d, h, w = conductance[0].shape[1:]
         self.n: Grid = (d - 1, h, w)
         self.conductance = conductance
+        self.leak = leak
         self.diagonal = both_sides(conductance)
+        if leak is not None:
+            self.diagonal += leak.conductance
         tiny = torch.finfo(self.diagonal.dtype).tiny
         self.inverse = torch.where(self.diagonal > 0, 1 / self.diagonal.clamp_min(tiny), 0.0)
         #: How far the next voxel along each axis is in a row of voxels.
         self._shifts = (h * w, w, 1)
         self._to_next = [self._row(k, axis) for axis, k in enumerate(conductance)]
         self._diagonal, self._inverse = self.diagonal.flatten(1), self.inverse.flatten(1)
+
+    @classmethod
+    def of(cls, operator: FluxOperator, dtype: torch.dtype) -> "Stencil":
+        """Of an operator, in a precision."""
+        as_typed = operator.to(dtype)
+        return cls(as_typed.conductance, as_typed.leak)
 
     def _row(self, faces: Float[Tensor, "B _ _ _"], axis: int) -> Float[Tensor, "B row"]:
         """Conductance from every voxel to the next along an axis, 0 from the last, behind a plane
@@ -157,7 +168,7 @@ class Stencil:
     def coarsen(self) -> "Stencil":
         """The operator on voxels twice as long, wide and high."""
         d, h, w = (_coarse_faces(k, axis) for axis, k in enumerate(self.conductance))
-        return Stencil((d, h, w))
+        return Stencil((d, h, w), None if self.leak is None else _coarse_leak(self.leak))
 
 
 def _coarse_faces(conductance: Float[Tensor, "B _ _ _"], axis: int) -> Float[Tensor, "B _ _ _"]:
@@ -170,6 +181,21 @@ def _coarse_faces(conductance: Float[Tensor, "B _ _ _"], axis: int) -> Float[Ten
             k = pair_sum(k, other)
     # conductances are per volume (sigma / h^2): eight times the volume, half of the summed one
     return k / 16
+
+
+def _coarse_leak(leak: Leak) -> Leak:
+    """The leak on voxels twice as large: the tissue has twice the resistance, the contact not."""
+    passed = leak.conductance / (1 + leak.inside)
+    conductance = mean_of_eight(passed)
+    tissue = mean_of_eight(passed * (2 * leak.inside / (1 + leak.inside)))
+    return Leak(conductance, torch.where(conductance > 0, tissue / conductance, 0.0))
+
+
+def mean_of_eight(field: Float[Tensor, "B D H W"]) -> Float[Tensor, "B _ _ _"]:
+    """Mean over 2 x 2 x 2 voxels."""
+    for axis in range(3):
+        field = pair_sum(field, axis)
+    return field / 8
 
 
 def pair_sum(field: Float[Tensor, "B _ _ _"], axis: int) -> Float[Tensor, "B _ _ _"]:
