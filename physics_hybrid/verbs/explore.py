@@ -20,7 +20,7 @@ from physics_hybrid.command_line import (
     readable_warnings,
 )
 from physics_hybrid.options import NUMBER, SWITCH, TRIPLE, WHOLE, WORD, Shape, options
-from physics_hybrid.verbs.solve import BODY
+from physics_hybrid.verbs.solve import BODY, reading
 
 SHAPES: dict[str, Shape] = {
     "seed": WHOLE,
@@ -56,7 +56,10 @@ def run(given: dict[str, Any]) -> None:
     check_host(given["host"])
     explorer = explorer_of(given)
     about = explorer.about()
-    print(explorer.specimen.original)
+    body = explorer.specimen.original
+    for note in body.notes:
+        print(note)
+    print(body)
     numbers = explorer.field(about["scene"])["numbers"]
     print(f"engine: {numbers['engine']} ({numbers['why']}); ends: {numbers['ends']}")
 
@@ -84,7 +87,7 @@ def explorer_of(given: dict[str, Any]) -> Any:
     if given["file"] is None:
         specimen = Specimen.random(given["seed"], given["grid"])
     else:
-        specimen = Specimen.read(given["file"], **{key: given[key] for key in BODY})
+        specimen = Specimen.read(given["file"], **reading(given))
     first = specimen.first_place()
     if given["at"] is not None:
         metres, _ = places(specimen.original, given["at"], given["frame"], "at")

@@ -120,12 +120,13 @@ def read_body(path: Any, given: dict[str, Any]) -> Any:
     """The body of a file that the options say. Raises ValueError, UsageError."""
     import physics_hybrid as ph
 
-    return ph.read_labels(
-        path,
-        **{key: given[key] for key in LABELS},
-        tensors=_tensors(given),
-        fibres=_fibres(given),
-    )
+    return ph.read_labels(path, **reading(given))
+
+
+def reading(given: dict[str, Any]) -> dict[str, Any]:
+    """What `read_labels` takes, of the options. Raises ValueError, UsageError."""
+    asked = {key: given[key] for key in LABELS}
+    return {**asked, "tensors": _tensors(given), "fibres": _fibres(given)}
 
 
 def _tensors(given: dict[str, Any]) -> Any:

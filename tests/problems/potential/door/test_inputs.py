@@ -182,9 +182,17 @@ def test_a_yaml_file_that_is_wrong_is_said_by_file_and_key(tmp_path, capsys, tex
 def test_every_option_has_a_key_with_a_comment_and_help_shows_it(capsys):
     from physics_hybrid.command_line import CONF
     from physics_hybrid.options import _comments
-    from physics_hybrid.verbs import certify, electrodes, explore, lead_field, solve
+    from physics_hybrid.verbs import (
+        certify,
+        electrodes,
+        explore,
+        lead_field,
+        solve,
+        sweep,
+        uncertainty,
+    )
 
-    for module in (solve, lead_field, certify, electrodes, explore):
+    for module in (solve, lead_field, certify, electrodes, explore, sweep, uncertainty):
         verb = module.__name__.rpartition(".")[2]
         text = (CONF / f"{verb}.yaml").read_text()
         assert {*yaml.safe_load(text)} == {"file", *module.SHAPES}
