@@ -175,8 +175,21 @@ class Body:
         return f"Body({grid} voxels of {edges} mm, {self.tissue.mean():.0%} tissue, {kind} sigma)"
 
     def conductor(self, ends: Ends | str) -> Conductor:
-        """The body with a way out for the current, as the physics takes it."""
+        """The body with a way out for the current, as the physics takes it; without derivatives
+        kept, since each is checked anew.
+        """
+        if self.sigma.requires_grad:
+            return self._conductor(ends)
+        if ends not in self._conductors:
+            self._conductors[ends] = self._conductor(ends)
+        return self._conductors[ends]
+
+    def _conductor(self, ends: Ends | str) -> Conductor:
         return Conductor(self.sigma, torch.from_numpy(self.spacing)[None].to(self.sigma), ends)
+
+    @cached_property
+    def _conductors(self) -> dict[Ends | str, Conductor]:
+        return {}
 
     def nearest(self, points: Array | Sequence[Any], frame: str = "grid") -> np.ndarray:
         """Where current can enter that is nearest to points: those in tissue as they are, for
