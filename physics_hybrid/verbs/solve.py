@@ -136,8 +136,8 @@ def _tensors(given: dict[str, Any]) -> Any:
     if given["tensors"] is not None:
         asked = {name: given[key] for key, name in TENSORS.items()}
         return ph.Tensors(given["tensors"], **asked)
-    for key in ("tensor_order", "tensor_axes", "tensor_tissues", "tensor_scale"):
-        if given[key] is not None:
+    for key, name in TENSORS.items():
+        if name != "bad" and given[key] != getattr(ph.Tensors, name):
             raise UsageError(f"--{key.replace('_', '-')} needs --tensors FILE")
     return None
 
@@ -150,6 +150,8 @@ def _fibres(given: dict[str, Any]) -> Any:
         return ph.Fibres(given["fibres"], given["fibre_tissues"], given["bad"])
     if given["fibre_tissues"] is not None:
         raise UsageError("--fibre-tissues needs --fibres axis")
+    if given["bad"] != ph.Fibres.bad and given["tensors"] is None:
+        raise UsageError("--bad needs --tensors FILE or --fibres axis")
     return None
 
 

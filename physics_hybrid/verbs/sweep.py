@@ -36,7 +36,7 @@ from physics_hybrid.options import (
     options,
 )
 from physics_hybrid.verbs.lead_field import listed
-from physics_hybrid.verbs.solve import BODY, read_body
+from physics_hybrid.verbs.solve import BODY, read_body, reading
 
 SHAPES: dict[str, Shape] = {
     "limbs": WHOLE,
@@ -76,6 +76,7 @@ def run(given: dict[str, Any]) -> list[str]:
     from physics_hybrid.problems.potential.evidence import sweep as sweeping
     from physics_hybrid.problems.potential.evidence.sweep_table import write_table
 
+    reading(given)  # what no file could be read with is said once
     sweep = sweeping.Sweep.of(given, listed)
     wrong: list[str] = []
     if not given["table"]:

@@ -196,8 +196,7 @@ class Fibres:
     bad: str = "error"
 
     def __post_init__(self) -> None:
-        among = ("axis",)
-        if self.by not in among:
+        if self.by != "axis":
             raise ValueError(f"fibres must be 'axis'; got {self.by!r}")
         one_of(BAD, "bad", self.bad, quoted=True)
 
@@ -382,7 +381,9 @@ def _other_order(bad: np.ndarray, raw: np.ndarray, image: TensorImage) -> str:
     for other, places in ORDERS.items():
         found = eigenvalues(matrices(stored[:, list(places)]))[:, 0] > 0
         if other != image.order and (~found).mean() < share / 4:
-            return f"; in the order of {other} {found.mean():.0%} are positive: order={other!r}?"
+            return (
+                f"; in the order of {other} {found.mean():.0%} are positive: is it order={other!r}?"
+            )
     return ""
 
 

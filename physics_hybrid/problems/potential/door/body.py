@@ -52,6 +52,11 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 
 #: How far an affine may be from its spacing, and its axes from right angles: headers are float32.
 ROUNDED = 1e-3
+#: Conductivities that a body may have, S/m, and how far they may lie apart: double precision has 16
+#: digits, and what conducts less than the rest is off by has no potential that is known.
+LEAST, MOST, APART = 1e-30, 1e30, 1e14
+#: m, beyond which a place is as far as that: squares of more overflow.
+FAR = 1e9
 
 
 class Body:
@@ -141,6 +146,7 @@ class Body:
             raise ValueError(
                 f"sigma is 0 {where}: a body needs tissue (S/m > 0) that a current can cross"
             )
+        _check_range(self.sigma.detach())
         self.affine = None if affine is None else _affine(affine, self.spacing)
         self._check_size()
         # its own checks: signs, tensors that conduct across D only
@@ -170,8 +176,21 @@ class Body:
         return f"Body({grid} voxels of {edges} mm, {self.tissue.mean():.0%} tissue, {kind} sigma)"
 
     def conductor(self, ends: Ends | str) -> Conductor:
-        """The body with a way out for the current, as the physics takes it."""
+        """The body with a way out for the current, as the physics takes it; without derivatives
+        kept, since each is checked anew.
+        """
+        if self.sigma.requires_grad:
+            return self._conductor(ends)
+        if ends not in self._conductors:
+            self._conductors[ends] = self._conductor(ends)
+        return self._conductors[ends]
+
+    def _conductor(self, ends: Ends | str) -> Conductor:
         return Conductor(self.sigma, torch.from_numpy(self.spacing)[None].to(self.sigma), ends)
+
+    @cached_property
+    def _conductors(self) -> dict[Ends | str, Conductor]:
+        return {}
 
     def nearest(self, points: Array | Sequence[Any], frame: str = "grid") -> np.ndarray:
         """Where current can enter that is nearest to points: those in tissue as they are, for
@@ -243,7 +262,7 @@ class Body:
 
     def nearest_voxel(self, point: np.ndarray) -> np.ndarray:
         """The centre of the voxel of tissue nearest to a point in air, (3,) m."""
-        distance, place = self._surface_tree.query(point)
+        distance, place = self._surface_tree.query(np.clip(point, -FAR, FAR))
         centre: np.ndarray = (self.surface[place] + 0.5) * self.spacing
         return centre
 
@@ -338,6 +357,19 @@ def _check_positive(sigma: Tensor) -> None:
         f" voxels of sigma are not, the first at {where}, with eigenvalues {shown} S/m: are the"
         " components in another order?"
     )
+
+
+def _check_range(sigma: Tensor) -> None:
+    """Raises ValueError for conductivities (1, C, D, H, W) that double precision cannot tell."""
+    along = sigma[0, :3]
+    conducting = along[along > 0]
+    low, high = float(conducting.min()), float(conducting.max())
+    if low < LEAST or high > MOST or high > APART * low:
+        raise ValueError(
+            f"sigma of tissue goes from {low:.3g} to {high:.3g} S/m, and what is more than"
+            f" {APART:g} times apart, or beyond {LEAST:g} to {MOST:g}, cannot be solved in double"
+            " precision: what hardly conducts is air (0, or air_below)"
+        )
 
 
 def _refuse_labels(sigma: Array) -> None:

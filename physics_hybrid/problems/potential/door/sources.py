@@ -25,6 +25,9 @@ from physics_hybrid.problems.potential.physics.electrodes import PointSource
 if TYPE_CHECKING:
     from physics_hybrid.problems.potential.door.body import Body
 
+#: Currents in A: squares of less or more are not numbers any more.
+LEAST, MOST = 1e-60, 1e60
+
 
 @dataclass(frozen=True)
 class Patch:
@@ -262,6 +265,13 @@ def _amperes(current: Any, count: int) -> Tensor:
         raise ValueError(
             f"current must be one finite number of A, or one for each of {count} sources; got"
             f" {shown}"
+        )
+    sizes = amperes.detach().abs()
+    beyond = (sizes > 0) & ((sizes < LEAST) | (sizes > MOST))
+    if bool(beyond.any()):
+        raise ValueError(
+            f"current must be 0 or lie in {LEAST:g} to {MOST:g} A; got"
+            f" {float(amperes.detach()[beyond].flatten()[0]):g}"
         )
     if amperes.ndim == 0:
         amperes = amperes[None]

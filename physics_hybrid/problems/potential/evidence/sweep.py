@@ -15,6 +15,7 @@ import dataclasses
 import glob
 import hashlib
 import json
+import math
 import sys
 import time
 import traceback
@@ -52,6 +53,19 @@ SHARE = "share"
 
 #: What of the options says nothing about the rows.
 ASIDE = ("file", "output", "part", "parts", "retry", "table")
+
+#: What of the options is about files of bodies, and means nothing for random limbs.
+OF_FILES = (
+    "tissues",
+    "spacing",
+    "long_axis",
+    "slices",
+    "nan_is_air",
+    "air_below",
+    "keep_largest",
+    "tensors",
+    "fibres",
+)
 
 #: Reads a file of the body with the options: `verbs.solve.read_body`.
 Read = Callable[[Path, dict[str, Any]], Body]
@@ -152,7 +166,7 @@ class Sweep:
         path = self.record(row)
         if not path.exists():
             return None
-        return _json(path, "its row is solved again")
+        return _json(path, ("error", "electrode", "about"), "its row is solved again")
 
     def fix(self) -> None:
         """Write down what is swept. Raises ValueError where OUTPUT holds rows of another sweep.
@@ -162,7 +176,7 @@ class Sweep:
         path, settings = self.output / "sweep.json", self.settings()
         before = settings
         if path.exists():
-            before = _json(path, "it is written again")
+            before = _json(path, ("bodies",), "it is written again")
             late = {name for name, places in before["bodies"].items() if not places}
             now = settings["bodies"]
             before["bodies"] |= {name: now[name] for name in late if name in now}
@@ -179,12 +193,16 @@ class Sweep:
             write_text(path, json.dumps(settings, indent=1) + "\n")
 
 
-def _json(path: Path, remedy: str) -> dict[str, Any]:
-    """A file of ours. Raises ValueError where it is damaged, and says what deleting it brings."""
+def _json(path: Path, keys: Sequence[str], remedy: str) -> dict[str, Any]:
+    """A file of ours with such keys. Raises ValueError where it is damaged, and says what deleting
+    it brings.
+    """
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except ValueError:
-        raise ValueError(f"{path} is damaged: delete it, and {remedy}") from None
+        found = None
+    if not isinstance(found, dict) or not {*keys} <= {*found}:
+        raise ValueError(f"{path} is damaged: delete it, and {remedy}")
     return found
 
 
@@ -199,6 +217,10 @@ def _bodies(given: dict[str, Any]) -> Iterator[Subject]:
         raise ValueError("FILE (bodies) or --limbs N (random ones) is needed, one of them")
     if given["limbs"] is not None:
         at_least(1, "--limbs", given["limbs"])
+        for key in OF_FILES:
+            if given[key] not in (None, False):
+                name = key.replace("_", "-")
+                raise ValueError(f"--{name} says how a file is read, and --limbs has none")
         for seed in range(given["seed"], given["seed"] + given["limbs"]):
             yield Subject(f"limb-{seed:04d}", None, seed, ())
         return
@@ -311,7 +333,7 @@ def run(sweep: Sweep, read: Read) -> list[str]:
 
 def _each(sweep: Sweep, mine: list[Row], read: Read, signals: Signals) -> list[str]:
     """Row by row; a line for each that failed. `signals` knows when one is written down."""
-    failures, opened = [], dict[str, _Opened]()
+    failures, opened = _of_other_files(sweep, mine), dict[str, _Opened]()
     about = surroundings(torch.device("cpu"))
     for number, row in enumerate(mine, start=1):
         print(f"[{number}/{len(mine)}] {row.name}: ", end="", flush=True)
@@ -328,6 +350,28 @@ def _each(sweep: Sweep, mine: list[Row], read: Read, signals: Signals) -> list[s
         if found["error"] is not None:
             failures.append(f"{row.name}: {found['error']}")
     return failures
+
+
+def _of_other_files(sweep: Sweep, rows: list[Row]) -> list[str]:
+    """A line for each body of these rows whose files are others than a solved row of it had read,
+    and which would be left alone.
+    """
+    said = []
+    for subject in dict.fromkeys(row.subject for row in rows):
+        records = (sweep.read(row) for row in rows if row.subject == subject)
+        before = {r.get("digest") for r in records if r is not None and r["error"] is None}
+        if not before:
+            continue
+        try:
+            now = digest(sweep, subject)
+        except OSError:  # the rows that are left will say so
+            continue
+        if before != {now}:
+            said.append(
+                f"{subject.name}: its files changed after rows of it were solved: delete"
+                f" {sweep.output / 'rows' / subject.name}_*.json, and these are solved again"
+            )
+    return said
 
 
 def _open(sweep: Sweep, subject: Subject, read: Read) -> _Opened:
@@ -448,7 +492,7 @@ def _answer(sweep: Sweep, row: Row, ready: _Ready) -> dict[str, Any]:
         field.save(sweep.output / "fields" / f"{row.name}{given['fields']}")
     return {
         "place": ready.places[k].tolist(),
-        "moved": float(np.linalg.norm(ready.places[k] - ready.asked[k])),
+        "moved": math.dist(ready.places[k], ready.asked[k]),
         "transfer": transfer,
         "ends": field.ends.kind,
         "iterations": field.iterations,

@@ -11,6 +11,7 @@ not disturb each other. The last fields are kept.
 from __future__ import annotations
 
 import base64
+import math
 import tempfile
 import threading
 import time
@@ -171,11 +172,11 @@ class Explorer:
             return
         near = body.nearest(point)
         d, h, w = (float(x) for x in near)
-        away = 1e3 * float(np.linalg.norm(near - point))
+        away = 1e3 * math.dist(near, point)
         outside = not ((point >= 0) & (point <= body.extent)).all()
         where = "outside the picture" if outside else "in air, where no current flows"
         raise Refused(
-            f"The {name} would lie {where}, {away:.1f} mm from the nearest tissue.", (d, h, w), key
+            f"The {name} would lie {where}, {away:.3g} mm from the nearest tissue.", (d, h, w), key
         )
 
     def _numbers(self, found: Field) -> dict[str, Any]:

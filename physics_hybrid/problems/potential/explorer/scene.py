@@ -15,6 +15,8 @@ Place = tuple[float, float, float]
 
 #: What a message must have, and may have.
 NEEDED = {"at", "returns", "current", "sigma", "cut"}
+#: Letters of what was sent that an error repeats.
+LONG = 80
 
 
 class Refused(ValueError):
@@ -48,7 +50,9 @@ class Scene:
             not > 0.
         """
         if not isinstance(message, Mapping):
-            raise Refused(f"a scene must be an object with {_listed(NEEDED)}; got {message!r}")
+            raise Refused(
+                f"a scene must be an object with {_listed(NEEDED)}; got {_short(message)}"
+            )
         keys = {*map(str, message)}
         if keys != NEEDED:
             wrong = f"lacks {_listed(NEEDED - keys)}" if NEEDED - keys else ""
@@ -78,15 +82,26 @@ def _listed(words: set[str]) -> str:
 
 def _number(value: object, name: str) -> float:
     """A finite number. Raises Refused."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise Refused(f"{name} must be a finite number; got {value!r}")
-    return float(value)
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    try:
+        number = float(value) if plain else math.nan  # type: ignore[arg-type]
+    except OverflowError:  # JSON has whole numbers of any length
+        number = math.inf
+    if not math.isfinite(number):
+        raise Refused(f"{name} must be a finite number; got {_short(value)}")
+    return number
+
+
+def _short(value: object) -> str:
+    """What was sent, no longer than a line."""
+    text = repr(value)
+    return text if len(text) <= LONG else f"{text[:LONG]}..."
 
 
 def _place(value: object, name: str) -> Place:
     """Three finite numbers. Raises Refused."""
     if not isinstance(value, list) or len(value) != 3:
-        raise Refused(f"{name} must be three numbers, m of the grid; got {value!r}")
+        raise Refused(f"{name} must be three numbers, m of the grid; got {_short(value)}")
     d, h, w = (_number(x, f"the place of {name}") for x in value)
     return d, h, w
 
@@ -95,7 +110,8 @@ def _conductivities(value: object, tissues: tuple[str, ...]) -> tuple[float, ...
     """One for each tissue, > 0. Raises Refused."""
     if not isinstance(value, list) or len(value) != len(tissues):
         raise Refused(
-            f"sigma must be {len(tissues)} numbers in S/m, for {', '.join(tissues)}; got {value!r}"
+            f"sigma must be {len(tissues)} numbers in S/m, for {', '.join(tissues)}; got"
+            f" {_short(value)}"
         )
     found = []
     for name, one in zip(tissues, value, strict=True):

@@ -31,6 +31,8 @@ SHADES = 255
 MILLI = 1e3
 #: Levels in a decade.
 SERIES = (1.0, 2.0, 5.0)
+#: Decades below the largest that levels are looked for in: a scale has three.
+DECADES = 4
 #: Share of a voxel that a plane keeps from the faces of voxels.
 OFF_FACE = 1e-3
 
@@ -47,8 +49,10 @@ class Scale:
     def of(cls, millivolts: np.ndarray) -> Scale:
         """For values in tissue: three decades, or symmetric about 0 where both signs matter."""
         norm, colours = scale(millivolts)
-        sizes = np.array([m * 10.0**e for e in range(-12, 13) for m in SERIES])
         least = float(getattr(norm, "linthresh", norm.vmin))
+        top = int(np.floor(np.log10(max(abs(norm.vmin), abs(norm.vmax)))))
+        decades = range(top - DECADES, top + 1)
+        sizes = np.array([m * 10.0**e for e in decades for m in SERIES])
         sizes = sizes[sizes >= least * (1 - 1e-9)]
         both = np.concatenate([-sizes[::-1], [0.0], sizes])
         levels = both[(both >= norm.vmin) & (both <= norm.vmax)]

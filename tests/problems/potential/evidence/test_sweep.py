@@ -180,13 +180,39 @@ def test_rows_of_another_sweep_and_damaged_ones_are_refused(bodies, whole, tmp_p
     assert out.count("FAILED") == 2  # the body is as it was
     assert out.count("finished before") == 4
     assert rows(output) == before
-    (output / "rows" / "leg0_000.json").write_text("{")
-    status, _, err = typed(capsys, *again)
+    for damaged in ("{", "{}", "[1]"):
+        (output / "rows" / "leg0_000.json").write_text(damaged)
+        status, _, err = typed(capsys, *again)
+        assert status == 1
+        assert "leg0_000.json is damaged: delete it, and its row is solved again" in err
+    for damaged in ("", "{}", "[]"):
+        (output / "sweep.json").write_text(damaged)
+        status, _, err = typed(capsys, *again)
+        assert "sweep.json is damaged: delete it" in err
+
+
+def test_rows_of_a_body_whose_file_is_another_now_are_named(bodies, whole, tmp_path, capsys):
+    legs, output = tmp_path / "legs", tmp_path / "out"
+    shutil.copytree(bodies, legs)
+    shutil.copytree(whole[0], output)
+    _, _, err = typed(capsys, *words(legs, output))
+    assert "files changed" not in err
+    shutil.copy(legs / "leg2.nii.gz", legs / "leg0.nii.gz")
+    status, _, err = typed(capsys, *words(legs, output, "--parts", "2", "--part", "0"))
     assert status == 1
-    assert "leg0_000.json is damaged: delete it, and its row is solved again" in err
-    (output / "sweep.json").write_text("")
-    status, _, err = typed(capsys, *again)
-    assert "sweep.json is damaged: delete it" in err
+    assert "leg0: its files changed after rows of it were solved: delete" in err
+    assert "leg2: its files" not in err
+
+
+def test_options_of_files_are_refused_where_there_are_none(tmp_path, capsys):
+    place = ["--electrode", "0.5", "0.5", "0.5", "--frame", "share", "--output", str(tmp_path)]
+    status, _, err = typed(capsys, "--limbs", "1", *place, "--fibres", "axis")
+    assert status == 1
+    assert "--fibres says how a file is read, and --limbs has none" in err
+    for half in (["--tensor-order", "fsl"], ["--mapping", "direct"], ["--bad", "isotropic"]):
+        status, _, err = typed(capsys, "leg.nii.gz", *place, *half)
+        assert status == 2
+        assert f"{half[0]} needs --tensors FILE" in err
 
 
 def test_bodies_and_electrodes_that_are_not_there_are_said(bodies, tmp_path, capsys):

@@ -99,12 +99,17 @@ WRONG = {
     "a word": ({"at": [0.1, 0.1, "x"]}, "must be a finite number; got 'x'"),
     "no number": ({"at": [0.1, math.nan, 0.1]}, "must be a finite number; got nan"),
     "true": ({"current": True}, "the current must be a finite number"),
+    "a whole number of 400 digits": ({"current": 10**400}, "current must be a finite number"),
+    "a current that overflows": ({"current": 1e300}, "must be 0 or lie in 1e-60 to 1e[+]60 A"),
+    "a current that vanishes": ({"current": 1e-300}, "must be 0 or lie in 1e-60 to 1e[+]60 A"),
     "no current": ({"current": 0}, "must not be 0"),
     "too few": ({"sigma": [1.0]}, "numbers in S/m, for skin, fat"),
     "negative": ({"sigma": "negative"}, r"fat \(S/m\) must be > 0; got -1.0"),
     "zero": ({"sigma": "zero"}, r"fat \(S/m\) must be > 0; got 0.0"),
     "infinite": ({"sigma": "infinite"}, "fat must be a finite number; got inf"),
     "in air": ({"at": [0.1, 0.001, 0.001]}, "electrode would lie in air"),
+    "insulating": ({"sigma": "insulating"}, "cannot be solved in double precision"),
+    "at the end of the world": ({"at": [1e300, 0.0, 0.0]}, "electrode would lie outside"),
     "outside": ({"returns": [9.0, 0.05, 0.05]}, "return electrode would lie outside"),
 }
 
@@ -116,11 +121,14 @@ def test_what_is_wrong_is_said_and_nothing_is_lost(explorer, scene, name):
     if isinstance(change, dict):
         change = {**scene, **change}
         if isinstance(change["sigma"], str):
-            value = {"negative": -1.0, "zero": 0.0, "infinite": math.inf}[change["sigma"]]
+            value = {"negative": -1.0, "zero": 0.0, "insulating": 1e-16, "infinite": math.inf}[
+                change["sigma"]
+            ]
             change["sigma"] = [scene["sigma"][0], value, *scene["sigma"][2:]]
-    with pytest.raises(Refused, match=said) as refused:
+    with pytest.raises(ValueError, match=said) as refused:
         explorer.field(change)
-    if name in ("in air", "outside"):
+    if name in ("in air", "outside", "at the end of the world"):
+        assert isinstance(refused.value, Refused)
         assert explorer.specimen.original.in_tissue(np.array(refused.value.nearest))
     after = explorer.field(scene)
     assert after["seconds"]["solve"] == 0
