@@ -89,7 +89,12 @@ class Electrode:
         if z is None:
             return
         given = numbers(z, "contact_impedance").detach()
-        if given.ndim or not bool(torch.isfinite(given)) or not float(given) > 0:
+        if (
+            isinstance(z, bool)
+            or given.ndim
+            or not bool(torch.isfinite(given))
+            or not float(given) > 0
+        ):
             raise ValueError(
                 f"contact_impedance must be > 0 ohm m^2, or None for perfect contact; got {z}"
             )
@@ -308,7 +313,10 @@ class ElectrodeSystem:
                     raise ValueError(
                         f"{name} has the electrode {key!r}; there are 0 to {count - 1}"
                     )
-                row[key] = float(numbers(value, f"{name}[{key}]"))
+                one = numbers(value, f"{name}[{key}]").detach()
+                if one.ndim:
+                    raise ValueError(f"{name}[{key}] must be one number; got {value}")
+                row[key] = float(one)
             given = row
         else:
             given = numbers(values, name).detach().cpu().numpy()
@@ -356,6 +364,7 @@ class ElectrodeSystem:
         fields, potentials = torch.stack(phi), torch.stack(volts)
         inner = self.contacts.within(self._box)
         through = inner.currents(fields, potentials)
+        through[torch.from_numpy(self._at_rest(currents, held))] = 0.0  # not what rounding leaves
         delivered = inner.gathered(through).numpy()
         wrong = np.nan_to_num(np.abs(delivered - currents))
         size = np.abs(delivered).max(axis=1, keepdims=True)
@@ -385,6 +394,16 @@ class ElectrodeSystem:
             asked=currents,
             through=through,
         )
+
+    def _at_rest(self, currents: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """Where nothing drives: no current, and all that are held at one potential. (K,)"""
+        if not self.ends.floating:
+            return np.zeros(len(held), dtype=bool)
+        none = np.isnan(held)
+        highest = np.where(none, -np.inf, held).max(axis=1)
+        lowest = np.where(none, np.inf, held).min(axis=1)
+        rest: np.ndarray = (np.nan_to_num(currents) == 0).all(axis=1) & (highest <= lowest)
+        return rest
 
     def _sources(self, through: Float[Tensor, "K F"], many: bool) -> Sources:
         """The currents of faces as what is deposited in the voxels behind them."""
@@ -421,19 +440,18 @@ class ElectrodeSystem:
             The file cannot be written.
         """
         path = Path(path).expanduser()
+        check_suffix(path)
         suffix = path.suffix.lower()
         if suffix == ".csv":
             rows = [",".join(f"{z:.17g}" for z in row) for row in self.impedance]
             write_text(path, "\n".join(rows) + "\n")
         elif suffix == ".json":
             write_text(path, json.dumps(self._about(), indent=1) + "\n")
-        elif suffix == ".npz":
+        else:
             with written(path) as temporary, open(temporary, "wb") as file:
                 np.savez(
                     file, impedance=self.impedance, admittance=self.admittance, areas=self.areas
                 )
-        else:
-            raise ValueError(f"{path}: impedances are written as .csv, .json or .npz")
         return path
 
     def _about(self) -> dict[str, Any]:
@@ -445,6 +463,12 @@ class ElectrodeSystem:
             "impedance_ohm": self.impedance.tolist(),
             "admittance_S": self.admittance.tolist(),
         }
+
+
+def check_suffix(path: str | Path) -> None:
+    """Raises ValueError where impedances are not written to files of this suffix."""
+    if Path(path).suffix.lower() not in (".csv", ".json", ".npz"):
+        raise ValueError(f"{path}: impedances are written as .csv, .json or .npz")
 
 
 def electrodes(
@@ -572,7 +596,7 @@ def _on_the_cpu(body: Body) -> Body:
     if body.sigma.device.type == "cpu":
         return body
     sigma = body.sigma[0].movedim(0, -1).cpu()
-    return Body(sigma, body.spacing, body.affine, labels=body.labels, order=body.order)
+    return body.conducting(sigma)
 
 
 def _without_metal(body: Body, given: Sequence[Electrode]) -> Body:
@@ -583,7 +607,7 @@ def _without_metal(body: Body, given: Sequence[Electrode]) -> Body:
         return body
     sigma = torch.where(torch.from_numpy(metal), 0.0, body.sigma[0].detach()).movedim(0, -1)
     plain = sigma if body.of_tensor else sigma.numpy()
-    return Body(plain, body.spacing, body.affine, labels=body.labels, order=body.order)
+    return body.conducting(plain)
 
 
 def _ends(body: Body, ends: Ends | str, beta: float | None, count: int) -> Ends:

@@ -454,10 +454,22 @@ def test_what_is_wrong_with_electrodes_is_said(electrodes, said):
         ph.electrodes(body, electrodes)
 
 
-@pytest.mark.parametrize("z", [0, -1.0, np.nan, np.inf, "good", [1, 2]])
+@pytest.mark.parametrize("z", [0, -1.0, np.nan, np.inf, "good", [1, 2], True])
 def test_a_contact_impedance_is_positive_or_left_out(z):
     with pytest.raises(ValueError, match="contact_impedance"):
         disk(ON, 0.005, z)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("ends", ["pair", "sink"])
+def test_where_nothing_drives_all_is_at_one_potential(ends):
+    body = ph.Body(np.full((16, 16, 16), 0.3), (0.004,) * 3)
+    pair = [disk(ON, 0.005, 0.01), disk(THERE, 0.005)]
+    field = ph.electrodes(body, pair, ends=ends).solve(voltages=[[0.5, np.nan], [0.5, 0.5]])
+    assert np.abs(field.voltages - 0.5).max() < 1e-12
+    assert np.abs(field.phi - 0.5).max() < 1e-12
+    assert (field.currents == 0).all()
+    assert field.defect == 0
 
 
 def test_what_is_wrong_with_a_drive_is_said_and_the_system_stays_good():
@@ -470,6 +482,7 @@ def test_what_is_wrong_with_a_drive_is_said_and_the_system_stays_good():
         ([np.inf, 0], None, "must be finite"),
         ({2: 1e-3}, None, "there are 0 to 1"),
         ({0: "much"}, None, r"currents\[0\] must be numbers"),
+        ({0: [1e-3, 0]}, None, r"currents\[0\] must be one number"),
         ([1e-3, -1e-3], [1.0, np.nan], "electrode 0 is given a current and a voltage"),
         ([[1, -1], [2, -2]], [[np.nan] * 2] * 3, "rows"),
     ):
@@ -568,7 +581,9 @@ def test_a_montage_from_the_command_line(montage, tmp_path, capsys):
         ([], "an electrode is needed", 2),
         (["--disk", 0.02, 0.024, 0.0], "expected 4 arguments", 2),
         (["--disk", 0.02, 0.024, 0.0, 0.004], "electrodes[0] lies off the body", 1),
-        (["--label", 7, "--label", 8], "no voxel has the label 8", 1),
+        (["--label", 8, "--label", 7], "no voxel has the label 8", 1),
+        (["--label", 7, "--out", "Z.txt"], "impedances are written as", 1),
+        (["--label", 7, "--figure", "Z.txt"], "a picture is written as", 1),
         (["--label", 7, "--contact-impedance", 0.1, 0.2], "one for each of 1 electrodes", 2),
         (["--label", 7, 3, "--contact-impedance", -1], "must be > 0 ohm m^2", 1),
         (["--faces", "nowhere.txt"], "nowhere.txt", 1),
