@@ -129,7 +129,7 @@ def _kind_of(given: dict[str, Any], places: list[list[float]]) -> str:
 #: Of each quantity what has no meaning for it, and what that is where it is not given.
 UNUSED: dict[str, dict[str, Any]] = {
     "voltage": {"moment": None, "what": "E"},
-    "field": {"moment": None, "reference": ["ends"]},
+    "field": {"moment": None, "reference": ["ends"], "nearest": False},
     "lead field": {
         "returns": None,
         "current": [1.0e-3],

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -605,9 +606,24 @@ def _without_metal(body: Body, given: Sequence[Electrode]) -> Body:
     metal = np.logical_or.reduce([m for m in marked if m is not None] or [np.zeros(1, bool)])
     if not metal.any():
         return body
+    _warn_side_by_side(marked)
     sigma = torch.where(torch.from_numpy(metal), 0.0, body.sigma[0].detach()).movedim(0, -1)
     plain = sigma if body.of_tensor else sigma.numpy()
     return body.conducting(plain)
+
+
+def _warn_side_by_side(marked: Sequence[np.ndarray | None]) -> None:
+    """Warns of metal of two electrodes that shares faces: nothing passes from one to the other."""
+    for k, one in enumerate(marked):
+        for j, other in enumerate(marked[:k]):
+            if one is None or other is None:
+                continue
+            if len(Faces.between(one, other, outside=False, ends=False)):
+                warnings.warn(
+                    f"electrodes[{j}] and electrodes[{k}] lie side by side: they count as insulated"
+                    " from each other. Metal that is joined has one label",
+                    stacklevel=4,
+                )
 
 
 def _ends(body: Body, ends: Ends | str, beta: float | None, count: int) -> Ends:

@@ -472,6 +472,16 @@ def test_where_nothing_drives_all_is_at_one_potential(ends):
     assert field.defect == 0
 
 
+def test_metal_side_by_side_earns_a_warning():
+    labels = np.ones((12, 8, 8), dtype=int)
+    labels[4:6, 3:5, 3:5], labels[6:8, 3:5, 3:5] = 7, 8
+    body = ph.Body(np.full(labels.shape, 0.3), (0.004,) * 3, labels=labels, names={1: "muscle"})
+    metal = [ph.Electrode.label(number, 0.01) for number in (7, 8)]
+    with pytest.warns(UserWarning, match=r"electrodes\[0\] and electrodes\[1\] lie side by side"):
+        system = ph.electrodes(body, metal)
+    assert system.body.names == body.names
+
+
 def test_what_is_wrong_with_a_drive_is_said_and_the_system_stays_good():
     body = ph.Body(np.full((16, 16, 16), 0.3), (0.004,) * 3)
     system = ph.electrodes(body, [disk(ON, 0.005), disk(THERE, 0.005)])
