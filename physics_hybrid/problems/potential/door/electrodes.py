@@ -219,8 +219,9 @@ class ElectrodeSystem:
     def impedance(self) -> np.ndarray:
         """Z, ohm: potentials of electrodes for 1 A into each. (L, L), symmetric, positive.
 
-        With ends that are open, against these. Where nothing passes them, for currents that add up
-        to 0 and against the mean of the electrodes.
+        With ends that are open, against these; with a sink, which takes it out evenly, against the
+        mean over tissue. With neither (pair), for currents that add up to 0 and against the mean of
+        the electrodes.
         """
         if "impedance" not in self._kept:
             self._kept["impedance"] = impedance(self.responses, self.ends.floating).numpy()
@@ -497,8 +498,8 @@ def electrodes(
     frame : "grid" or "world"
         Places and sizes in m of the grid, or in mm of the world, as in `solve`.
     tolerance : float
-        Relative residual of each solve. The error of impedances is about its square; delivered
-        currents do not depend on it.
+        Relative residual of each solve. The error of impedances is about its square, with a sink
+        about itself; delivered currents do not depend on it.
     progress : whether to show a bar from 2 s on.
 
     Returns

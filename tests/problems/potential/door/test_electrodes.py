@@ -200,7 +200,8 @@ def limb_system(limb, **options):
 
 
 @pytest.mark.parametrize(
-    ("ends", "tolerance"), [("pair", 1e-2), ("pair", 1e-8), ("grounded", 1e-2), ("robin", 1e-2)]
+    ("ends", "tolerance"),
+    [("pair", 1e-2), ("pair", 1e-8), ("grounded", 1e-2), ("robin", 1e-2), ("sink", 1e-2)],
 )
 def test_impedances_are_symmetric_and_positive_whatever_the_tolerance(limb, ends, tolerance):
     beta = 20.0 if ends == "robin" else None
@@ -286,6 +287,7 @@ def test_one_electrode_and_ends_that_take_its_current():
     # a uniform sink: U less the mean is a third of the bar
     third = 1e-3 * 12 * H / (SIGMA * 9 * H**2) / 3
     assert field.voltages[0] == pytest.approx(third, rel=0.01)
+    assert sunk.impedance[0, 0] == pytest.approx(1e3 * field.voltages[0], rel=1e-9)
     assert abs(field.phi.mean()) < 1e-12
 
 
