@@ -45,14 +45,14 @@ RECTANGLES: Shape = {
     "action": "append",
 }
 FOURS: Shape = {"type": int, "nargs": 4, "metavar": ("A", "B", "M", "N"), "action": "append"}
-LABELS: Shape = {"type": int, "nargs": "+", "metavar": "N"}
+LABELS: Shape = {"type": int, "nargs": "+", "metavar": "N", "action": "extend"}
 
 SHAPES: dict[str, Shape] = {
     **BODY,
     "disk": DISKS,
     "rectangle": RECTANGLES,
     "label": LABELS,
-    "faces": WORDS,
+    "faces": {**WORDS, "action": "extend"},
     "nearest": SWITCH,
     "contact_impedance": NUMBERS,
     "frame": WORD,
@@ -80,7 +80,16 @@ def main(arguments: list[str]) -> None:
 def run(given: dict[str, Any]) -> None:
     """Read, solve, say, write."""
     import physics_hybrid as ph
+    from physics_hybrid.problems.potential.door.electrodes import check_suffix
+    from physics_hybrid.problems.potential.door.formats import writer_of
+    from physics_hybrid.report.plots import check_picture
 
+    for path in given["out"] or ():
+        check_suffix(path)  # before anything is solved
+    for path in given["field"] or ():
+        writer_of(path)
+    if given["figure"] is not None:
+        check_picture(given["figure"])
     if not any(given[key] for key in ("disk", "rectangle", "label", "faces")):
         raise UsageError(
             "an electrode is needed: --disk X Y Z RADIUS, --rectangle, --label or --faces"

@@ -79,14 +79,17 @@ def run(given: dict[str, Any]) -> None:
     """Read, sample, say, write."""
     import physics_hybrid as ph
     from physics_hybrid.problems.potential.door.uncertainty_files import writer_of
+    from physics_hybrid.report.plots import check_picture
 
     places = list(given["electrode"] or ())
     if given["electrodes"] is not None:
         places += listed(given["electrodes"])
-    _kind_of(given, places)
+    _refuse_unused(given, _kind_of(given, places))
     distribution = distribution_of(given["vary"], given["cv"])
     for path in given["out"] or ():
         writer_of(Path(path))  # now, not after an hour
+    if given["figure"] is not None:
+        check_picture(given["figure"])
     body = body_of(given)
     quantity = _quantity(given, body, places)
     found = ph.uncertainty(
@@ -121,6 +124,26 @@ def _kind_of(given: dict[str, Any], places: list[list[float]]) -> str:
         "--at and --electrode are needed (voltages), or --at and --probe (a field), or --electrode"
         " and --point (lead fields)"
     )
+
+
+#: Of each quantity what has no meaning for it, and what that is where it is not given.
+UNUSED: dict[str, dict[str, Any]] = {
+    "voltage": {"moment": None, "what": "E"},
+    "field": {"moment": None, "reference": ["ends"], "nearest": False},
+    "lead field": {
+        "returns": None,
+        "current": [1.0e-3],
+        "what": "E",
+        "singularity": "subtraction",
+    },
+}
+
+
+def _refuse_unused(given: dict[str, Any], kind: str) -> None:
+    """Raises UsageError for an option that would be passed over."""
+    for key, left in UNUSED[kind].items():
+        if given[key] != left:
+            raise UsageError(f"--{key} says nothing of a {kind}: leave it out")
 
 
 def _quantity(given: dict[str, Any], body: Any, places: list[list[float]]) -> Any:

@@ -54,7 +54,7 @@ class Posed:
     @classmethod
     def of(cls, body: Body, ends: Ends, conductivities: Conductivities, mu: np.ndarray) -> Posed:
         """body : whatever it conducts; at the parameters mu it is another."""
-        there = with_conductivity(body, conductivities.sigma(mu))
+        there = body.conducting(conductivities.sigma(mu))
         network = Network.of(conductivities, there.conductor(ends), mu)
         return cls(there, ends, network, mu)
 
@@ -79,18 +79,6 @@ class Posed:
         of = self.network.conductivities
         tissue = of.index[tuple(voxel)]
         return int(of.component[tissue, axis]), float(of.ratio[tissue, axis])
-
-
-def with_conductivity(body: Body, sigma: np.ndarray) -> Body:
-    """The same body with another conductivity, (D, H, W, 3) S/m."""
-    return Body(
-        sigma,
-        body.spacing,
-        body.affine,
-        labels=body.labels,
-        names=body.names,
-        order=body.order,
-    )
 
 
 def electrode_load(posed: Posed, electrode: Electrode, less: Deposit | None) -> Load:

@@ -192,6 +192,18 @@ class Body:
     def _conductors(self) -> dict[Ends | str, Conductor]:
         return {}
 
+    def conducting(self, sigma: Array) -> Body:
+        """The same body with another conductivity, (D, H, W) or (D, H, W, C) S/m."""
+        return Body(
+            sigma,
+            self.spacing,
+            self.affine,
+            labels=self.labels,
+            names=self.names,
+            order=self.order,
+            notes=self.notes,
+        )
+
     def nearest(self, points: Array | Sequence[Any], frame: str = "grid") -> np.ndarray:
         """Where current can enter that is nearest to points: those in tissue as they are, for
         others the centre of the nearest voxel of tissue. (..., 3) -> (..., 3), in the same frame.

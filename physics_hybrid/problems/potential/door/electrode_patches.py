@@ -284,15 +284,22 @@ class Listed:
     faces: Any
 
     def __repr__(self) -> str:
-        return f"{len(self.faces)} faces"
+        return f"{len(self.faces)} faces" if self._listed else f"faces {self.faces!r}"
 
     def metal(self, body: Body, name: str) -> np.ndarray | None:
         """None."""
         return None
 
+    @property
+    def _listed(self) -> bool:
+        """Whether they are in a list."""
+        return isinstance(self.faces, (list, tuple, np.ndarray))
+
     def touch(self, ground: Ground, name: str) -> Touch:
         """The faces themselves."""
         shape = ground.bare.shape
+        if not self._listed:
+            raise ValueError(f"{name}.faces must be a list of (d, h, w, side); got {self.faces!r}")
         rows = [self._row(face, shape, f"{name}.faces[{k}]") for k, face in enumerate(self.faces)]
         if not rows:
             raise ValueError(f"{name}.faces is empty")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +90,12 @@ class Electrode:
         if z is None:
             return
         given = numbers(z, "contact_impedance").detach()
-        if given.ndim or not bool(torch.isfinite(given)) or not float(given) > 0:
+        if (
+            isinstance(z, bool)
+            or given.ndim
+            or not bool(torch.isfinite(given))
+            or not float(given) > 0
+        ):
             raise ValueError(
                 f"contact_impedance must be > 0 ohm m^2, or None for perfect contact; got {z}"
             )
@@ -213,8 +219,9 @@ class ElectrodeSystem:
     def impedance(self) -> np.ndarray:
         """Z, ohm: potentials of electrodes for 1 A into each. (L, L), symmetric, positive.
 
-        With ends that are open, against these. Where nothing passes them, for currents that add up
-        to 0 and against the mean of the electrodes.
+        With ends that are open, against these; with a sink, which takes it out evenly, against the
+        mean over tissue. With neither (pair), for currents that add up to 0 and against the mean of
+        the electrodes.
         """
         if "impedance" not in self._kept:
             self._kept["impedance"] = impedance(self.responses, self.ends.floating).numpy()
@@ -308,7 +315,10 @@ class ElectrodeSystem:
                     raise ValueError(
                         f"{name} has the electrode {key!r}; there are 0 to {count - 1}"
                     )
-                row[key] = float(numbers(value, f"{name}[{key}]"))
+                one = numbers(value, f"{name}[{key}]").detach()
+                if one.ndim:
+                    raise ValueError(f"{name}[{key}] must be one number; got {value}")
+                row[key] = float(one)
             given = row
         else:
             given = numbers(values, name).detach().cpu().numpy()
@@ -356,6 +366,7 @@ class ElectrodeSystem:
         fields, potentials = torch.stack(phi), torch.stack(volts)
         inner = self.contacts.within(self._box)
         through = inner.currents(fields, potentials)
+        through[torch.from_numpy(self._at_rest(currents, held))] = 0.0  # not what rounding leaves
         delivered = inner.gathered(through).numpy()
         wrong = np.nan_to_num(np.abs(delivered - currents))
         size = np.abs(delivered).max(axis=1, keepdims=True)
@@ -385,6 +396,16 @@ class ElectrodeSystem:
             asked=currents,
             through=through,
         )
+
+    def _at_rest(self, currents: np.ndarray, held: np.ndarray) -> np.ndarray:
+        """Where nothing drives: no current, and all that are held at one potential. (K,)"""
+        if not self.ends.floating:
+            return np.zeros(len(held), dtype=bool)
+        none = np.isnan(held)
+        highest = np.where(none, -np.inf, held).max(axis=1)
+        lowest = np.where(none, np.inf, held).min(axis=1)
+        rest: np.ndarray = (np.nan_to_num(currents) == 0).all(axis=1) & (highest <= lowest)
+        return rest
 
     def _sources(self, through: Float[Tensor, "K F"], many: bool) -> Sources:
         """The currents of faces as what is deposited in the voxels behind them."""
@@ -421,19 +442,18 @@ class ElectrodeSystem:
             The file cannot be written.
         """
         path = Path(path).expanduser()
+        check_suffix(path)
         suffix = path.suffix.lower()
         if suffix == ".csv":
             rows = [",".join(f"{z:.17g}" for z in row) for row in self.impedance]
             write_text(path, "\n".join(rows) + "\n")
         elif suffix == ".json":
             write_text(path, json.dumps(self._about(), indent=1) + "\n")
-        elif suffix == ".npz":
+        else:
             with written(path) as temporary, open(temporary, "wb") as file:
                 np.savez(
                     file, impedance=self.impedance, admittance=self.admittance, areas=self.areas
                 )
-        else:
-            raise ValueError(f"{path}: impedances are written as .csv, .json or .npz")
         return path
 
     def _about(self) -> dict[str, Any]:
@@ -445,6 +465,12 @@ class ElectrodeSystem:
             "impedance_ohm": self.impedance.tolist(),
             "admittance_S": self.admittance.tolist(),
         }
+
+
+def check_suffix(path: str | Path) -> None:
+    """Raises ValueError where impedances are not written to files of this suffix."""
+    if Path(path).suffix.lower() not in (".csv", ".json", ".npz"):
+        raise ValueError(f"{path}: impedances are written as .csv, .json or .npz")
 
 
 def electrodes(
@@ -472,8 +498,8 @@ def electrodes(
     frame : "grid" or "world"
         Places and sizes in m of the grid, or in mm of the world, as in `solve`.
     tolerance : float
-        Relative residual of each solve. The error of impedances is about its square; delivered
-        currents do not depend on it.
+        Relative residual of each solve. The error of impedances is about its square, with a sink
+        about itself; delivered currents do not depend on it.
     progress : whether to show a bar from 2 s on.
 
     Returns
@@ -572,7 +598,7 @@ def _on_the_cpu(body: Body) -> Body:
     if body.sigma.device.type == "cpu":
         return body
     sigma = body.sigma[0].movedim(0, -1).cpu()
-    return Body(sigma, body.spacing, body.affine, labels=body.labels, order=body.order)
+    return body.conducting(sigma)
 
 
 def _without_metal(body: Body, given: Sequence[Electrode]) -> Body:
@@ -581,9 +607,24 @@ def _without_metal(body: Body, given: Sequence[Electrode]) -> Body:
     metal = np.logical_or.reduce([m for m in marked if m is not None] or [np.zeros(1, bool)])
     if not metal.any():
         return body
+    _warn_side_by_side(marked)
     sigma = torch.where(torch.from_numpy(metal), 0.0, body.sigma[0].detach()).movedim(0, -1)
     plain = sigma if body.of_tensor else sigma.numpy()
-    return Body(plain, body.spacing, body.affine, labels=body.labels, order=body.order)
+    return body.conducting(plain)
+
+
+def _warn_side_by_side(marked: Sequence[np.ndarray | None]) -> None:
+    """Warns of metal of two electrodes that shares faces: nothing passes from one to the other."""
+    for k, one in enumerate(marked):
+        for j, other in enumerate(marked[:k]):
+            if one is None or other is None:
+                continue
+            if len(Faces.between(one, other, outside=False, ends=False)):
+                warnings.warn(
+                    f"electrodes[{j}] and electrodes[{k}] lie side by side: they count as insulated"
+                    " from each other. Metal that is joined has one label",
+                    stacklevel=4,
+                )
 
 
 def _ends(body: Body, ends: Ends | str, beta: float | None, count: int) -> Ends:

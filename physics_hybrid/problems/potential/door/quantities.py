@@ -70,6 +70,10 @@ class OnBody(Protocol):
     def count(self) -> int:
         """Systems that a plain answer solves."""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an answer."""
+
     def asked(self, posed: Posed) -> Asked:
         """Loads and functionals."""
 
@@ -273,7 +277,12 @@ def _given_reference(body: Body, reference: Any, frame: str) -> Any:
     if reference is None or isinstance(reference, str):
         reference_of(body, reference, frame)
         return reference
-    return _given(body, reference, frame, "reference").places[0]
+    given = _given(body, reference, frame, "reference")
+    if given.many:
+        raise ValueError(
+            f"reference must be one place or Patch, 'average' or None; got {len(given.places)}"
+        )
+    return given.places[0]
 
 
 @dataclass(frozen=True)

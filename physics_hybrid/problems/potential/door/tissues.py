@@ -75,8 +75,8 @@ def distributions_of(given: Any, tissues: Mapping[str, np.ndarray]) -> dict[str,
     ValueError
         What is neither; no such tissue; a value that is no distribution.
     """
-    if isinstance(given, (int, float)) and not isinstance(given, bool):
-        given = {name: LogNormal(cv=given) for name in tissues}
+    if isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool):
+        given = {name: LogNormal(cv=float(given)) for name in tissues}
     if not isinstance(given, Mapping) or not given:
         raise ValueError(
             "distribution must be {tissue: ph.LogNormal(mean, cv=..), ...}, or one number, the cv"

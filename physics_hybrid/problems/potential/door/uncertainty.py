@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from physics_hybrid.checks import one_of
-from physics_hybrid.problems.potential.door.asked import Asked, Posed, with_conductivity
+from physics_hybrid.problems.potential.door.arrays import numbers
+from physics_hybrid.problems.potential.door.asked import Asked, Posed
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.equations import require_memory
 from physics_hybrid.problems.potential.door.progress import Progress
@@ -200,16 +202,17 @@ class Uncertainty:
         Raises
         ------
         ValueError
-            Plain samples; another shape; conductivities that are not positive.
+            Plain samples; another shape; conductivities that are not positive and finite.
         """
         pairs, asked = self._reduced("at")
-        mu = np.asarray(conductivities, dtype=float)
-        if mu.ndim != 2 or mu.shape[1] != len(self.names) or not (mu > 0).all():
+        mu = numbers(conductivities, "conductivities").detach().cpu()
+        fits = mu.ndim == 2 and mu.shape[1] == len(self.names) and len(mu) > 0
+        if not fits or not bool(((mu > 0) & mu.isfinite()).all()):
             raise ValueError(
                 f"conductivities must be (S, {len(self.names)}) for {', '.join(self.names)}, S/m >"
-                f" 0; got shape {mu.shape}"
+                f" 0, finite; got shape {tuple(mu.shape)}"
             )
-        found = pairs.at(torch.from_numpy(mu))
+        found = pairs.at(mu)
         return asked.arranged(found.values.numpy()), asked.arranged(found.bound.numpy())
 
     def plot(self, path: str | Path | None = None) -> Any:
@@ -337,6 +340,7 @@ def uncertainty(
     laws = distributions_of(distribution, tissues)
     conductivities = Conductivities.of(index, tissues, tuple(laws))
     on_body = quantity.on(body)
+    _require_memory_of(samples, len(laws), on_body)
     u = np.random.default_rng(seed).random((samples, len(laws)))
     mu = _drawn(list(laws.values()), u)
     nominal = np.array([law.centre for law in laws.values()])
@@ -367,6 +371,17 @@ def _whole(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be a whole number >= {least}; got {value!r}")
 
 
+def _require_memory_of(samples: int, tissues: int, on_body: OnBody) -> None:
+    """Raises ValueError where samples, and the bounds of them, are more than there is room for."""
+    needed = 8.0 * samples * (tissues + 4 * int(np.prod(on_body.shape)))
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ValueError(
+            f"{samples} samples take about {needed / 1e9:.2g} GB, and {free / 1e9:.2g} GB are"
+            " free: take fewer samples, or ask for fewer values"
+        )
+
+
 def _drawn(laws: list[Distribution], u: np.ndarray) -> np.ndarray:
     """Conductivities of points of the unit cube, (S, T) S/m."""
     return np.stack([law.at(u[:, t]) for t, law in enumerate(laws)], axis=1)
@@ -381,7 +396,7 @@ def _plain(
         # of an electrode beside a better conductor: the quantity has said so, once
         warnings.simplefilter("ignore", UserWarning)
         for row in mu:
-            there = with_conductivity(body, of.sigma(row))
+            there = body.conducting(of.sigma(row))
             samples.append(on_body.plain(there, PLAIN))
             bar.finished(1)
     solves = len(mu) * on_body.count

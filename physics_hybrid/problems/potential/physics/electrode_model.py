@@ -277,13 +277,18 @@ def _solved(
 def impedance(responses: Responses, floating: bool) -> Float[Tensor, "L L"]:
     """Z, ohm: potentials of the electrodes for 1 A into each.
 
-    Where nothing passes the ends it is for currents that add up to 0, and the mean of the
-    potentials is 0: the pseudo-inverse of Y.
+    Where nothing takes it out it is for currents that add up to 0, and the mean of the
+    potentials is 0: the pseudo-inverse of Y. With a sink it leaves evenly, and the mean over tissue
+    is 0.
     """
     Y = responses.admittance
     one = torch.eye(len(Y), dtype=Y.dtype)
     if not floating:
         Z = _solved(Y, one, None)
+    elif responses.sink is not None:
+        Z = _solved(Y, one + responses.sunk[:, None], responses.best)
+        parts = responses.volts.flatten(1).sum(dim=1)  # they add up to 1 in every voxel of tissue
+        Z = Z - (parts @ Z + responses.sink.sum()) / parts.sum()
     else:
         Z = _solved(Y, one - 1 / len(Y), responses.best)
         Z = Z - Z.mean(dim=0)

@@ -14,6 +14,8 @@ from typing import Protocol
 import numpy as np
 from scipy import special
 
+#: The largest cv of a LogNormal, the least `within` of a Normal: beyond, there are no digits left.
+WIDEST, NARROWEST = 1e3, 1e-3
 #: Probabilities are kept so far from 0 and 1: no quantile is infinite.
 EDGE = 1e-12
 
@@ -65,6 +67,8 @@ class LogNormal:
     def __post_init__(self) -> None:
         _positive(self, "mean", self.mean)
         _positive(self, "cv", self.cv)
+        if self.cv > WIDEST:
+            raise ValueError(f"LogNormal: cv must be <= {WIDEST:g}; got {self.cv!r}")
 
     def around(self, own: float) -> LogNormal:
         """See `Distribution`."""
@@ -118,6 +122,8 @@ class Normal:
         _positive(self, "mean", self.mean)
         _positive(self, "cv", self.cv)
         _positive(self, "within", self.within)
+        if self.within < NARROWEST:
+            raise ValueError(f"Normal: within must be >= {NARROWEST:g}; got {self.within!r}")
         if self.cv * self.within >= 1:
             raise ValueError(
                 f"{self} reaches {1 - self.cv * self.within:.3g} of its mean, and a conductivity is"
@@ -173,6 +179,7 @@ class Uniform:
 
     def __post_init__(self) -> None:
         _positive(self, "low", self.low)
+        _number(self, "high", self.high)
         _ordered(self, self.low < self.high < math.inf, "low < high")
 
     def around(self, own: float) -> Uniform:
@@ -221,6 +228,8 @@ class Triangular:
 
     def __post_init__(self) -> None:
         _positive(self, "low", self.low)
+        _number(self, "mode", self.mode)
+        _number(self, "high", self.high)
         rises = self.low <= self.mode <= self.high < math.inf and self.low < self.high
         _ordered(self, rises, "low <= mode <= high")
 
@@ -262,10 +271,19 @@ def _positive(of: object, name: str, value: float | None) -> None:
     """Raises ValueError for a number that is not positive and finite; None passes as a mean."""
     if value is None and name == "mean":
         return
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
+    if not _is_number(value) or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
         unit = " S/m" if name in ("mean", "low") else ""
         raise ValueError(f"{type(of).__name__}: {name} must be > 0{unit}, finite; got {value!r}")
+
+
+def _number(of: object, name: str, value: object) -> None:
+    """Raises ValueError for what is no number."""
+    if not _is_number(value):
+        raise ValueError(f"{type(of).__name__}: {name} must be a number, S/m; got {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _ordered(of: object, ordered: bool, rule: str) -> None:

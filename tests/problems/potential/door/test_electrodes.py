@@ -200,7 +200,8 @@ def limb_system(limb, **options):
 
 
 @pytest.mark.parametrize(
-    ("ends", "tolerance"), [("pair", 1e-2), ("pair", 1e-8), ("grounded", 1e-2), ("robin", 1e-2)]
+    ("ends", "tolerance"),
+    [("pair", 1e-2), ("pair", 1e-8), ("grounded", 1e-2), ("robin", 1e-2), ("sink", 1e-2)],
 )
 def test_impedances_are_symmetric_and_positive_whatever_the_tolerance(limb, ends, tolerance):
     beta = 20.0 if ends == "robin" else None
@@ -286,6 +287,7 @@ def test_one_electrode_and_ends_that_take_its_current():
     # a uniform sink: U less the mean is a third of the bar
     third = 1e-3 * 12 * H / (SIGMA * 9 * H**2) / 3
     assert field.voltages[0] == pytest.approx(third, rel=0.01)
+    assert sunk.impedance[0, 0] == pytest.approx(1e3 * field.voltages[0], rel=1e-9)
     assert abs(field.phi.mean()) < 1e-12
 
 
@@ -454,10 +456,32 @@ def test_what_is_wrong_with_electrodes_is_said(electrodes, said):
         ph.electrodes(body, electrodes)
 
 
-@pytest.mark.parametrize("z", [0, -1.0, np.nan, np.inf, "good", [1, 2]])
+@pytest.mark.parametrize("z", [0, -1.0, np.nan, np.inf, "good", [1, 2], True])
 def test_a_contact_impedance_is_positive_or_left_out(z):
     with pytest.raises(ValueError, match="contact_impedance"):
         disk(ON, 0.005, z)
+
+
+@pytest.mark.exact
+@pytest.mark.parametrize("ends", ["pair", "sink"])
+def test_where_nothing_drives_all_is_at_one_potential(ends):
+    body = ph.Body(np.full((16, 16, 16), 0.3), (0.004,) * 3)
+    pair = [disk(ON, 0.005, 0.01), disk(THERE, 0.005)]
+    field = ph.electrodes(body, pair, ends=ends).solve(voltages=[[0.5, np.nan], [0.5, 0.5]])
+    assert np.abs(field.voltages - 0.5).max() < 1e-12
+    assert np.abs(field.phi - 0.5).max() < 1e-12
+    assert (field.currents == 0).all()
+    assert field.defect == 0
+
+
+def test_metal_side_by_side_earns_a_warning():
+    labels = np.ones((12, 8, 8), dtype=int)
+    labels[4:6, 3:5, 3:5], labels[6:8, 3:5, 3:5] = 7, 8
+    body = ph.Body(np.full(labels.shape, 0.3), (0.004,) * 3, labels=labels, names={1: "muscle"})
+    metal = [ph.Electrode.label(number, 0.01) for number in (7, 8)]
+    with pytest.warns(UserWarning, match=r"electrodes\[0\] and electrodes\[1\] lie side by side"):
+        system = ph.electrodes(body, metal)
+    assert system.body.names == body.names
 
 
 def test_what_is_wrong_with_a_drive_is_said_and_the_system_stays_good():
@@ -470,6 +494,7 @@ def test_what_is_wrong_with_a_drive_is_said_and_the_system_stays_good():
         ([np.inf, 0], None, "must be finite"),
         ({2: 1e-3}, None, "there are 0 to 1"),
         ({0: "much"}, None, r"currents\[0\] must be numbers"),
+        ({0: [1e-3, 0]}, None, r"currents\[0\] must be one number"),
         ([1e-3, -1e-3], [1.0, np.nan], "electrode 0 is given a current and a voltage"),
         ([[1, -1], [2, -2]], [[np.nan] * 2] * 3, "rows"),
     ):
@@ -568,7 +593,9 @@ def test_a_montage_from_the_command_line(montage, tmp_path, capsys):
         ([], "an electrode is needed", 2),
         (["--disk", 0.02, 0.024, 0.0], "expected 4 arguments", 2),
         (["--disk", 0.02, 0.024, 0.0, 0.004], "electrodes[0] lies off the body", 1),
-        (["--label", 7, "--label", 8], "no voxel has the label 8", 1),
+        (["--label", 8, "--label", 7], "no voxel has the label 8", 1),
+        (["--label", 7, "--out", "Z.txt"], "impedances are written as", 1),
+        (["--label", 7, "--figure", "Z.txt"], "a picture is written as", 1),
         (["--label", 7, "--contact-impedance", 0.1, 0.2], "one for each of 1 electrodes", 2),
         (["--label", 7, 3, "--contact-impedance", -1], "must be > 0 ohm m^2", 1),
         (["--faces", "nowhere.txt"], "nowhere.txt", 1),

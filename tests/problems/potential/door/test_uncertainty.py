@@ -69,8 +69,9 @@ def test_intervals_and_seeds(body, found):
             found.interval(wrong)
     with pytest.raises(ValueError, match="points must be a power of 2"):
         found.indices(100)
-    with pytest.raises(ValueError, match="conductivities must be"):
-        found.at([[0.1, -0.2]])
+    for wrong in ([[0.1, -0.2]], [[0.1, np.inf]], np.zeros((0, 2)), [[1.0], [1.0, 2.0]]):
+        with pytest.raises(ValueError, match="conductivities must be"):
+            found.at(wrong)
 
 
 @pytest.mark.slow
@@ -115,6 +116,8 @@ def test_a_picture_and_files(body, found, tmp_path):
         ({"method": "quick"}, "method must be 'reduced' or 'plain'"),
         ({"quantity": ph.Voltage((9, 9, 9), (0, 0, 0))}, "at = .* lies outside the box"),
         ({"quantity": ph.FieldAt(SOURCE, SOURCE, "B")}, "what must be"),
+        ({"quantity": ph.Voltage(SOURCE, SKIN, reference=SKIN)}, "reference must be one place"),
+        ({"samples": 10**13}, "fewer samples"),
         ({"quantity": ph.LeadFieldAt(SOURCE, (0, 0, 0))}, "points = .* lies in air"),
         ({"body": ph.Body(np.full((4, 4, 4), 0.3), (0.01,) * 3)}, "the body has no tissues"),
     ],
@@ -212,6 +215,8 @@ def test_the_verb_says_and_writes_what_python_gives(segmentation, tmp_path, caps
         (["--vary", "fatt", "uniform", "1", "2"], 1, "did you mean fat"),
         (["--cv", "0.2", "--out", "a.csv"], 1, "written as .npz or .h5"),
         (["--cv", "0.2", "--point", "0", "0", "0"], 2, "--at and --electrode are needed"),
+        (["--cv", "0.2", "--what", "J"], 2, "--what says nothing of a voltage"),
+        (["--cv", "0.2", "--figure", "a.csv"], 1, "a picture is written as"),
     ],
 )
 def test_the_verb_says_what_is_wrong_in_a_line(segmentation, capsys, words, status, says):

@@ -10,10 +10,10 @@ def test_figures_are_right_and_stand_in_a_table(monkeypatch, tmp_path):
     monkeypatch.setattr(door, "ROUND", 2)
     monkeypatch.setattr(door, "ALONG", 1)
     monkeypatch.setattr(uncertainty, "DIPOLES", 1)
-    few = {name: uncertainty.SPREAD[name] for name in ("muscle.along", "bone")}
+    few = {name: uncertainty.SPREAD[name] for name in ("muscle.along", "fat")}
     monkeypatch.setattr(uncertainty, "SPREAD", few)
     monkeypatch.setattr(uncertainty, "INDEPENDENT", 2)
-    found = uncertainty.measure((20, 10, 10), 8, 2, tmp_path / "u.png")
+    found = uncertainty.measure((16, 8, 8), 8, 2, tmp_path / "u.png")
     voltages, lead = found["voltages"], found["lead_fields"]
     assert voltages["values"] == lead["values"] == 2
     for part in (voltages, lead):

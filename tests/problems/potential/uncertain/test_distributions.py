@@ -47,6 +47,10 @@ def test_a_distribution_without_a_mean_is_about_what_the_body_has():
         (lambda: ph.Uniform(0.3, 0.2), "must have low < high"),
         (lambda: ph.Uniform(0.3, np.inf), "must have low < high, S/m, finite"),
         (lambda: ph.Triangular(0.1, 0.5, 0.4), "must have low <= mode <= high"),
+        (lambda: ph.Uniform(0.3, None), "Uniform: high must be a number, S/m; got None"),
+        (lambda: ph.Triangular(0.1, "own", 0.4), "Triangular: mode must be a number"),
+        (lambda: ph.LogNormal(0.3, cv=1e200), "cv must be <= 1000"),
+        (lambda: ph.Normal(0.3, cv=0.1, within=1e-9), "within must be >= 0.001"),
     ],
 )
 def test_what_is_no_conductivity_is_refused(make, says):
