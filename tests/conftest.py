@@ -143,6 +143,7 @@ TINY = {
         "training.threads=1",
         "training.device=cpu",
         "training.figures_every=0",
+        "training.ema=0.0",
         "evaluation.pictures=false",
         "data.workers=0",
         "evaluation.samples=2",
@@ -152,6 +153,7 @@ TINY = {
     "limbs": [
         "data.grid=[16,12,12]",
         "data.samples_per_epoch=6",
+        "data.batch_size=2",
         "data.validation_samples=2",
         "evaluation.resolutions=[[16,12,12],[32,24,24]]",
     ],
