@@ -396,9 +396,7 @@ def _other_order(bad: np.ndarray, raw: np.ndarray, image: TensorImage) -> str:
     for other, places in ORDERS.items():
         found = eigenvalues(matrices(stored[:, list(places)]))[:, 0] > 0
         if other != image.order and (~found).mean() < share / 4:
-            return (
-                f"; in the order of {other} {found.mean():.0%} are positive: order={other!r}?"
-            )
+            return f"; in the order of {other} {found.mean():.0%} are positive: order={other!r}?"
     return ""
 
 
