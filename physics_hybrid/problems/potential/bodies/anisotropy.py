@@ -140,12 +140,13 @@ class Tensors:
     def __post_init__(self) -> None:
         one_of(MAPPINGS, "mapping", self.mapping, quoted=True)
         one_of(BAD, "bad", self.bad, quoted=True)
-        if not self.max_ratio >= 1:
-            raise ValueError(f"max_ratio must be >= 1; got {self.max_ratio}")
+        if not (_is_number(self.max_ratio) and self.max_ratio >= 1):
+            raise ValueError(f"max_ratio must be a number >= 1; got {self.max_ratio!r}")
+        _check_tissues(self.tissues)
         if self.scale is not None and self.mapping != "direct":
             raise ValueError(f"scale belongs to mapping='direct', and mapping is {self.mapping!r}")
-        if self.scale is not None and not (np.isfinite(self.scale) and self.scale > 0):
-            raise ValueError(f"scale must be > 0 S s/mm^3; got {self.scale}")
+        if self.scale is not None and not (_is_number(self.scale) and 0 < self.scale < np.inf):
+            raise ValueError(f"scale must be a number > 0, S s/mm^3; got {self.scale!r}")
 
 
 @dataclass(frozen=True)
@@ -196,9 +197,24 @@ class Fibres:
     bad: str = "error"
 
     def __post_init__(self) -> None:
-        if self.by != "axis":
+        if not (isinstance(self.by, str) and self.by == "axis"):
             raise ValueError(f"fibres must be 'axis'; got {self.by!r}")
         one_of(BAD, "bad", self.bad, quoted=True)
+        _check_tissues(self.tissues)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def _check_tissues(given: object) -> None:
+    """Raises ValueError for what is no name, no list of names, or a list of none."""
+    listed = [given] if isinstance(given, str) else given
+    if listed is None:
+        return
+    if isinstance(listed, Sequence) and listed and all(isinstance(n, str) for n in listed):
+        return
+    raise ValueError(f"tissues must be names of the table, or None; got {given!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,14 +270,13 @@ def with_tensors(segment: Segment, asked: Tensors, sigma: np.ndarray) -> list[st
     positions, turn = _placed(segment, image, voxels)
     raw, outside = image.at(positions)
     wrong = faults(raw, outside, asked.max_ratio)
-    tensors = turn @ raw @ turn.T
     tissue = segment.index[where]
     usual = segment.isotropic()[tissue]
     bad = np.zeros(len(voxels), dtype=bool)
     for fault in wrong:
         bad |= fault.where
+    tensors = turn @ np.where(bad[:, None, None], np.eye(3), raw) @ turn.T
     if asked.mapping == "direction":
-        tensors[bad] = np.eye(3)
         _, plain = main_direction(tensors)
         if (~bad & ~plain).any():
             wrong.append(Fault("without a main direction", ~bad & ~plain))
@@ -381,9 +396,7 @@ def _other_order(bad: np.ndarray, raw: np.ndarray, image: TensorImage) -> str:
     for other, places in ORDERS.items():
         found = eigenvalues(matrices(stored[:, list(places)]))[:, 0] > 0
         if other != image.order and (~found).mean() < share / 4:
-            return (
-                f"; in the order of {other} {found.mean():.0%} are positive: is it order={other!r}?"
-            )
+            return f"; in the order of {other} {found.mean():.0%} are positive: order={other!r}?"
     return ""
 
 

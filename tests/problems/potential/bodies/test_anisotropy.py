@@ -493,6 +493,28 @@ def test_pieces_without_an_axis_are_counted(tmp_path):
         ph.read_labels(tmp_path / "limb.npy", plain, spacing=EDGES, fibres="axis")
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"max_ratio": "ten"}, "max_ratio must be a number >= 1"),
+        ({"max_ratio": None}, "max_ratio must be a number >= 1"),
+        ({"scale": "x", "mapping": "direct"}, "scale must be a number > 0"),
+        ({"scale": True, "mapping": "direct"}, "scale must be a number > 0"),
+        ({"tissues": 3}, "tissues must be names of the table"),
+        ({"tissues": []}, "tissues must be names of the table"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_in_words(asked, said):
+    with pytest.raises(ValueError, match=said):
+        ph.Tensors("dti.nii.gz", **asked)
+
+
+def test_fibres_of_no_tissue_are_refused():
+    for tissues in ([], 3, [1]):
+        with pytest.raises(ValueError, match="tissues must be names of the table"):
+            ph.Fibres(tissues=tissues)
+
+
 def test_tensors_that_are_not_positive_are_no_body():
     sigma = np.zeros((4, 4, 4, 6)) + [0.3, 0.3, 0.3, 0.1, 0.0, 0.0]
     ph.Body(sigma, (0.004,) * 3)
