@@ -28,7 +28,7 @@ SMALL = [
 def test_overhead_compares_the_whole_step_with_the_bare_backbone_on_the_same_features():
     result = step_overhead.measure(SMALL, repeats=3)
     assert result["ratio"] == pytest.approx(result["whole_step_s"] / result["bare_step_s"])
-    assert result["batch"] == [2, 16, 12, 12]
+    assert result["batch"] == [1, 16, 12, 12]
     assert result["backbone"].endswith("ResidualFNO")
 
 

@@ -207,7 +207,7 @@ def test_one_cell_by_its_number_as_a_user_types_it(tiny, tmp_path):
     )
     (row,) = collect(tiny.cells(output), output)
     assert row["arm"] == cell.arm
-    assert row["steps"] == 4
+    assert row["steps"] == 8
     assert row["distinct_samples"] == 8
     alone = row["grids"]["16x12x12"]
     assert 0 < alone["relative_l2"] < 0.3

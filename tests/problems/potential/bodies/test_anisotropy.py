@@ -332,7 +332,7 @@ SIX = np.ones((*SHAPE, 6), dtype=np.float32)
         (SIX, {}, {"order": "fsl", "mapping": "tuch"}, "mapping must be"),
         (SIX, {}, {"order": "fsl", "bad": "skip"}, "bad must be 'error' or 'isotropic'"),
         (SIX, {}, {"order": "fsl", "scale": 1.0}, "scale belongs to mapping='direct'"),
-        (SIX, {}, {"order": "fsl", "max_ratio": 0.5}, "max_ratio must be >= 1"),
+        (SIX, {}, {"order": "fsl", "max_ratio": 0.5}, "max_ratio must be a number >= 1"),
     ],
 )
 def test_what_holds_no_tensors_is_refused_in_words(tmp_path, values, how, asked, said):
