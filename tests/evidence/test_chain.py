@@ -297,7 +297,7 @@ def test_a_real_chain_killed_with_all_it_started_comes_to_the_same_bits(tmp_path
     random = np.random.default_rng(int(time.time()))
     for kill in range(3):
         process = start(tmp_path / "killed")
-        time.sleep(float(random.uniform(6, 14)))
+        time.sleep(float(random.uniform(5, 10)))
         if kill == 1:
             process.kill()
         else:
