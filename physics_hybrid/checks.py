@@ -9,6 +9,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 
+def is_number(value: object) -> bool:
+    """A real number of Python or NumPy; True and False are none."""
+    import numpy as np  # checks of the command line do without
+
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> bool:
+    """A whole number of Python or NumPy; True and False are none."""
+    import numpy as np
+
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
 def at_least(least: float, name: str, value: float | None, *, null: bool = False) -> None:
     """``training.epochs must be at least 1; got 0``"""
     if null and value is None:

@@ -13,11 +13,16 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
-from physics_hybrid.command_line import CONF
+from physics_hybrid.command_line import (
+    CONF,
+    leave_with_the_reader,
+    readable_errors,
+    readable_warnings,
+)
 from physics_hybrid.kinds import UsageError
 
 #: How an option is added to a parser: its keywords there.
@@ -50,6 +55,23 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} ({self.prog} --help)")
+
+
+Result = TypeVar("Result")
+
+
+def started(
+    verb: str,
+    about: str,
+    shapes: Mapping[str, Shape],
+    words: list[str],
+    work: Callable[[dict[str, Any]], Result],
+) -> Result:
+    """What a verb does with what was typed: errors and warnings are a line each. See `options`."""
+    if {"-h", "--help"} & {*words}:
+        leave_with_the_reader()
+    with readable_errors(), readable_warnings():
+        return work(options(verb, about, shapes, words))
 
 
 def options(verb: str, about: str, shapes: Mapping[str, Shape], words: list[str]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from physics_hybrid.evidence.study import Cell, Study, finished, stopped
 from physics_hybrid.evidence.study_report import main_of
 from physics_hybrid.report.markdown import table
 from physics_hybrid.report.plots import plain_ticks, pyplot, save, spared
+from physics_hybrid.run.ledger import alone_of
 from physics_hybrid.training.log import records
 from physics_hybrid.training.monitor import FILE, growth
 from physics_hybrid.writing import write_text
@@ -141,7 +142,7 @@ def _useless(metrics: Mapping[str, Any]) -> bool:
     for name in metrics["samples"]:
         values = metrics[name]
         main = main_of(values)
-        alone = values.get(metrics.get("alone", "baseline_") + main)
+        alone = values.get(alone_of(metrics) + main)
         if alone is not None and not (values[main]["mean"] or math.inf) < alone["mean"]:
             return True
     return False

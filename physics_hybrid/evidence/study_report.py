@@ -18,7 +18,7 @@ import yaml
 
 from physics_hybrid.evidence.study import Cell, Study, finished
 from physics_hybrid.report.plots import plain_ticks, pyplot, save, spared
-from physics_hybrid.run.ledger import COST
+from physics_hybrid.run.ledger import COST, alone_of
 from physics_hybrid.writing import write_text
 
 #: The metric that a table compares arms by, and its heading: the first that a run has, else the
@@ -66,7 +66,7 @@ def _row(cell: Cell, folder: Path) -> dict[str, Any]:
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     config = yaml.safe_load((folder / "config.yaml").read_text())
     data, epochs = config["data"], config["training"]["epochs"]
-    monitor, alone = metrics.get("monitor", next(iter(MAIN))), metrics.get("alone", "baseline_")
+    monitor, alone = metrics.get("monitor", next(iter(MAIN))), alone_of(metrics)
     wanted = dict.fromkeys([*METRICS, monitor, f"baseline_{monitor}"])
     grids = {}
     for name, values in metrics.items():

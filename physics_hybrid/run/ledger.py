@@ -57,6 +57,11 @@ STATES = {
 ALONE = "baseline_"
 
 
+def alone_of(metrics: Mapping[str, Any]) -> str:
+    """Prefix of the baseline without a correction, in metrics.json."""
+    return str(metrics.get("alone", ALONE))
+
+
 @dataclass(frozen=True)
 class Run:
     """A folder of runs/, as far as its files tell.
@@ -161,7 +166,7 @@ class Run:
     @property
     def alone(self) -> str:
         """Prefix of the metrics of the baseline without a correction."""
-        return str(self.metrics.get("alone", ALONE))
+        return alone_of(self.metrics)
 
     def mean(self, tested: str, metric: str) -> float | None:
         """Of a metric over a test set; None where it is not known."""

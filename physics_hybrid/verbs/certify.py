@@ -16,15 +16,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from physics_hybrid.command_line import (
-    leave_with_the_reader,
-    readable_errors,
-    readable_warnings,
-)
 from physics_hybrid.kinds import UsageError
-from physics_hybrid.options import NUMBER, NUMBERS, SWITCH, TRIPLE, TRIPLES, WORD, WORDS, Shape
-from physics_hybrid.options import options as options_of
-from physics_hybrid.verbs.solve import BODY, body_of, electrodes, print_bound
+from physics_hybrid.options import (
+    NUMBER,
+    NUMBERS,
+    SWITCH,
+    TRIPLE,
+    TRIPLES,
+    WORD,
+    WORDS,
+    Shape,
+    started,
+)
+from physics_hybrid.verbs.solve import BODY, body_of, electrodes, need_a_source, print_bound
 
 SHAPES: dict[str, Shape] = {
     **BODY,
@@ -45,17 +49,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def main(arguments: list[str]) -> None:
-    if {"-h", "--help"} & {*arguments}:
-        leave_with_the_reader()
-    with readable_errors(), readable_warnings():
-        given = options_of("certify", __doc__, SHAPES, arguments)
-        if given["at"] is None:
-            raise UsageError("--at X Y Z is needed: where the current comes in")
-        if given["read"] is not None and given["radius"] is None:
-            raise UsageError("--read needs --radius: an electrode is a patch")
-        if given["against"] is not None and given["read"] is None:
-            raise UsageError("--against needs --read: what its voltage is taken off from")
-        run(given)
+    started("certify", __doc__, SHAPES, arguments, run)
 
 
 def run(given: dict[str, Any]) -> None:
@@ -64,6 +58,11 @@ def run(given: dict[str, Any]) -> None:
     from physics_hybrid.problems.potential.door.formats import check_nifti, read_volts, write_nifti
     from physics_hybrid.problems.potential.door.solving import given_field
 
+    need_a_source(given)
+    if given["read"] is not None and given["radius"] is None:
+        raise UsageError("--read needs --radius: an electrode is a patch")
+    if given["against"] is not None and given["read"] is None:
+        raise UsageError("--against needs --read: what its voltage is taken off from")
     for path in given["out"] or ():
         check_nifti(path)
     body = body_of(given)

@@ -18,11 +18,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from physics_hybrid.command_line import (
-    leave_with_the_reader,
-    readable_errors,
-    readable_warnings,
-)
 from physics_hybrid.kinds import UsageError
 from physics_hybrid.options import (
     NUMBER,
@@ -32,9 +27,9 @@ from physics_hybrid.options import (
     WORD,
     WORDS,
     Shape,
-    options,
+    started,
 )
-from physics_hybrid.verbs.solve import BODY, body_of, print_probes
+from physics_hybrid.verbs.solve import BODY, body_of, check_asked, print_probes, write_asked
 
 #: Rows of numbers, again and again.
 DISKS: Shape = {"type": float, "nargs": 4, "metavar": ("X", "Y", "Z", "RADIUS"), "action": "append"}
@@ -71,10 +66,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def main(arguments: list[str]) -> None:
-    if {"-h", "--help"} & {*arguments}:
-        leave_with_the_reader()
-    with readable_errors(), readable_warnings():
-        run(options("electrodes", __doc__, SHAPES, arguments))
+    started("electrodes", __doc__, SHAPES, arguments, run)
 
 
 def run(given: dict[str, Any]) -> None:
@@ -82,14 +74,10 @@ def run(given: dict[str, Any]) -> None:
     import physics_hybrid as ph
     from physics_hybrid.problems.potential.door.electrodes import check_suffix
     from physics_hybrid.problems.potential.door.formats import writer_of
-    from physics_hybrid.report.plots import check_picture
 
     for path in given["out"] or ():
         check_suffix(path)  # before anything is solved
-    for path in given["field"] or ():
-        writer_of(path)
-    if given["figure"] is not None:
-        check_picture(given["figure"])
+    check_asked(given, writer_of, "field")
     if not any(given[key] for key in ("disk", "rectangle", "label", "faces")):
         raise UsageError(
             "an electrode is needed: --disk X Y Z RADIUS, --rectangle, --label or --faces"
@@ -140,10 +128,7 @@ def _drive(system: Any, given: dict[str, Any]) -> None:
     print(f"delivered as asked for to {field.defect:.1e} of the largest current")
     if given["probe"] is not None:
         print_probes(field, given["probe"])
-    for path in given["field"] or ():
-        print(f"written: {field.save(path)}")
-    if given["figure"] is not None:
-        print(f"written: {field.plot(given['figure'])}")
+    write_asked(field, given, "field")
 
 
 def _electrodes(given: dict[str, Any], body: Any) -> list[Any]:

@@ -14,12 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from physics_hybrid.command_line import (
-    leave_with_the_reader,
-    readable_errors,
-    readable_warnings,
-)
-from physics_hybrid.options import NUMBER, SWITCH, TRIPLE, WHOLE, WORD, Shape, options
+from physics_hybrid.options import NUMBER, SWITCH, TRIPLE, WHOLE, WORD, Shape, started
 from physics_hybrid.verbs.solve import BODY, reading
 
 SHAPES: dict[str, Shape] = {
@@ -43,10 +38,7 @@ SOLVE = ("ends", "beta", "tolerance", "engine", "model")
 
 
 def main(arguments: list[str]) -> None:
-    if {"-h", "--help"} & {*arguments}:
-        leave_with_the_reader()
-    with readable_errors(), readable_warnings():
-        run(options("explore", __doc__, SHAPES, arguments))
+    started("explore", __doc__, SHAPES, arguments, run)
 
 
 def run(given: dict[str, Any]) -> None:

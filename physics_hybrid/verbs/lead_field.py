@@ -16,14 +16,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from physics_hybrid.command_line import (
-    leave_with_the_reader,
-    readable_errors,
-    readable_warnings,
-)
 from physics_hybrid.kinds import UsageError
-from physics_hybrid.options import NUMBER, SWITCH, TRIPLES, WORD, WORDS, Shape, options
-from physics_hybrid.verbs.solve import BODY, body_of
+from physics_hybrid.options import NUMBER, SWITCH, TRIPLES, WORD, WORDS, Shape, started
+from physics_hybrid.verbs.solve import BODY, body_of, points_or_patches
 
 SHAPES: dict[str, Shape] = {
     **BODY,
@@ -42,10 +37,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def main(arguments: list[str]) -> None:
-    if {"-h", "--help"} & {*arguments}:
-        leave_with_the_reader()
-    with readable_errors(), readable_warnings():
-        run(options("lead_field", __doc__, SHAPES, arguments))
+    started("lead_field", __doc__, SHAPES, arguments, run)
 
 
 def run(given: dict[str, Any]) -> None:
@@ -54,19 +46,13 @@ def run(given: dict[str, Any]) -> None:
 
     import physics_hybrid as ph
 
-    places = list(given["electrode"] or ())
-    if given["electrodes"] is not None:
-        places += listed(given["electrodes"])
+    places = places_of(given)
     if not places:
         raise UsageError("--electrode X Y Z, or --electrodes FILE, is needed")
     if not given["out"]:
         raise UsageError("--out FILE is needed: .h5, .nii.gz or .nii")
     body = body_of(given)
-    if given["nearest"]:
-        places = body.nearest(places, given["frame"]).tolist()
-    several: list[Any] = list(places)
-    if given["patch"] is not None:
-        several = [ph.Patch(place, given["patch"]) for place in places]
+    several = electrodes_on(body, places, given)
     began = time.monotonic()
     lead = ph.lead_field(
         body,
@@ -82,6 +68,19 @@ def run(given: dict[str, Any]) -> None:
     print(f"ends: {lead.ends.kind}; {time.monotonic() - began:.1f} s")
     for path in given["out"]:
         print(f"written: {lead.save(path)}")
+
+
+def places_of(given: dict[str, Any]) -> list[list[float]]:
+    """Of the electrodes that are typed, and those of a file after them. Raises as `listed`."""
+    typed = list(given["electrode"] or ())
+    return typed if given["electrodes"] is None else typed + listed(given["electrodes"])
+
+
+def electrodes_on(body: Any, places: list[list[float]], given: dict[str, Any]) -> list[Any]:
+    """Electrodes at places, or at the nearest ones of a body; points, or patches."""
+    if given["nearest"] and places:
+        places = body.nearest(places, given["frame"]).tolist()
+    return points_or_patches(places, given["patch"])
 
 
 def listed(path: str) -> list[list[float]]:

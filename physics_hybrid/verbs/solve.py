@@ -14,13 +14,10 @@ something was mistyped. What was wrong is one line.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from physics_hybrid.command_line import (
-    leave_with_the_reader,
-    readable_errors,
-    readable_warnings,
-)
 from physics_hybrid.kinds import UsageError
 from physics_hybrid.options import (
     NUMBER,
@@ -32,7 +29,7 @@ from physics_hybrid.options import (
     WORD,
     WORDS,
     Shape,
-    options,
+    started,
     two,
 )
 
@@ -94,13 +91,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def main(arguments: list[str]) -> None:
-    if {"-h", "--help"} & {*arguments}:
-        leave_with_the_reader()
-    with readable_errors(), readable_warnings():
-        given = options("solve", __doc__, SHAPES, arguments)
-        if given["at"] is None:
-            raise UsageError("--at X Y Z is needed: where the current comes in")
-        run(given)
+    started("solve", __doc__, SHAPES, arguments, run)
 
 
 def body_of(given: dict[str, Any]) -> Any:
@@ -157,26 +148,26 @@ def _fibres(given: dict[str, Any]) -> Any:
 
 def electrodes(places: list[list[float]] | None, radius: float | None) -> Any:
     """Points, or patches of a radius; one alone where there is one."""
-    import physics_hybrid as ph
-
     if places is None:
         return None
-    several: list[Any] = list(places)
-    if radius is not None:
-        several = [ph.Patch(place, radius) for place in several]
+    several = points_or_patches(places, radius)
     return several[0] if len(several) == 1 else several
+
+
+def points_or_patches(places: list[list[float]], radius: float | None) -> list[Any]:
+    """Places as they are, or patches of a radius round them."""
+    import physics_hybrid as ph
+
+    return [place if radius is None else ph.Patch(place, radius) for place in places]
 
 
 def run(given: dict[str, Any]) -> None:
     """Read, solve, say, write."""
     import physics_hybrid as ph
     from physics_hybrid.problems.potential.door.formats import read_volts, writer_of
-    from physics_hybrid.report.plots import check_picture
 
-    for path in given["out"] or ():
-        writer_of(path)  # before an hour is spent
-    if given["figure"] is not None:
-        check_picture(given["figure"])
+    need_a_source(given)
+    check_asked(given, writer_of)
     body = body_of(given)
     start = given["start"]
     current = given["current"]
@@ -211,10 +202,35 @@ def run(given: dict[str, Any]) -> None:
         print_bound(field)
     if given["probe"] is not None:
         print_probes(field, given["probe"])
-    for path in given["out"] or ():
-        print(f"written: {field.save(path)}")
+    write_asked(field, given)
+
+
+def need_a_source(given: dict[str, Any]) -> None:
+    """Raises UsageError where no electrode is named."""
+    if given["at"] is None:
+        raise UsageError("--at X Y Z is needed: where the current comes in")
+
+
+def check_asked(given: dict[str, Any], check: Callable[[Path], object], key: str = "out") -> None:
+    """Of the files and the picture that are asked for, before an hour is spent: raises ValueError
+    where one cannot be written.
+
+    check : of a file of the option `key`.
+    """
+    from physics_hybrid.report.plots import check_picture
+
+    for path in given[key] or ():
+        check(Path(path))
     if given["figure"] is not None:
-        print(f"written: {field.plot(given['figure'])}")
+        check_picture(given["figure"])
+
+
+def write_asked(found: Any, given: dict[str, Any], key: str = "out") -> None:
+    """Write the files and the picture that are asked for of what was found, a line each."""
+    for path in given[key] or ():
+        print(f"written: {found.save(path)}")
+    if given["figure"] is not None:
+        print(f"written: {found.plot(given['figure'])}")
 
 
 def print_bound(field: Any) -> None:

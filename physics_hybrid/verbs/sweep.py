@@ -20,11 +20,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from physics_hybrid.command_line import (
-    leave_with_the_reader,
-    readable_errors,
-    readable_warnings,
-)
 from physics_hybrid.options import (
     NUMBER,
     SWITCH,
@@ -33,7 +28,7 @@ from physics_hybrid.options import (
     WHOLE,
     WORD,
     Shape,
-    options,
+    started,
 )
 from physics_hybrid.verbs.lead_field import listed
 from physics_hybrid.verbs.solve import BODY, read_body, reading
@@ -62,10 +57,7 @@ SHAPES: dict[str, Shape] = {
 
 
 def main(arguments: list[str]) -> None:
-    if {"-h", "--help"} & {*arguments}:
-        leave_with_the_reader()
-    with readable_errors(), readable_warnings():
-        wrong = run(options("sweep", __doc__, SHAPES, arguments))
+    wrong = started("sweep", __doc__, SHAPES, arguments, run)
     for line in wrong:
         print(f"failed: {line}", file=sys.stderr)
     sys.exit(1 if wrong else 0)

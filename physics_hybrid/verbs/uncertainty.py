@@ -14,14 +14,8 @@ mistyped. What was wrong is one line.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from physics_hybrid.command_line import (
-    leave_with_the_reader,
-    readable_errors,
-    readable_warnings,
-)
 from physics_hybrid.kinds import UsageError
 from physics_hybrid.options import (
     NUMBER,
@@ -33,10 +27,10 @@ from physics_hybrid.options import (
     WORD,
     WORDS,
     Shape,
-    options,
+    started,
 )
-from physics_hybrid.verbs.lead_field import listed, reference_of
-from physics_hybrid.verbs.solve import BODY, body_of, electrodes
+from physics_hybrid.verbs.lead_field import electrodes_on, places_of, reference_of
+from physics_hybrid.verbs.solve import BODY, body_of, check_asked, electrodes, write_asked
 
 SHAPES: dict[str, Shape] = {
     **BODY,
@@ -69,27 +63,18 @@ SHAPES: dict[str, Shape] = {
 
 
 def main(arguments: list[str]) -> None:
-    if {"-h", "--help"} & {*arguments}:
-        leave_with_the_reader()
-    with readable_errors(), readable_warnings():
-        run(options("uncertainty", __doc__, SHAPES, arguments))
+    started("uncertainty", __doc__, SHAPES, arguments, run)
 
 
 def run(given: dict[str, Any]) -> None:
     """Read, sample, say, write."""
     import physics_hybrid as ph
     from physics_hybrid.problems.potential.door.uncertainty_files import writer_of
-    from physics_hybrid.report.plots import check_picture
 
-    places = list(given["electrode"] or ())
-    if given["electrodes"] is not None:
-        places += listed(given["electrodes"])
+    places = places_of(given)
     _refuse_unused(given, _kind_of(given, places))
     distribution = distribution_of(given["vary"], given["cv"])
-    for path in given["out"] or ():
-        writer_of(Path(path))  # now, not after an hour
-    if given["figure"] is not None:
-        check_picture(given["figure"])
+    check_asked(given, writer_of)
     body = body_of(given)
     quantity = _quantity(given, body, places)
     found = ph.uncertainty(
@@ -105,10 +90,7 @@ def run(given: dict[str, Any]) -> None:
     print(body)
     print(found)
     print(_table(found))
-    for path in given["out"] or ():
-        print(f"written: {found.save(path)}")
-    if given["figure"] is not None:
-        print(f"written: {found.plot(given['figure'])}")
+    write_asked(found, given)
 
 
 def _kind_of(given: dict[str, Any], places: list[list[float]]) -> str:
@@ -150,11 +132,7 @@ def _quantity(given: dict[str, Any], body: Any, places: list[list[float]]) -> An
     """What is asked."""
     import physics_hybrid as ph
 
-    if given["nearest"] and places:
-        places = body.nearest(places, given["frame"]).tolist()
-    several: list[Any] = list(places)
-    if given["patch"] is not None:
-        several = [ph.Patch(place, given["patch"]) for place in places]
+    several = electrodes_on(body, places, given)
     how = {key: given[key] for key in ("frame", "ends", "beta")}
     reference = reference_of(given["reference"])
     kind = _kind_of(given, places)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from physics_hybrid.checks import one_of
+from physics_hybrid.checks import is_number, one_of
 from physics_hybrid.problems.potential.bodies.fibre_axes import Piece, pieces_of
 from physics_hybrid.problems.potential.bodies.fibres import along_fibres, matrices, six
 from physics_hybrid.problems.potential.bodies.tensor_image import (
@@ -140,12 +140,12 @@ class Tensors:
     def __post_init__(self) -> None:
         one_of(MAPPINGS, "mapping", self.mapping, quoted=True)
         one_of(BAD, "bad", self.bad, quoted=True)
-        if not (_is_number(self.max_ratio) and self.max_ratio >= 1):
+        if not (is_number(self.max_ratio) and self.max_ratio >= 1):
             raise ValueError(f"max_ratio must be a number >= 1; got {self.max_ratio!r}")
         _check_tissues(self.tissues)
         if self.scale is not None and self.mapping != "direct":
             raise ValueError(f"scale belongs to mapping='direct', and mapping is {self.mapping!r}")
-        if self.scale is not None and not (_is_number(self.scale) and 0 < self.scale < np.inf):
+        if self.scale is not None and not (is_number(self.scale) and 0 < self.scale < np.inf):
             raise ValueError(f"scale must be a number > 0, S s/mm^3; got {self.scale!r}")
 
 
@@ -201,10 +201,6 @@ class Fibres:
             raise ValueError(f"fibres must be 'axis'; got {self.by!r}")
         one_of(BAD, "bad", self.bad, quoted=True)
         _check_tissues(self.tissues)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def _check_tissues(given: object) -> None:

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from physics_hybrid.checks import is_whole
 from physics_hybrid.problems.potential.door.arrays import numbers
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.electrode_field import ElectrodeField
@@ -310,8 +311,7 @@ class ElectrodeSystem:
         if isinstance(values, Mapping):
             row = np.full(count, np.nan)
             for key, value in values.items():
-                whole = isinstance(key, (int, np.integer)) and not isinstance(key, bool)
-                if not whole or not 0 <= key < count:
+                if not is_whole(key) or not 0 <= key < count:
                     raise ValueError(
                         f"{name} has the electrode {key!r}; there are 0 to {count - 1}"
                     )

@@ -341,13 +341,10 @@ class _Driven:
 
 
 @dataclass(frozen=True)
-class _VoltageOn:
-    """See `Voltage`."""
+class _DrivenOn:
+    """What is asked of a body with currents into it."""
 
     driven: _Driven
-    electrodes: _Given
-    reference: Any
-    body: Body
 
     @property
     def ends(self) -> Ends:
@@ -360,11 +357,24 @@ class _VoltageOn:
         return len(self.driven.at.places)
 
     @property
+    def sources(self) -> tuple[int, ...]:
+        """First axis of an answer: none for one source."""
+        return (self.count,) if self.driven.at.many else ()
+
+
+@dataclass(frozen=True)
+class _VoltageOn(_DrivenOn):
+    """See `Voltage`."""
+
+    electrodes: _Given
+    reference: Any
+    body: Body
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of an answer."""
-        count = len(self.driven.at.places)
-        shape = (count,) if self.driven.at.many else ()
-        return (*shape, len(self.electrodes.places)) if self.electrodes.many else shape
+        electrodes = (len(self.electrodes.places),) if self.electrodes.many else ()
+        return (*self.sources, *electrodes)
 
     def asked(self, posed: Posed) -> Asked:
         """See `OnBody`."""
@@ -388,30 +398,19 @@ class _VoltageOn:
 
 
 @dataclass(frozen=True)
-class _FieldOn:
+class _FieldOn(_DrivenOn):
     """See `FieldAt`. voxels : (P, 3)."""
 
-    driven: _Driven
     voxels: np.ndarray
     many: bool
     electric: bool
     body: Body
 
     @property
-    def ends(self) -> Ends:
-        """How the current leaves."""
-        return self.driven.ends
-
-    @property
-    def count(self) -> int:
-        """Systems that a plain answer solves."""
-        return len(self.driven.at.places)
-
-    @property
     def shape(self) -> tuple[int, ...]:
         """Of an answer."""
-        shape = (len(self.driven.at.places),) if self.driven.at.many else ()
-        return (*shape, len(self.voxels), 3) if self.many else (*shape, 3)
+        points = (len(self.voxels),) if self.many else ()
+        return (*self.sources, *points, 3)
 
     def asked(self, posed: Posed) -> Asked:
         """See `OnBody`."""

@@ -7,11 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from physics_hybrid.checks import one_of
+from physics_hybrid.checks import is_number, one_of
 from physics_hybrid.problems.potential.door.arrays import numbers
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.engines import chosen
@@ -292,8 +291,7 @@ def check_body(body: object, tolerance: object) -> None:
             f"body must be a ph.Body (ph.Body(sigma, spacing), ph.read_labels(file)); got"
             f" {type(body).__name__}"
         )
-    number = isinstance(tolerance, (int, float, np.number)) and not isinstance(tolerance, bool)
-    if not number or not ROUNDING <= float(tolerance) < 1:  # type: ignore[arg-type]
+    if not is_number(tolerance) or not ROUNDING <= float(tolerance) < 1:  # type: ignore[arg-type]
         raise ValueError(
             f"tolerance must lie in [{ROUNDING:g}, 1), a relative residual; got {tolerance!r}"
         )

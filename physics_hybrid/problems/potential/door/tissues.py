@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from physics_hybrid.checks import is_number
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.uncertain.conductivities import PARTS
 from physics_hybrid.problems.potential.uncertain.distributions import (
@@ -75,7 +76,7 @@ def distributions_of(given: Any, tissues: Mapping[str, np.ndarray]) -> dict[str,
     ValueError
         What is neither; no such tissue; a value that is no distribution.
     """
-    if isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool):
+    if is_number(given):
         given = {name: LogNormal(cv=float(given)) for name in tissues}
     if not isinstance(given, Mapping) or not given:
         raise ValueError(

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import torch
 
-from physics_hybrid.checks import one_of
+from physics_hybrid.checks import is_whole, one_of
 from physics_hybrid.problems.potential.door.arrays import numbers
 from physics_hybrid.problems.potential.door.asked import Asked, Posed
 from physics_hybrid.problems.potential.door.body import Body
@@ -366,8 +366,7 @@ def uncertainty(
 
 def _whole(name: str, value: object, least: int) -> None:
     """Raises ValueError for what is no whole number of at least so much."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least:  # type: ignore[operator]
+    if not is_whole(value) or value < least:  # type: ignore[operator]
         raise ValueError(f"{name} must be a whole number >= {least}; got {value!r}")
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from scipy import special
+
+from physics_hybrid.checks import is_number
 
 #: The largest cv of a LogNormal, the least `within` of a Normal: beyond, there are no digits left.
 WIDEST, NARROWEST = 1e3, 1e-3
@@ -39,7 +41,38 @@ class Distribution(Protocol):
 
 
 @dataclass(frozen=True)
-class LogNormal:
+class _AboutMean:
+    """mean : S/m; None: the conductivity that the body has. cv : standard deviation over mean."""
+
+    mean: float | None = None
+    cv: float = 0.2
+
+    def __post_init__(self) -> None:
+        _positive(self, "mean", self.mean)
+        _positive(self, "cv", self.cv)
+
+    def around(self, own: float) -> Self:
+        """See `Distribution`."""
+        return self if self.mean is not None else replace(self, mean=own)
+
+    @property
+    def centre(self) -> float:
+        """See `Distribution`."""
+        if self.mean is None:
+            raise ValueError(f"{self} has no mean without a body: give mean, S/m")
+        return float(self.mean)
+
+
+class _Bounded:
+    """What lies between two conductivities: it is where it is, whatever the body has."""
+
+    def around(self, own: float) -> Self:
+        """See `Distribution`."""
+        return self
+
+
+@dataclass(frozen=True)
+class LogNormal(_AboutMean):
     """A logarithm that is normal: cannot be negative, and the usual choice for a conductivity.
 
     mean : S/m; None: the conductivity that the body has. cv : standard deviation over mean.
@@ -61,18 +94,10 @@ class LogNormal:
     True
     """
 
-    mean: float | None = None
-    cv: float = 0.2
-
     def __post_init__(self) -> None:
-        _positive(self, "mean", self.mean)
-        _positive(self, "cv", self.cv)
+        super().__post_init__()
         if self.cv > WIDEST:
             raise ValueError(f"LogNormal: cv must be <= {WIDEST:g}; got {self.cv!r}")
-
-    def around(self, own: float) -> LogNormal:
-        """See `Distribution`."""
-        return self if self.mean is not None else replace(self, mean=own)
 
     def at(self, u: np.ndarray | float) -> np.ndarray:
         """See `Distribution`."""
@@ -81,18 +106,13 @@ class LogNormal:
         return found
 
     @property
-    def centre(self) -> float:
-        """See `Distribution`."""
-        return _known(self, self.mean)
-
-    @property
     def sd(self) -> float:
         """See `Distribution`."""
         return self.cv * self.centre
 
 
 @dataclass(frozen=True)
-class Normal:
+class Normal(_AboutMean):
     """A normal distribution cut off at `within` standard deviations, where it must be positive.
 
     mean : S/m; None: the conductivity that the body has. cv : standard deviation over mean, before
@@ -114,13 +134,10 @@ class Normal:
     [0.21, 0.3, 0.39]
     """
 
-    mean: float | None = None
-    cv: float = 0.2
     within: float = 3.0
 
     def __post_init__(self) -> None:
-        _positive(self, "mean", self.mean)
-        _positive(self, "cv", self.cv)
+        super().__post_init__()
         _positive(self, "within", self.within)
         if self.within < NARROWEST:
             raise ValueError(f"Normal: within must be >= {NARROWEST:g}; got {self.within!r}")
@@ -130,21 +147,12 @@ class Normal:
                 f" positive: within < {1 / self.cv:.3g}, a smaller cv, or LogNormal"
             )
 
-    def around(self, own: float) -> Normal:
-        """See `Distribution`."""
-        return self if self.mean is not None else replace(self, mean=own)
-
     def at(self, u: np.ndarray | float) -> np.ndarray:
         """See `Distribution`."""
         low = special.ndtr(-self.within)
         deviation = special.ndtri(low + _inside(u) * (1 - 2 * low))
         found: np.ndarray = self.centre * (1 + self.cv * deviation)
         return found
-
-    @property
-    def centre(self) -> float:
-        """See `Distribution`."""
-        return _known(self, self.mean)
 
     @property
     def sd(self) -> float:
@@ -155,7 +163,7 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(_Bounded):
     """Anything between two conductivities, S/m.
 
     Raises
@@ -182,10 +190,6 @@ class Uniform:
         _number(self, "high", self.high)
         _ordered(self, self.low < self.high < math.inf, "low < high")
 
-    def around(self, own: float) -> Uniform:
-        """See `Distribution`."""
-        return self
-
     def at(self, u: np.ndarray | float) -> np.ndarray:
         """See `Distribution`."""
         return self.low + _inside(u) * (self.high - self.low)
@@ -202,7 +206,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class Triangular:
+class Triangular(_Bounded):
     """Between two conductivities, most likely at a third, S/m.
 
     Raises
@@ -232,10 +236,6 @@ class Triangular:
         _number(self, "high", self.high)
         rises = self.low <= self.mode <= self.high < math.inf and self.low < self.high
         _ordered(self, rises, "low <= mode <= high")
-
-    def around(self, own: float) -> Triangular:
-        """See `Distribution`."""
-        return self
 
     def at(self, u: np.ndarray | float) -> np.ndarray:
         """See `Distribution`."""
@@ -271,29 +271,18 @@ def _positive(of: object, name: str, value: float | None) -> None:
     """Raises ValueError for a number that is not positive and finite; None passes as a mean."""
     if value is None and name == "mean":
         return
-    if not _is_number(value) or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
+    if not is_number(value) or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
         unit = " S/m" if name in ("mean", "low") else ""
         raise ValueError(f"{type(of).__name__}: {name} must be > 0{unit}, finite; got {value!r}")
 
 
 def _number(of: object, name: str, value: object) -> None:
     """Raises ValueError for what is no number."""
-    if not _is_number(value):
+    if not is_number(value):
         raise ValueError(f"{type(of).__name__}: {name} must be a number, S/m; got {value!r}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 def _ordered(of: object, ordered: bool, rule: str) -> None:
     """Raises ValueError where bounds are in another order."""
     if not ordered:
         raise ValueError(f"{of} must have {rule}, S/m, finite")
-
-
-def _known(of: object, mean: float | None) -> float:
-    """The mean. Raises ValueError where it is the body's, and none was given yet."""
-    if mean is None:
-        raise ValueError(f"{of} has no mean without a body: give mean, S/m")
-    return float(mean)
