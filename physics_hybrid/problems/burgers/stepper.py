@@ -21,8 +21,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-#: Share of the limit of stability that a substep uses.
-CFL = 0.8
+#: Share of the limit of stability that a substep uses. Of 0.4 to 0.9 on the validation split: on 256
+#: cells the error falls by 1 % more below 0.6, on 1024 by 7 % for each tenth, at a sixth more time.
+CFL = 0.6
 #: A state so fast that it needs more substeps than this has diverged.
 MOST = 100_000
 
