@@ -21,9 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-#: Share of the limit of stability that a substep uses. On the validation split, of 0.4 to 0.9: on
-#: 256 cells there is 1 % to be had below 0.6; on 1024 each tenth less is 7 % better, and a sixth
-#: slower.
+#: Share of the limit of stability that a substep uses; `evidence/substeps.py` chose it on the
+#: validation split.
 CFL = 0.6
 #: A state so fast that it needs more substeps than this has diverged.
 MOST = 100_000
