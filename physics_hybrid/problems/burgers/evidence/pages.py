@@ -40,6 +40,8 @@ PAGE = "docs/burgers.md"
 CAPTIONS = {
     "space_time": "Truth, prediction and error of the test sample of median error",
     "growth": "Error against time, beside steppers",
+    "ensemble": "What was seen, and the ensemble one time unit later: the sample of median score",
+    "spread_skill": "Error against spread, in bins of samples",
 }
 #: Metric -> heading.
 ERRORS = {"nrmse": "nRMSE", "nrmse_from_start": "from t = 0", "one_step": "one step"}
@@ -112,7 +114,7 @@ def _rows(
 
 def _picture(run: Path, name: str) -> str:
     """A figure of the first test set goes to docs/, and this shows it."""
-    drawn = sorted((run / "evaluation").glob(f"{name}_*.png"))
+    drawn = sorted((run / "evaluation").glob(f"{name}*.png"))
     if not drawn:
         return ""
     shutil.copy(drawn[0], ROOT / "docs" / f"burgers_{name}.png")
@@ -206,8 +208,9 @@ def uncertain_table(folder: Path) -> str:
         rows.append([who, crps, physics, heun, rmse, skill, rough, ms])
     heads = ["what", "CRPS", "over the physics ensemble", "over Heun 8", "RMSE of the mean"]
     heads += ["spread / skill", "total variation / truth", "ms a sample, all members"]
-    note = " Ratios of CRPS with 95 % of a paired bootstrap over samples."
-    return f"{table(heads, rows)}\n\n{_about(runs)}{note}"
+    about = f"{_about(runs)} Ratios of CRPS with 95 % of a paired bootstrap over samples."
+    pictures = [_picture(paths[0], name) for name in ("ensemble", "spread_skill")]
+    return "\n\n".join([table(heads, rows), about, *filter(None, pictures)])
 
 
 def _skill(found: Mapping[str, Any], prefix: str) -> float:
