@@ -45,6 +45,7 @@ FREE = (
     "training.figures_every",
     "training.checkpoint_every",
     "training.device",
+    "training.parallel",
     "data.workers",
     "data.folder",
     "data.stage_to",

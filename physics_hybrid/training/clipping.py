@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from physics_hybrid.checks import among, positive
 from physics_hybrid.models.spectral import SpectralConv
+from physics_hybrid.training.sharding import total_norm
 
 MODES = ("none", "norm", "value", "agc")
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -48,10 +49,10 @@ def clipper(model: nn.Module, mode: str, threshold: float, eps: float) -> Callab
 
     def clip() -> Tensor:
         live = [p for p in parameters if p.grad is not None]
+        norm = total_norm([p.grad for p in live if p.grad is not None])
         if mode == "norm":
-            return nn.utils.clip_grad_norm_(live, threshold)
-        norm = nn.utils.get_total_norm([p.grad for p in live if p.grad is not None])
-        if mode == "value":
+            nn.utils.clip_grads_with_norm_(live, threshold, norm)
+        elif mode == "value":
             nn.utils.clip_grad_value_(live, threshold)
         elif mode == "agc":
             for p in live:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from physics_hybrid.models.spectral import optimizer_state
+from physics_hybrid.training import sharding
 from physics_hybrid.training.clipping import clipper
 from physics_hybrid.training.settings import TrainingSettings
 
@@ -137,7 +138,8 @@ class Optimisation:
     def restore(self, state: dict[str, Any]) -> None:
         if self.averaged is not None and state["ema"] is not None:
             self.averaged.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(optimizer_state(self.model, state["optimizer"]))
+        known = optimizer_state(self.model, state["optimizer"])
+        self.optimizer.load_state_dict(sharding.moments(self.model, known))
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
 

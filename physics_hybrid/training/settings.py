@@ -48,6 +48,7 @@ class TrainingSettings:
     requeue_exit_code: int
     #: Runs of before this key are not watched.
     monitor_every: int = 0
+    parallel: str = "ddp"
 
     def __post_init__(self) -> None:
         for name in COUNTS:
@@ -67,3 +68,19 @@ class TrainingSettings:
         one_of(("float32", "bf16", "fp16"), "training.precision", self.precision)
         if not 0 <= self.ema < 1:
             raise ValueError(f"training.ema must lie in [0, 1) (0: off); got {self.ema}")
+        one_of(("ddp", "fsdp"), "training.parallel", self.parallel)
+        if self.parallel == "fsdp":
+            self._refuse_undivided()
+
+    def _refuse_undivided(self) -> None:
+        """Raise ValueError for what is not built for weights that are divided."""
+        against = {
+            f"training.ema={self.ema}": self.ema > 0,
+            "training.clipping.mode=agc": self.clipping_mode == "agc",
+            "training.precision=fp16": self.precision == "fp16",
+        }
+        for setting, there in against.items():
+            if there:
+                raise ValueError(
+                    f"training.parallel=fsdp is not built for {setting}: leave one of them out"
+                )

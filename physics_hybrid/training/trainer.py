@@ -4,9 +4,10 @@ What it promises: killed at any moment and started again, a training continues t
 as one never killed; a signal is answered with a checkpoint; a non-finite loss never reaches the
 weights.
 
-Several processes train one model (DistributedDataParallel). At every step each has as many samples
-as the others, so that the mean of their gradients is the gradient of the mean; one small all-reduce
-a step carries losses and signals, and every rank decides alike. Rank 0 alone writes.
+Several processes train one model (DistributedDataParallel, or divided among them: `sharding`). At
+every step each has as many samples as the others, so that the mean of their gradients is the
+gradient of the mean; one small all-reduce a step carries losses and signals, and every rank decides
+alike. Rank 0 alone writes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, NoReturn, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -30,7 +32,7 @@ from physics_hybrid.cluster.signals import Requeue, Signals
 from physics_hybrid.models import model_files
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Batch, Problem
-from physics_hybrid.training import agreement, checkpoint, log, monitor
+from physics_hybrid.training import agreement, checkpoint, log, monitor, sharding
 from physics_hybrid.training.optimisation import Optimisation
 from physics_hybrid.training.progress import EpochMeans, Progress, progress_bar
 from physics_hybrid.training.settings import TrainingSettings
@@ -48,7 +50,8 @@ class Trainer:
         what the model was built with. signals : of a program that has its own.
 
     model, optimizer, evaluated, progress, best : as they stand; `best` has score, epoch, model (its
-        weights), and is None before the first validation.
+        weights), and is None before the first validation. whole : the model itself, unless ranks
+        have divided it: then a copy that follows at the end of each epoch.
     """
 
     def __init__(
@@ -63,17 +66,24 @@ class Trainer:
         normalisation: dict[str, Any],
         signals: Signals | None = None,
     ):
-        self.model, self.problem = model.to(machine.device), problem
+        self.whole, self.problem = model.to(machine.device), problem
         self.settings, self.machine = settings, machine
         self.folder, self.tracker = Path(folder), tracker
         self.config, self.normalisation = config, normalisation
         self.total_steps = settings.epochs * self.updates_per_epoch
-        self.optimisation = Optimisation(model, settings, self.total_steps, machine.device)
+        self.model: nn.Module = model
         self.parallel: DistributedDataParallel | None = None
-        if machine.world_size > 1:
+        self.sharded: FSDPModule | None = None
+        if machine.world_size > 1 and settings.parallel == "fsdp":
+            self.sharded = sharding.sharded(model, machine)
+            self.model = cast(nn.Module, self.sharded)
+        elif machine.world_size > 1:
             self.parallel = agreement.parallel(model, machine)
+        self.optimisation = Optimisation(self.model, settings, self.total_steps, machine.device)
         self.progress, self.means = Progress(), EpochMeans()
-        self.activations = monitor.Monitor(model, settings.monitor_every if machine.writes else 0)
+        self.activations = monitor.Monitor(
+            self.model, settings.monitor_every if machine.writes else 0
+        )
         self.best: dict[str, Any] | None = None
         self.signals = signals or Signals(settings.requeue_exit_code)
         self.leaving: int | None = None  # a signal that all ranks know of
@@ -89,7 +99,7 @@ class Trainer:
     @property
     def evaluated(self) -> nn.Module:
         """The weights that are validated and kept: the moving average where there is one."""
-        return self.optimisation.evaluated
+        return self.whole if self.sharded is not None else self.optimisation.evaluated
 
     # --- state
 
@@ -100,9 +110,9 @@ class Trainer:
         rng = agreement.everyones(checkpoint.rng_state(), self.machine)
         return {
             "format": 1,
-            "model": self.model.state_dict(),
+            "model": sharding.whole(self.model.state_dict()),
             "best": self.best,
-            **self.optimisation.state(),
+            **sharding.whole(self.optimisation.state()),
             "progress": self.progress.state(),
             "epoch_sums": dict(self.means.sums),
             "rng": rng,
@@ -135,13 +145,15 @@ class Trainer:
             The model does not fit, or ranks have read different states.
         """
         try:
-            self.model.load_state_dict(state["model"])
+            self.whole.load_state_dict(state["model"])
         except RuntimeError as error:
             raise CheckpointError(
                 f"the checkpoint in {self.folder} holds another model than the configuration builds"
                 f" ({str(error).splitlines()[1].strip()}). Use another run=NAME, or the"
                 " configuration saved beside it"
             ) from error
+        if self.sharded is not None:
+            sharding.take(self.model, self.whole)
         self.optimisation.restore(state)
         self.progress, self.means = Progress(**state["progress"]), EpochMeans(state["epoch_sums"])
         self.best = state["best"]
@@ -292,7 +304,7 @@ class Trainer:
         values, self.leaving = agreement.means_and_signal(sums, self.signals.number, self.machine)
         weights = [p.detach() for p in self.model.parameters()]
         values["gradient_norm"] = float(norm)
-        values["parameter_norm"] = float(nn.utils.get_total_norm(weights))
+        values["parameter_norm"] = float(sharding.total_norm(weights))
         values["learning_rate"] = update.learning_rate
         steady = math.isfinite(values["gradient_norm"]) or update.searches_scale
         if math.isfinite(values["loss"]) and steady:
@@ -320,6 +332,9 @@ class Trainer:
 
     def _quiet(self, last: bool) -> contextlib.AbstractContextManager[None]:
         """Ranks exchange gradients once a step: with its last batch."""
+        if self.sharded is not None:
+            self.sharded.unshard()  # a loss may look into parts of a model without its forward
+            self.sharded.set_requires_gradient_sync(last)
         if last or self.parallel is None:
             return contextlib.nullcontext()
         return self.parallel.no_sync()
@@ -361,6 +376,8 @@ class Trainer:
             **{f"train/{k}": v for k, v in self.means.means().items()},
         }
         self.means, progress.changed = EpochMeans(), []
+        if self.sharded is not None:
+            self.whole.load_state_dict(sharding.whole(self.model.state_dict()))
         if progress.epoch % s.validate_every == 0 or progress.finished:
             record |= {f"validation/{k}": v for k, v in self._validate().items()}
         # models first: a run that is killed in between repeats the epoch and writes them again

@@ -14,7 +14,8 @@
         [--burgers runs/burgers] [--burgers-study runs/burgers_study]
         [--burgers-latent runs/burgers_latent] [--burgers-uncertain runs/burgers_uncertain]
         [--burgers-selection selection.json] [--burgers-times times.json]
-        [--burgers-plane runs/burgers_plane]
+        [--burgers-plane runs/burgers_plane] [--burgers-substeps substeps.json]
+        [--burgers-viscosities runs/burgers_two]
         [--ptychography runs/ptychography] [--activations FOLDER]
         [--stability-rates runs/stability_rates] [--stability-harsh runs/stability]
 
@@ -59,10 +60,12 @@ OWN = {
         "burgers": "run of python train.py experiment=burgers",
         "burgers_study": "output folder of study burgers",
         "burgers_latent": "output folder of chain burgers_latent",
-        "burgers_uncertain": "output folder of chain burgers_uncertain",
+        "burgers_uncertain": "output folder of chain burgers_uncertain, or of several seeds",
         "burgers_selection": "JSON of physics_hybrid.problems.burgers.evidence.selection",
         "burgers_plane": "output folder of study burgers_plane",
         "burgers_times": "JSON of physics_hybrid.problems.burgers.evidence.times",
+        "burgers_substeps": "JSON of physics_hybrid.problems.burgers.evidence.substeps",
+        "burgers_viscosities": "run of experiment=burgers with several data.nu",
     },
     "ptychography": {
         "ptychography": "run of python train.py experiment=ptychography, or folder of several",

@@ -290,6 +290,10 @@ def test_a_model_that_does_not_fit_the_checkpoint_is_named(tmp_path):
         ({"warmup_steps": -1}, "training.warmup_steps"),
         ({"clipping_mode": "soft"}, "training.clipping.mode"),
         ({"clipping_threshold": 0.0}, "training.clipping.threshold"),
+        ({"parallel": "tensor"}, "training.parallel"),
+        ({"parallel": "fsdp", "ema": 0.9}, "fsdp is not built for training.ema=0.9"),
+        ({"parallel": "fsdp", "clipping_mode": "agc"}, "fsdp is not built for .*mode=agc"),
+        ({"parallel": "fsdp", "precision": "fp16"}, "fsdp is not built for .*precision=fp16"),
     ],
 )
 def test_settings_refuse(change, message):

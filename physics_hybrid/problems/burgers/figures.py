@@ -121,7 +121,7 @@ def ensemble(observed: Tensor, members: Tensor, true: Tensor, path: Path, title:
 
 def spread_skill(contenders: Mapping[str, tuple[Any, Any]], path: Path) -> Path:
     """Error of the mean against spread, in bins of samples of like spread, a line a contender."""
-    figure, axis = pyplot().subplots(figsize=(6.8, 4.4), layout="constrained")
+    figure, axis = pyplot().subplots(figsize=(6, 5.4), layout="constrained")
     largest = 0.0
     for name, (spread, error) in contenders.items():
         order = np.argsort(spread)
@@ -131,10 +131,10 @@ def spread_skill(contenders: Mapping[str, tuple[Any, Any]], path: Path) -> Path:
         axis.plot(x, y, "o-", markersize=4, linewidth=1.2, label=name)
         largest = max(largest, *x, *y)
     axis.plot([0, largest], [0, largest], color="black", linewidth=0.8, label="ideal")
-    axis.set_xlabel("spread of the ensemble, root mean square in a bin of samples")
+    axis.set_xlabel("spread of the ensemble (root mean square in a bin of samples)")
     axis.set_ylabel("error of its mean")
     axis.grid(True, alpha=0.3)
-    axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.legend(fontsize="small", loc="outside lower center", ncols=2)
     return save(figure, path)
 
 

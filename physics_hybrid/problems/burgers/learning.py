@@ -34,7 +34,7 @@ from physics_hybrid.problems.burgers.rivals import (
     compiled_step,
     forecast,
 )
-from physics_hybrid.problems.burgers.step import HybridStep, refuse_beyond
+from physics_hybrid.problems.burgers.step import HybridStep, beyond, refuse_beyond
 from physics_hybrid.problems.burgers.stepper import CFL
 from physics_hybrid.report.markdown import table
 from physics_hybrid.training.order import Done, Stored
@@ -85,6 +85,8 @@ class Viscosity(TestedTrajectories):
     def rivals(
         self, model: nn.Module, batch: Trajectories, reference: nn.Module | None
     ) -> dict[str, Forecast]:
+        larger = beyond(cast(Any, model).statistics, batch.u)
+        self.problem.larger[self.name] = self.problem.larger.get(self.name, 0) + larger
         others: dict[str, Any] = dict(self.problem.rivals)
         if self.problem.compiled:
             others |= self.problem.fused(model)
@@ -192,6 +194,7 @@ class Evolution(OnTrajectories):
     pushforward : share of it, at its end, in which half of the pairs start from the model's own
         step (Brandstetter et al., Message passing neural PDE solvers, ICLR 2022, section 3.2).
     metrics : and the frames that are given.
+    larger : of the trajectories tested, by test set, those beyond what the model was trained on.
     rivals : anything with `step(u, nu)`, by prefix of its metrics; contenders : who they are.
     compiled : whether steppers and model are tested compiled, too.
     """
@@ -215,6 +218,7 @@ class Evolution(OnTrajectories):
     alone: str = "persistence_"
     columns: Sequence[tuple[str, str]] = COLUMNS
     tested: dict[str, list[Tested]] = field(default_factory=dict)
+    larger: dict[str, int] = field(default_factory=dict)
     _open: dict[str, Trajectories] = field(default_factory=dict)
     _fused: dict[str, Any] = field(default_factory=dict)
 
@@ -321,6 +325,7 @@ class Evolution(OnTrajectories):
 
     def test_sets(self) -> list[Viscosity]:
         self.tested.clear()
+        self.larger.clear()
         apart = self.trajectories(self.tested_split).of_viscosity()
         return [Viscosity(self, f"nu{nu:g}", part, self.batch_size) for nu, part in apart.items()]
 
@@ -344,7 +349,16 @@ class Evolution(OnTrajectories):
             " Times are those of this program, eager unless it says compiled."
         )
         title = f"## {self.model_name} over each contender"
-        return "\n\n".join([about, title, table(heads, lines)]), pictures
+        return "\n\n".join([about, *self._beyond(), title, table(heads, lines)]), pictures
+
+    def _beyond(self) -> list[str]:
+        """What a reader must know of test trajectories that are larger than any that trained."""
+        return [
+            f"{count} of the test trajectories of {label(name)} reach a larger |u| than any that"
+            " the model was trained on: there it extrapolates."
+            for name, count in self.larger.items()
+            if count
+        ]
 
     def _figures(self, name: str, batches: list[Tested], folder: Path) -> dict[str, Path]:
         from physics_hybrid.problems.burgers import figures

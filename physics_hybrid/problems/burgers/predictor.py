@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from physics_hybrid.problems.burgers.step import refuse_beyond, steps_to
+from physics_hybrid.problems.burgers.step import beyond, refuse_beyond, steps_to
 
 #: The step inside this package.
 SHIPPED = Path(__file__).parent / "pretrained" / "burgers.mdlus"
@@ -80,6 +80,12 @@ class Predictor:
             warnings.warn(
                 f"nu = {nu:g} lies between those that this model was trained with"
                 f" ({', '.join(f'{v:g}' for v in trained['nu'])})",
+                stacklevel=2,
+            )
+        if beyond(trained, states.reshape(-1, states.shape[-1])):
+            warnings.warn(
+                f"u0 reaches {float(states.abs().max()):.3g}, and the states that this model was"
+                f" trained on {trained['largest']:.3g}: larger ones are not tested",
                 stacklevel=2,
             )
         counts = steps_to(times, trained["dt"])

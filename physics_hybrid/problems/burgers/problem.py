@@ -73,11 +73,13 @@ NAMES = {"PeriodicUNet": "U-Net", "PeriodicFNO": "FNO"}
 class TrajectoryRecipe:
     """What the recipes of trajectories have in common.
 
-    config : the whole resolved configuration. tested : the split that is tested.
+    config : the whole resolved configuration. tested : the split that is tested. whole : a file is
+        tested from its first sample to its last: nothing of it trains.
     """
 
     config: Config
     tested: str = "test"
+    whole: bool = False
 
     #: Of conf/problem, and the keys of conf that are its own.
     name: ClassVar[str]
@@ -115,7 +117,7 @@ class BurgersRecipe(TrajectoryRecipe):
     def open(self, place: Place) -> Evolution:
         config, data = self.config, self.config["data"]
         self._check()
-        source = source_of(config, place)
+        source = source_of(config, place, self.whole)
         rivals, names = rivals_of(
             config["evaluation"]["steppers"],
             source.statistics["dt"],
@@ -204,8 +206,9 @@ def alone(model: Config) -> str:
     return "persistence_" if model["composition"] == "direct" else f"stepper{model['cells']}_"
 
 
-def for_evaluation(config: Config, options: Config) -> tuple[Config, str]:
-    """The configuration to test a model with, and the split; options: conf/evaluate.yaml.
+def for_evaluation(config: Config, options: Config) -> tuple[Config, str, bool]:
+    """The configuration to test a model with, the split, and whether that is the whole file: one
+    that the run was not trained on. options: conf/evaluate.yaml.
 
     Raises
     ------
@@ -221,11 +224,15 @@ def for_evaluation(config: Config, options: Config) -> tuple[Config, str]:
     evaluation = dict(config["evaluation"])
     if options["batch_size"] is not None:
         evaluation["batch_size"] = options["batch_size"]
-    data = dict(options.get("data") or config["data"])
+    other, split = options.get("data"), options["split"]
+    data = dict(other or config["data"])
+    whole = bool(other) and split == "all" and data["kind"] == "pdebench"
+    if whole:
+        data["test"] = None
     if options["samples"] is not None:
         data["test"] = options["samples"]
-    split = options["split"]
-    return {**config, "evaluation": evaluation, "data": data}, "test" if split == "all" else split
+    tested = "test" if split == "all" else split
+    return {**config, "evaluation": evaluation, "data": data}, tested, whole
 
 
 def before_of(source: Any, wanted: str, experiment: str, needed: bool = True) -> Any:
@@ -263,8 +270,9 @@ def check_steppers(steppers: Sequence[int], cells: int) -> None:
             )
 
 
-def source_of(config: Config, place: Place) -> Source:
-    """Trajectories as configured: nothing is made yet, a file is read.
+def source_of(config: Config, place: Place, whole: bool = False) -> Source:
+    """Trajectories as configured: nothing is made yet, a file is read. whole : it is tested from
+    its first sample to its last.
 
     Raises
     ------
@@ -273,16 +281,17 @@ def source_of(config: Config, place: Place) -> Source:
     """
     data = config["data"]
     for key in ("train", "validation", "test", "batch_size", "initial_step"):
-        at_least(1, f"data.{key}", data[key])
+        if not (whole and data[key] is None):
+            at_least(1, f"data.{key}", data[key])
     at_least(8, "data.cells", data["cells"])
     frames, needed = data["frames"], data["initial_step"] + 2
-    whole = frames is None and data["kind"] == "pdebench"
-    if not whole and (frames is None or frames < needed):
+    all_of_them = frames is None and data["kind"] == "pdebench"
+    if not all_of_them and (frames is None or frames < needed):
         raise ValueError(
             f"data.frames must be at least data.initial_step + 2 = {needed}; got {frames}"
         )
     if data["kind"] == "pdebench":
-        return _read(data, place)
+        return _read(data, place, whole)
     positive("data.dt", data["dt"])
     viscosities = data["nu"] if isinstance(data["nu"], list) else [data["nu"]]
     sets = {
@@ -303,7 +312,7 @@ def source_of(config: Config, place: Place) -> Source:
     return Made(sets, Path(data["folder"]).expanduser())
 
 
-def _read(data: Config, place: Place) -> Read:
+def _read(data: Config, place: Place, whole: bool) -> Read:
     if not data["path"]:
         raise ValueError("data=pdebench needs data.path=FILE.hdf5 (see docs/burgers.md)")
     at_least(1, "data.stride", data["stride"])
@@ -315,7 +324,10 @@ def _read(data: Config, place: Place) -> Read:
         nu=data["nu"],
     )
     path = Path(place.stage(str(Path(data["path"]).expanduser())))
-    splits = pdebench.read(path, layout, data["train"], data["validation"], data["test"])
+    if whole:
+        splits = pdebench.read_whole(path, layout, data["test"])
+    else:
+        splits = pdebench.read(path, layout, data["train"], data["validation"], data["test"])
     frames, needed = splits["train"].frames, data["initial_step"] + 2
     if frames < needed:
         raise ValueError(

@@ -29,18 +29,20 @@ FINE_SCALE, COARSE_SCALE = 0.02, 0.1
 class Rolled:
     """What steps have in common: what they know of their training, and their rollouts.
 
-    dt, points, nu : what it is trained on. guards : applied after each step.
+    dt, points, nu, largest : what it is trained on. guards : applied after each step.
     """
 
     dt: float
     points: int
     nu: list[float]
+    largest: float | None = None
     guards: list[str]
 
     @property
     def statistics(self) -> dict[str, Any]:
         """What it was trained on."""
-        return {"dt": self.dt, "points": self.points, "nu": self.nu}
+        known = {"dt": self.dt, "points": self.points, "nu": self.nu}
+        return known if self.largest is None else {**known, "largest": self.largest}
 
     def path(
         self, u: Float[Tensor, "B N"], known: Float[Tensor, "B ..."], count: int
@@ -81,6 +83,8 @@ class HybridStep(Module, Rolled):  # type: ignore[misc]  # PhysicsNeMo has no ty
         Viscosities that it is trained on.
     guards : list of str
         Of `guards.GUARDS`, applied after each step of a rollout.
+    largest : float or None
+        |u| in what it is trained on; None: not known.
 
     Forward: u (B, N), nu (B,) -> (B, N).
 
@@ -100,6 +104,7 @@ class HybridStep(Module, Rolled):  # type: ignore[misc]  # PhysicsNeMo has no ty
         points: int,
         nu: Sequence[float],
         guards: Sequence[str] = (),
+        largest: float | None = None,
     ):
         super().__init__()
         one_of(COMPOSITIONS, "model.composition", composition)
@@ -109,7 +114,7 @@ class HybridStep(Module, Rolled):  # type: ignore[misc]  # PhysicsNeMo has no ty
             )
         self.backbone, self.cells, self.composition = backbone, cells, composition
         self.dt, self.points, self.nu = float(dt), int(points), [float(v) for v in nu]
-        self.guards, self.advance = list(guards), advance
+        self.guards, self.largest, self.advance = list(guards), largest, advance
         self.scale = scale_of(scale, composition == "additive" and cells == points)
 
     def baseline(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
@@ -164,6 +169,15 @@ def refuse_beyond(trained: dict[str, Any], dt: float, points: int, nu: Sequence[
                 f"this model was trained with nu = {', '.join(f'{v:g}' for v in trained['nu'])},"
                 f" and {value:g} lies beyond: train one with data.nu=[{value:g}]"
             )
+
+
+def beyond(trained: dict[str, Any], u: Float[Tensor, "B ..."]) -> int:
+    """How many of some states or trajectories are larger than any that were trained.
+
+    trained : `statistics`; 0 where it does not know how large those were.
+    """
+    largest = trained.get("largest")
+    return 0 if largest is None else int((u.abs().flatten(1).amax(dim=1) > largest).sum())
 
 
 def steps_to(times: Any, dt: float) -> list[int]:

@@ -136,12 +136,30 @@ def test_a_run_simulates_and_refuses_what_it_was_not_trained_on(run):
         physics_hybrid.burgers.load(flavour)
 
 
+def test_states_larger_than_any_that_trained_are_flagged(run, tmp_path):
+    import physics_hybrid
+    from physics_hybrid.run.evaluate import evaluate
+    from physics_hybrid.run.load import load, recipe_of
+
+    model, config, _ = load(run)
+    problem = recipe_of(config).open(Place(torch.device("cpu")))
+    largest = model.statistics["largest"]
+    assert largest == pytest.approx(float(problem.trajectories("train").u.abs().max()), rel=0.05)
+    simulate = physics_hybrid.burgers.load(run / "best")
+    u0 = np.sin(2 * np.pi * (np.arange(32) + 0.5) / 32)
+    with pytest.warns(UserWarning, match=rf"u0 reaches .* trained on {largest:.3g}: larger ones"):
+        simulate(1.1 * largest * u0 / u0.max(), [0.05], 0.001)
+    assert "extrapolates" not in evaluate(problem, model, tmp_path, {}, pictures=False).summary
+    model.largest = 0.01
+    flagged = evaluate(problem, model, tmp_path, {}, pictures=False).summary
+    assert "4 of the test trajectories of nu = 0.001 reach a larger |u|" in flagged
+
+
 def test_other_data_than_it_was_trained_on_are_refused(run, capsys):
     from physics_hybrid.command_line import readable_errors
     from physics_hybrid.run.evaluate import evaluate_checkpoint
 
-    options = dict.fromkeys(("batch_size", "samples", "output", "reference", "resolutions"))
-    options |= {"checkpoint": str(run), "device": "cpu", "split": "all", "tracker": TRACKER}
+    options = options_of(run)
     for change, message in (
         ({"nu": [0.01]}, "trained with nu = 0.001, and 0.01 lies beyond"),
         ({"dt": 0.1}, "makes steps of 0.05, and 0.1 is asked for"),
@@ -153,7 +171,28 @@ def test_other_data_than_it_was_trained_on_are_refused(run, capsys):
         assert message in capsys.readouterr().err
 
 
-TRACKER = {"_target_": "physics_hybrid.training.tracker.Tracker"}
+def options_of(run: Path, **change) -> dict:
+    """What evaluate.py is given."""
+    options = dict.fromkeys(("batch_size", "samples", "output", "reference", "resolutions"))
+    tracker = {"_target_": "physics_hybrid.training.tracker.Tracker"}
+    options |= {"checkpoint": str(run), "device": "cpu", "split": "all", "tracker": tracker}
+    return {**options, "pictures": False, **change}
+
+
+def samples_of(run: Path, **change) -> dict[str, int]:
+    from physics_hybrid.run.evaluate import evaluate_checkpoint
+
+    folder = evaluate_checkpoint(options_of(run, **change), {})
+    return json.loads((folder / "metrics.json").read_text())["samples"]
+
+
+def test_a_file_of_ones_own_is_tested_whole_or_its_first_samples(run, tmp_path):
+    path = write_pdebench(tmp_path / "1D_Burgers_Sols_Nu0.001.hdf5", samples=5, frames=41)
+    data = configured("run=x", "data=pdebench", f"data.path={path}", "data.frames=null")["data"]
+    assert samples_of(run, data=data) == {"nu0.001": 5}
+    assert samples_of(run, data=data, samples=2) == {"nu0.001": 2}
+    with pytest.raises(ValueError, match="has 5 samples: the first tenth is tested"):
+        samples_of(run, data=data, split="test")
 
 
 @pytest.mark.slow
@@ -172,6 +211,14 @@ def test_pdebench_trains_from_a_file_and_remembers_its_samples(tmp_path):
     tested = json.loads((folder / "evaluation/metrics.json").read_text())
     assert tested["samples"] == {"nu0.001": 4}
     assert "[39]" in (folder / "splits.json").read_text()
+    again = configured(*words, "run=x")["data"]
+    assert samples_of(folder) == {"nu0.001": 4}
+    assert samples_of(folder, samples=2) == {"nu0.001": 2}
+    assert samples_of(folder, data=again) == {
+        "nu0.001": 4,
+        "nu0.001_train": 32,
+        "nu0.001_validation": 4,
+    }
 
 
 def test_the_same_seed_gives_the_same_pairs_and_the_end_is_pushed():

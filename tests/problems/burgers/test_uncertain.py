@@ -192,7 +192,7 @@ def chain(tmp_path_factory):
     return folder
 
 
-def test_three_stages_follow_each_other_and_stand_beside_physics(chain):
+def test_three_stages_follow_each_other_and_stand_beside_physics(chain, tmp_path):
     from physics_hybrid.models.model_files import load_model
     from physics_hybrid.problems.burgers.evidence.pages import uncertain_table
 
@@ -209,6 +209,9 @@ def test_three_stages_follow_each_other_and_stand_beside_physics(chain):
     text = uncertain_table(chain)
     assert f"| **consistency, 1 step** | {tested['crps']['mean']:.3g} |" in text
     assert "| diffusion, Heun 8 | " in text
+    for seed in ("seed0", "seed1"):
+        (tmp_path / seed).symlink_to(chain)
+    assert f"| {tested['crps']['mean']:.3g} ± 0 |" in uncertain_table(tmp_path)
     report = (chain / "consistency/evaluation/report.md").read_text()
     assert "| nu0.001 | physics ensemble: perturbed observation, stepper |" in report
     assert "| Gaussian posterior of the start, stepper |" in report

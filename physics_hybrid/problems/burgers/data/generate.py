@@ -37,6 +37,16 @@ class Generated:
     def times(self) -> list[float]:
         return [round(k * self.dt, 10) for k in range(self.frames)]
 
+    @property
+    def states(self) -> InitialStates:
+        return InitialStates(self.count, [self.seed, SPLITS.index(self.split)])
+
+    @property
+    def largest(self) -> float:
+        """|u| at the start, in the middle of cells: later it only falls."""
+        middles = (np.arange(self.cells) + 0.5) / self.cells
+        return float(np.abs(self.states(middles)).max())
+
     def path(self, folder: Path) -> Path:
         """data/burgers_test_256_128_1f0c2e77.h5: other settings, other file."""
         settings = json.dumps(asdict(self), sort_keys=True)
@@ -45,8 +55,7 @@ class Generated:
 
     def solve(self, progress: bool = True) -> NDArray[np.float32]:
         """(count, frames, cells)."""
-        states = InitialStates(self.count, [self.seed, SPLITS.index(self.split)])
-        u = np.empty((self.count, self.frames, self.cells), np.float32)
+        states, u = self.states, np.empty((self.count, self.frames, self.cells), np.float32)
         title = f"exact solutions, {self.split}"
         with tqdm(total=self.count, unit="trajectory", desc=title, disable=not progress) as bar:
             for first in range(0, self.count, PART):

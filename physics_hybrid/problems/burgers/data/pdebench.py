@@ -13,6 +13,7 @@ first tenth is the test split.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from physics_hybrid.checks import one_of
-from physics_hybrid.problems.burgers.data.trajectories import Trajectories
+from physics_hybrid.problems.burgers.data.trajectories import SPLITS, Trajectories
 from physics_hybrid.reading import Dataset, FileError, Group, open_h5, text_of
 
 #: Share of a file that is tested.
@@ -65,13 +66,35 @@ def read(
     TrajectoryError
         The first rule that is broken: file, dataset, sample.
     """
+
+    def chosen(tensor: Dataset) -> dict[str, list[int]]:
+        return _split(tensor, train, validation, test)
+
+    return _read(path, layout, chosen)
+
+
+def read_whole(path: Path, layout: Layout, test: int | None) -> dict[str, Trajectories]:
+    """The first `test` samples of a file (None: all) as each of the splits: nothing trains.
+
+    Raises
+    ------
+    TrajectoryError
+        The first rule that is broken: file, dataset, sample.
+    """
+    every = _read(path, layout, lambda tensor: {"test": list(range(len(tensor)))[:test]})["test"]
+    return dict.fromkeys(SPLITS, every)
+
+
+def _read(
+    path: Path, layout: Layout, chosen: Callable[[Dataset], dict[str, list[int]]]
+) -> dict[str, Trajectories]:
+    """chosen : numbers of samples by split."""
     with open_h5(path, TrajectoryError) as file:
         tensor = _tensor(file)
-        count, frames, points = tensor.shape
+        frames, points = tensor.shape[1:]
         dt = _frame_step(file, frames) * layout.stride
         _check_grid(file, points, layout)
         nu = _viscosity(file, path, layout)
-        numbers = _split(tensor, train, validation, test)
         return {
             split: Trajectories(
                 u=torch.from_numpy(_samples(tensor, rows, layout)),
@@ -79,13 +102,13 @@ def read(
                 nu=torch.full((len(rows),), nu),
                 names=tuple(f"{path}[{i}]" for i in rows),
             )
-            for split, rows in numbers.items()
+            for split, rows in chosen(tensor).items()
         }
 
 
 def _tensor(file: Group) -> Dataset:
     tensor = file.dataset("tensor")
-    if tensor.ndim != 3:
+    if tensor.ndim != 3 or not len(tensor):
         raise tensor.error(f"must be (samples, times, points); its shape is {tensor.shape}")
     if not np.issubdtype(tensor.dtype, np.floating):
         raise tensor.error(f"must hold numbers with a point; it holds {tensor.dtype}")

@@ -20,7 +20,7 @@ class Source(Protocol):
 
     @property
     def statistics(self) -> dict[str, Any]:
-        """Time between frames, cells, and viscosities: what a model is made for."""
+        """Time between frames, cells, viscosities, the largest |u|: what a model is made for."""
 
     @property
     def frames(self) -> int:
@@ -40,11 +40,11 @@ class Made:
     folder: Path
     own: bool = False
 
-    @property
+    @cached_property
     def statistics(self) -> dict[str, Any]:
         first = self.sets["train"][0]
         nu = [settings.nu for settings in self.sets["train"]]
-        return {"dt": first.dt, "points": first.cells, "nu": nu}
+        return {"dt": first.dt, "points": first.cells, "nu": nu, "largest": first.largest}
 
     @property
     def frames(self) -> int:
@@ -65,7 +65,8 @@ class Read:
     def statistics(self) -> dict[str, Any]:
         known = self.splits["train"]
         nu = sorted({round(v, 10) for v in known.nu.tolist()})
-        return {"dt": known.dt, "points": known.cells, "nu": nu}
+        largest = float(known.u.abs().max())
+        return {"dt": known.dt, "points": known.cells, "nu": nu, "largest": largest}
 
     @property
     def frames(self) -> int:

@@ -1,17 +1,19 @@
 """The tables of docs/burgers.md, from folders of runs, studies and chains: none is typed by hand.
 
 python train.py experiment=burgers run=RUN
+python train.py experiment=burgers 'data.nu=[0.001,0.01]' training.epochs=22 run=TWO
 python -m physics_hybrid study burgers --output STUDY
 python -m physics_hybrid study burgers_plane --output PLANE
 python -m physics_hybrid chain burgers_latent --output LATENT
-python -m physics_hybrid chain burgers_uncertain --output UNCERTAIN
+python -m physics_hybrid chain burgers_uncertain seed=0 --output UNCERTAIN/seed0
 python -m physics_hybrid pages --burgers runs/RUN --burgers-study STUDY --burgers-latent LATENT
     --burgers-uncertain UNCERTAIN --burgers-selection selection.json --burgers-times times.json
-    --burgers-plane PLANE
+    --burgers-plane PLANE --burgers-substeps substeps.json --burgers-viscosities runs/TWO
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import statistics
@@ -19,12 +21,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from physics_hybrid.evidence.study import Study, finished
 from physics_hybrid.problems.burgers.evidence.selection import selection_table
+from physics_hybrid.problems.burgers.evidence.substeps import substeps_table
 from physics_hybrid.problems.burgers.evidence.times import times_table
 from physics_hybrid.problems.burgers.learning import rivals_of
+from physics_hybrid.problems.burgers.metrics import paired_ratio
 from physics_hybrid.problems.burgers.plane.learning import rivals_of as square_rivals
 from physics_hybrid.problems.burgers.problem import model_name
 from physics_hybrid.problems.burgers.uncertain.learning import RIVALS
@@ -35,6 +40,8 @@ PAGE = "docs/burgers.md"
 CAPTIONS = {
     "space_time": "Truth, prediction and error of the test sample of median error",
     "growth": "Error against time, beside steppers",
+    "ensemble": "What was seen, and the ensemble one time unit later: the sample of median score",
+    "spread_skill": "Error against spread, in bins of samples",
 }
 #: Metric -> heading.
 ERRORS = {"nrmse": "nRMSE", "nrmse_from_start": "from t = 0", "one_step": "one step"}
@@ -52,13 +59,23 @@ def run_table(folder: Path) -> str:
         The run is not evaluated.
     """
     metrics = _metrics(folder)
+    rows = _rows_by_set(folder, metrics)
+    pictures = [_picture(folder, name) for name in ("space_time", "growth")]
+    return "\n\n".join([rows, _about([metrics]), *filter(None, pictures)])
+
+
+def _rows_by_set(folder: Path, metrics: Metrics) -> str:
     rows = []
     for name, found in _test_sets(metrics, "nrmse").items():
         names = rivals_of(_steppers(found), dt=1.0, twice=True)[1]
         rows += [[name, *row] for row in _rows(found, {**names, "": _model(folder)}, ERRORS)]
-    heads = ["test set", "what", *ERRORS.values()]
-    pictures = [_picture(folder, name) for name in ("space_time", "growth")]
-    return "\n\n".join([table(heads, rows), _about([metrics]), *filter(None, pictures)])
+    return table(["test set", "what", *ERRORS.values()], rows)
+
+
+def viscosities_table(folder: Path) -> str:
+    """The rows of one run of several viscosities, without its pictures."""
+    metrics = _metrics(folder)
+    return f"{_rows_by_set(folder, metrics)}\n\n{_about([metrics])}"
 
 
 def plane_table(folder: Path) -> str:
@@ -97,7 +114,7 @@ def _rows(
 
 def _picture(run: Path, name: str) -> str:
     """A figure of the first test set goes to docs/, and this shows it."""
-    drawn = sorted((run / "evaluation").glob(f"{name}_*.png"))
+    drawn = sorted((run / "evaluation").glob(f"{name}*.png"))
     if not drawn:
         return ""
     shutil.copy(drawn[0], ROOT / "docs" / f"burgers_{name}.png")
@@ -163,25 +180,60 @@ def latent_table(folder: Path) -> str:
 
 
 def uncertain_table(folder: Path) -> str:
-    """The last stage and all that stands beside it. Raises ValueError where it is not there."""
-    path = _stage(folder, "consistency")
-    if path is None:
+    """The last stage and all that stands beside it, over the seeds that are finished: the folder is
+    that of a chain, or of several. CRPS over that of the physics ensemble is of the mean over
+    seeds, sample by sample.
+
+    Raises
+    ------
+    ValueError
+        No last stage is there.
+    """
+    chains = [folder, *sorted(path for path in folder.glob("*") if path.is_dir())]
+    paths = [path for chain in chains if (path := _stage(chain, "consistency")) is not None]
+    if not paths:
         raise ValueError(f"{folder}: the stage consistency of burgers_uncertain is not finished")
-    metrics = _metrics(path)
-    found = next(iter(_test_sets(metrics, "crps").values()))
-    contenders = {**RIVALS, "": "**consistency, 1 step**"}
+    runs = [_metrics(path) for path in paths]
+    tested = [next(iter(_test_sets(metrics, "crps").values())) for metrics in runs]
+    samples = [_samples(path) for path in paths]
     rows = []
-    for prefix, who in contenders.items():
-        if f"{prefix}crps" not in found:
+    for prefix, who in {**RIVALS, "": "**consistency, 1 step**"}.items():
+        if f"{prefix}crps" not in tested[0]:
             continue
-        error = found[f"{prefix}square_error"]["mean"]
-        skill = (found[f"{prefix}variance"]["mean"] / error) ** 0.5
         columns = ("crps", "rmse", "roughness", "milliseconds")
-        crps, rmse, rough, ms = (_of(found, prefix + key) for key in columns)
-        rows.append([who, crps, rmse, f"{skill:.2f}" if skill else "-", rough, ms])
-    heads = ["what", "CRPS", "RMSE of the mean", "spread / skill"]
-    heads += ["total variation / truth", "ms a sample, all members"]
-    return f"{table(heads, rows)}\n\n{_about([metrics])}"
+        means = [[found[prefix + key]["mean"] for found in tested] for key in columns]
+        crps, rmse, rough, ms = map(_spread, means)
+        skill = _spread([_skill(found, prefix) for found in tested])
+        heun, physics = (_over(samples, prefix, rival) for rival in ("heun8_", "physics_"))
+        rows.append([who, crps, physics, heun, rmse, skill, rough, ms])
+    heads = ["what", "CRPS", "over the physics ensemble", "over Heun 8", "RMSE of the mean"]
+    heads += ["spread / skill", "total variation / truth", "ms a sample, all members"]
+    about = f"{_about(runs)} Ratios of CRPS with 95 % of a paired bootstrap over samples."
+    pictures = [_picture(paths[0], name) for name in ("ensemble", "spread_skill")]
+    return "\n\n".join([table(heads, rows), about, *filter(None, pictures)])
+
+
+def _skill(found: Mapping[str, Any], prefix: str) -> float:
+    """Spread over skill."""
+    error = found[f"{prefix}square_error"]["mean"]
+    return float((found[f"{prefix}variance"]["mean"] / error) ** 0.5)
+
+
+def _samples(run: Path) -> list[dict[str, str]]:
+    with open(run / "evaluation" / "samples.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _over(runs: Sequence[Sequence[Mapping[str, str]]], prefix: str, rival: str) -> str:
+    """Ratio of the CRPS of two contenders, means over runs, and its interval."""
+    if prefix == rival:
+        return ""
+
+    def crps(who: str) -> Any:
+        return np.mean([[float(row[f"{who}crps"]) for row in rows] for rows in runs], axis=0)
+
+    ratio, low, high = paired_ratio(crps(prefix), crps(rival))
+    return f"{ratio:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _stage(folder: Path, stage: str) -> Path | None:
@@ -245,6 +297,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "burgers_uncertain": uncertain_table,
     "burgers_selection": selection_table,
     "burgers_times": times_table,
+    "burgers_substeps": substeps_table,
+    "burgers_viscosities": viscosities_table,
     "burgers_plane": plane_table,
 }
 

@@ -84,7 +84,7 @@ class LatentRecipe(TrajectoryRecipe):
 
     def _reconstruction(self, place: Place) -> Reconstruction:
         config, data, model = self.config, self.config["data"], self.config["model"]
-        source = source_of(config, place)
+        source = source_of(config, place, self.whole)
         if source.statistics["points"] % model["points"]:
             raise ValueError(
                 f"model.points={model['points']} must divide data.cells={data['cells']}: the"
@@ -106,7 +106,7 @@ class LatentRecipe(TrajectoryRecipe):
 
     def _evolution(self, place: Place) -> LatentEvolution:
         config, data = self.config, self.config["data"]
-        source = source_of(config, place)
+        source = source_of(config, place, self.whole)
         check_steppers(config["evaluation"]["steppers"], data["cells"])
         rivals, names = rivals_of(
             config["evaluation"]["steppers"],

@@ -32,7 +32,7 @@ class LatentStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         Of the learned channels over the training split: they are normalised.
     weight : list of float
         Of each channel of z in the loss.
-    dt, points, nu
+    dt, points, nu, largest
         What it is trained on.
     width, depth, heads, window : int
         Of the operator.
@@ -49,6 +49,7 @@ class LatentStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         dt: float,
         points: int,
         nu: Sequence[float],
+        largest: float | None = None,
         width: int = 64,
         depth: int = 4,
         heads: int = 4,
@@ -61,12 +62,14 @@ class LatentStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         self.register_buffer("std", torch.tensor(std))
         self.register_buffer("weight", torch.tensor(weight))
         self.dt, self.points, self.nu = float(dt), int(points), [float(v) for v in nu]
+        self.largest = largest
         self.operator = WindowOperator(channels + means, channels, width, depth, heads, window)
 
     @property
     def statistics(self) -> dict[str, Any]:
         """What it was trained on."""
-        return {"dt": self.dt, "points": self.points, "nu": self.nu}
+        known = {"dt": self.dt, "points": self.points, "nu": self.nu}
+        return known if self.largest is None else {**known, "largest": self.largest}
 
     def encode(self, u: Float[Tensor, "B N"]) -> Float[Tensor, "B L D"]:
         z = self.autoencoder.encode(u)

@@ -121,6 +121,7 @@ class PlaneEvolution(Evolution):
 
     def test_sets(self) -> list[Viscosity]:
         self.tested.clear()
+        self.larger.clear()
         nu = self.source.statistics["nu"][0]
         known = self.trajectories(self.tested_split)
         return [Square(self, f"nu{nu:g}", known, self.batch_size)]

@@ -13,7 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physics_hybrid.problems.burgers.stepper import CFL, harmonic
+from physics_hybrid.problems.burgers.stepper import harmonic
+
+#: Share of the limit of stability that a substep uses.
+CFL = 0.8
 
 
 def advance(

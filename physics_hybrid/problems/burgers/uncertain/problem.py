@@ -57,7 +57,7 @@ class UncertainRecipe(TrajectoryRecipe):
         config, data = self.config, self.config["data"]
         at_least(2, "evaluation.members", config["evaluation"]["members"])
         at_least(1, "evaluation.batch_size", config["evaluation"]["batch_size"])
-        source = source_of(config, place)
+        source = source_of(config, place, self.whole)
         known = source.statistics
         if len(known["nu"]) > 1:
             raise ValueError(f"problem=burgers_uncertain takes one data.nu; got {known['nu']}")
