@@ -322,7 +322,7 @@ def _add_ends(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
         sums = []
         for orders in (rules.CHECK, rules.FINE):
             at_points = 0.0
-            points = _points_on_end(body, [*one.closed, *other.closed], end, orders)
+            points = points_on_end(body, [*one.closed, *other.closed], end, orders)
             for voxels, xi, weights in points:
                 p, r = one.at_ends(end, voxels, xi), other.at_ends(end, voxels, xi)
                 _, h, w = voxels.unbind(dim=1)
@@ -335,7 +335,7 @@ def _add_ends(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
     return doubt
 
 
-def _points_on_end(
+def points_on_end(
     body: Body, closed: list[ClosedForm], end: int, orders: Orders
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Voxels, places and weights on an end where a closed form is at work."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from physics_hybrid.problems.potential.certify import certify
+from physics_hybrid.problems.potential.certify import certify, slopes
 from physics_hybrid.problems.potential.certify.body import Body, split
 from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
 from physics_hybrid.problems.potential.certify.current import Currents
@@ -142,3 +142,22 @@ def test_an_electrode_on_skin_or_on_a_face_has_a_bound() -> None:
     )
     assert between < 2 * in_the_middle  # of one tissue: nothing happens at the face
     assert 100 * in_the_middle < outside < float("inf")
+
+
+@pytest.mark.parametrize("ends", ENDS, ids=lambda value: str(value))
+def test_slopes_chosen_together_leave_hardly_more_than_the_least(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conductor = body(8, ends, 6 if ends.kind == "pair" else 3)
+    place = source(3, conductor)
+    phi = solve(conductor, place, warn=False).phi[0]
+    currents = Currents.of(Body.of(conductor))
+
+    def left(steps: int) -> float:
+        """|sigma^-1/2 (q + sigma grad v)| after so many steps."""
+        monkeypatch.setattr(slopes, "STEPS", steps)
+        return Mismatch.of(currents, one_of(place, 0), phi).plain
+
+    together, alone, least = left(slopes.STEPS), left(0), left(60)
+    assert together < 0.98 * alone
+    assert least * (1 - 1e-9) < together < 1.01 * least
