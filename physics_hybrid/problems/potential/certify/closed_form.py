@@ -10,14 +10,17 @@ where theta > 0 and sigma is close to sigma_inf: in other tissue its tangential 
 grounded end theta is 0, or phi_s is.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from physics_hybrid.problems.potential.certify.rules import Points
 from physics_hybrid.problems.potential.physics.conductor import Conductor, Faces, matrix
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.image import with_image
@@ -118,22 +121,11 @@ class ClosedForm:
         """Of the electrode and its image, metres."""
         return [charge.point[0] for charge in self.charges]
 
-    def inside(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """In which theta > 0 somewhere."""
-        low, high = torch.tensor(self.low), torch.tensor(self.high)
-        return ((voxels >= low) & (voxels < high)).all(dim=1)
-
-    def carries(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """Which belong to G."""
-        d, h, w = voxels.unbind(dim=1)
-        return self.medium[d, h, w]
-
-    @property
+    @cached_property
     def voxels(self) -> Int[Tensor, "n 3"]:
         """All in which theta > 0 somewhere."""
-        box = torch.zeros_like(self.medium)
-        box[tuple(slice(a, b) for a, b in zip(self.low, self.high, strict=True))] = True
-        return box.nonzero()
+        sides = [torch.arange(a, b) for a, b in zip(self.low, self.high, strict=True)]
+        return torch.cartesian_prod(*sides)
 
     def whole(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """In which theta is 1 at all corners."""
@@ -143,43 +135,58 @@ class ClosedForm:
             whole &= (values[i] == 1) & (values[i + 1] == 1)
         return whole
 
-    def theta(
-        self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
-    ) -> tuple[Float[Tensor, "n P"], Float[Tensor, "n P 3"]]:
-        """theta and its gradient (1/m) at places xi in [0, 1]^3 of voxels."""
+    def theta(self, points: Points) -> tuple[Float[Tensor, "n _ _ _"], list[Tensor]]:
+        """theta at points, and the components of its gradient, 1/m."""
         value, slope = [], []
         for axis, values in enumerate(self.cutoff):
-            i = voxels[:, axis]
-            step = (values[i + 1] - values[i])[:, None]
-            value.append(values[i][:, None] + step * xi[..., axis])
-            slope.append((step / self.spacing[axis]).expand_as(xi[..., axis]))
+            i = points.voxels[:, axis]
+            low, step = values[i].view(-1, 1, 1, 1), (values[i + 1] - values[i]).view(-1, 1, 1, 1)
+            value.append(low + step * points.xi(axis))
+            slope.append(step / self.spacing[axis])
         a, b, c = value
-        gradient = torch.stack([slope[0] * b * c, a * slope[1] * c, a * b * slope[2]], dim=-1)
-        return a * b * c, gradient
+        bc = b * c
+        gradient = [slope[0] * bc, a * (slope[1] * c), a * (slope[2] * b)]
+        return a * bc, gradient
 
-    def potential_at(self, points: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P"]:
-        """phi_s at points in metres, V."""
-        total = torch.zeros_like(points[..., 0])
+    def at(self, points: Points) -> tuple[Float[Tensor, "n _ _ _"], list[Tensor]]:
+        """phi_s at points, V, and the components of J_s, A/m^2."""
+        phi, J = torch.zeros(()), [torch.zeros(())] * 3
+        metres = [points.metres(axis, self.spacing) for axis in range(3)]
         for charge in self.charges:
-            offset = points - charge.point[0]
-            square = torch.einsum("npa,ab,npb->np", offset, self.inverse, offset)
-            total = total + self._strength(charge) * square.clamp_min(_TINY).rsqrt()
-        return total
+            offset = [x - charge.point[0, axis] for axis, x in enumerate(metres)]
+            near, dense = self.seen_from(charge, offset, self.inverse.view(3, 3, 1, 1, 1, 1))
+            phi = phi + near
+            J = [total + dense * x for total, x in zip(J, offset, strict=True)]
+        return phi, J
 
-    def current_at(self, points: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P 3"]:
-        """J_s at points in metres, A/m^2."""
-        total = torch.zeros_like(points)
-        for charge in self.charges:
-            offset = points - charge.point[0]
-            square = torch.einsum("npa,ab,npb->np", offset, self.inverse, offset)
-            density = self._strength(charge) * square.clamp_min(_TINY) ** -1.5
-            total = total + density[..., None] * offset
-        return total
+    def seen_from(
+        self, charge: PointSource, offset: list[Tensor], inverse: Float[Tensor, "3 3 *n"]
+    ) -> tuple[Tensor, Tensor]:
+        """phi_s of one charge, V, and J_s over the offset, A/m^3, at offsets along three axes in
+        metres; sigma_inf^-1 along the same axes."""
+        square = torch.zeros(())
+        for a in range(3):
+            square = square + inverse[a, a] * offset[a] ** 2
+        if not self.straight:
+            for a, b in combinations(range(3), 2):
+                square = square + 2 * inverse[a, b] * offset[a] * offset[b]
+        root = square.clamp_min(_TINY).rsqrt()
+        phi = root * self._strength(charge)
+        return phi, phi * root * root
 
-    def _strength(self, charge: PointSource) -> Tensor:
+    @cached_property
+    def straight(self) -> bool:
+        """Whether the medium conducts along the axes."""
+        return not bool((self.inverse - self.inverse.diag().diag()).any())
+
+    def _strength(self, charge: PointSource) -> float:
         """I / (4 pi sqrt(det sigma_inf))."""
-        strength: Tensor = charge.current[0] * torch.linalg.det(self.inverse).sqrt()
-        return strength / (4 * torch.pi)
+        return float(charge.current[0]) * self._root / (4 * math.pi)
+
+    @cached_property
+    def _root(self) -> float:
+        """1 / sqrt(det sigma_inf)."""
+        return math.sqrt(float(torch.linalg.det(self.inverse)))
 
     @cached_property
     def at_nodes(self) -> Float[Tensor, "nD nH nW"]:

@@ -22,7 +22,12 @@ from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import AXES, Body
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.oscillation import Correction
-from physics_hybrid.problems.potential.certify.rules import Orders, box_points, face_points
+from physics_hybrid.problems.potential.certify.rules import (
+    Orders,
+    Points,
+    box_points,
+    face_points,
+)
 from physics_hybrid.problems.potential.certify.shapes import (
     CORNERS,
     Mode,
@@ -143,54 +148,64 @@ class Flux:
                 out[i] = part if before is None else before + part
         return out
 
-    def at(self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P 3"]:
-        """The whole of it at places xi in [0, 1]^3 of voxels."""
-        d, h, w = voxels.unbind(dim=1)
-        q = torch.empty_like(xi)
+    def at(self, points: Points) -> list[Float[Tensor, "n P Q R"]]:
+        """The components of the whole of it at points."""
+        E, q = gradient(self.nodes, points, self.body.spacing), []
         for axis in range(3):
-            low, high = (side[axis][d, h, w][:, None] for side in (self.low, self.high))
-            q[..., axis] = low + (high - low) * xi[..., axis]
-        for (a, b), sides in self.slopes.items():
-            low, high = (side[d, h, w][:, None] for side in sides)
-            X_a, X_b = 2 * xi[..., a] - 1, 2 * xi[..., b] - 1
-            q[..., a] += X_b * (low + high + X_a * (high - low)) / 2
+            low, high = (points.of_voxels(side[axis]) for side in (self.low, self.high))
+            q.append(low + (high - low) * points.xi(axis))
+        X = [2 * points.xi(axis) - 1 for axis in range(3)]
+        for (a, b), (S_low, S_high) in self.slopes.items():
+            low, high = points.of_voxels(S_low), points.of_voxels(S_high)
             share = self.body.spacing[b] / (4 * self.body.spacing[a])
-            q[..., b] += (high - low) * share * (1 - X_b**2)
-        sigma = matrix(self.body.at(voxels))
-        slope = gradient(self.nodes, voxels, xi, self.body.spacing)
-        q = q + self.sign * torch.einsum("nab,npb->npa", sigma, slope)
-        points = (voxels[:, None] + xi) * self.body.spacing
+            q[a] = q[a] + X[b] * ((low + high + X[a] * (high - low)) / 2)
+            q[b] = q[b] + (high - low) * share * (1 - X[b] ** 2)
+        sigma = self.body.at(points.voxels)
         for form in self.closed:
-            inside = form.inside(voxels)
-            if bool(inside.any()):
-                q[inside] += self._of(form, voxels[inside], xi[inside], points[inside])
+            theta, slope = form.theta(points)
+            phi, J = form.at(points)
+            E = [one + phi * other for one, other in zip(E, slope, strict=True)]
+            q = [
+                one + other for one, other in zip(q, self._of(form, points, theta, J), strict=True)
+            ]
+        if self.sign != 0:
+            q = [
+                torch.add(one, other, alpha=self.sign)
+                for one, other in zip(q, _times(sigma, E), strict=True)
+            ]
+        shape = points.weight.shape
+        q = [one.expand(shape).contiguous() for one in q]
         for correction in self.corrections:
-            q += correction.at(voxels, xi)
+            correction.add_to(q, points)
         return q
 
-    def _of(self, form: ClosedForm, voxels: Tensor, xi: Tensor, points: Tensor) -> Tensor:
-        """chi J_s + sign sigma grad(theta phi_s)
-        = (chi - sign theta sigma sigma_inf^-1) J_s + sign sigma phi_s grad theta, chi 1 in G."""
-        sigma = matrix(self.body.at(voxels))
-        theta, slope = form.theta(voxels, xi)
-        ratio = sigma @ form.inverse
-        same = self.same(form, voxels)
+    def _of(self, form: ClosedForm, points: Points, theta: Tensor, J: list[Tensor]) -> list[Tensor]:
+        """chi J_s - sign theta sigma grad phi_s = (chi - sign theta sigma sigma_inf^-1) J_s, chi 1
+        in G."""
+        sigma, same = self.body.at(points.voxels), self.same(form, points.voxels)
+        chi = points.of_voxels(form.medium.double())
+        if sigma.shape[1] < 6 and form.straight:
+            out = []
+            for axis, one in enumerate(J):
+                ratio = sigma[:, min(axis, sigma.shape[1] - 1)] * form.inverse[axis, axis]
+                ratio = torch.where(same, 1.0, ratio).view(-1, 1, 1, 1)
+                out.append((chi - self.sign * theta * ratio) * one)
+            return out
+        ratio = matrix(sigma) @ form.inverse
         ratio[same] = torch.eye(3, dtype=ratio.dtype)
-        J = form.current_at(points)
-        carried = form.carries(voxels)[:, None, None] * J
-        rest = carried - self.sign * theta[..., None] * torch.einsum("nab,npb->npa", ratio, J)
-        rest = torch.where((same[:, None] & (theta == 1) & (self.sign == 1))[..., None], 0.0, rest)
-        phi = form.potential_at(points)
-        return rest + self.sign * torch.einsum("nab,npb->npa", sigma, slope * phi[..., None])
+        turned = _times_matrix(ratio, J)
+        return [chi * one - self.sign * theta * other for one, other in zip(J, turned, strict=True)]
 
     def same(self, form: ClosedForm, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """Whether voxels are of the medium of the closed form."""
-        here = matrix(self.body.at(voxels))
-        return (here == matrix(form.sigma_inf)).all(dim=-1).all(dim=-1)
+        here, there = self.body.at(voxels), form.sigma_inf
+        if here.shape[1] == there.shape[1]:
+            return (here == there).all(dim=1)
+        return (matrix(here) == matrix(there)).flatten(1).all(dim=1)
 
     @cached_property
-    def mixed(self) -> Int[Tensor, "n 3"]:
-        """Voxels in which the closed form does not cancel: those of quadrature."""
+    def mixed(self) -> Bool[Tensor, "D H W"]:
+        """The voxels in which the closed form does not cancel: those of quadrature."""
         marked = torch.zeros(self.body.shape, dtype=torch.bool)
         for form in self.closed:
             voxels = _in_tissue(self.body, form.voxels)
@@ -198,8 +213,9 @@ class Flux:
             d, h, w = voxels[~plain].unbind(dim=1)
             marked[d, h, w] = True
         for correction in self.corrections:
-            marked |= correction.marked
-        return marked.nonzero()
+            d, h, w = correction.faces.voxels.unbind(dim=1)
+            marked[d, h, w] = True
+        return marked
 
     def on_ends(self, end: int) -> Iterator[tuple[float, Float[Tensor, "H W"]]]:
         """Weights and modes of q . n - sign gamma v on a robin end, without the closed form."""
@@ -214,26 +230,38 @@ class Flux:
                 value = value + outward * self.slopes[0, 1 if i else 2][end != 0][end]
             yield 3.0 ** -(i + j), value
 
-    def at_ends(
-        self, end: int, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
-    ) -> Float[Tensor, "n P"]:
-        """q . n - sign gamma v, the closed form with it, at places on the end."""
-        d, h, w = voxels.unbind(dim=1)
+    def at_ends(self, end: int, points: Points) -> Float[Tensor, "n 1 P P"]:
+        """q . n - sign gamma v, the closed form with it, at points on the end."""
         outward, side = (-1.0, self.low[0]) if end == 0 else (1.0, self.high[0])
-        gamma = self.body.exchange * self.body.diagonal[0][d, h, w][:, None]
-        v = trilinear(self.nodes, voxels, xi)
-        value = outward * side[d, h, w][:, None].expand_as(v)
+        gamma = self.body.exchange * points.of_voxels(self.body.diagonal[0])
+        v = trilinear(self.nodes, points)
+        q = points.of_voxels(side)
         for b in (1, 2):
             if self.slopes:
-                S = self.slopes[0, b][end != 0][d, h, w][:, None]
-                value = value + outward * S * (2 * xi[..., b] - 1)
-        points = (voxels[:, None] + xi) * self.body.spacing
+                S = self.slopes[0, b][end != 0]
+                q = q + points.of_voxels(S) * (2 * points.xi(b) - 1)
         for form in self.closed:
-            carries = form.carries(voxels)[:, None]
-            J = form.current_at(points)[..., 0]
-            value = value + torch.where(carries, outward * J, 0.0)
-            v = v + form.theta(voxels, xi)[0] * form.potential_at(points)
-        return value - self.sign * gamma * v
+            phi, J = form.at(points)
+            q = q + points.of_voxels(form.medium.double()) * J[0]
+            v = v + form.theta(points)[0] * phi
+        return outward * q - self.sign * gamma * v
+
+
+def _times(sigma: Float[Tensor, "n C"], vector: list[Tensor]) -> list[Tensor]:
+    """sigma of voxels times the components of a vector at points."""
+    if sigma.shape[1] == 6:
+        return _times_matrix(matrix(sigma), vector)
+    columns = sigma.expand(-1, 3).unbind(dim=1)
+    return [one.view(-1, 1, 1, 1) * other for one, other in zip(columns, vector, strict=True)]
+
+
+def _times_matrix(matrices: Float[Tensor, "n 3 3"], vector: list[Tensor]) -> list[Tensor]:
+    """Matrices of voxels times the components of a vector at points."""
+    entries = matrices.view(-1, 3, 3, 1, 1, 1)
+    return [
+        entries[:, a, 0] * vector[0] + entries[:, a, 1] * vector[1] + entries[:, a, 2] * vector[2]
+        for a in range(3)
+    ]
 
 
 def inner(body: Body, one: Flux, other: Flux) -> tuple[Float[Tensor, "D H W"], float]:
@@ -278,29 +306,27 @@ def _replace(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
     sums = []
     for orders in (rules.CHECK, rules.FINE):
         total = 0.0
-        for voxels, xi, weights in quadrature_points(body, one, other, orders):
-            p = one.at(voxels, xi)
-            r = p if other is one else other.at(voxels, xi)
-            inverse = torch.linalg.inv(matrix(body.at(voxels)))
-            value = body.volume * ((p @ inverse * r).sum(dim=-1) * weights).sum(dim=1)
-            d, h, w = voxels.unbind(dim=1)
+        for points in quadrature_points(body, one, other, orders):
+            p = one.at(points)
+            r = p if other is one else other.at(points)
+            d, h, w = points.voxels.unbind(dim=1)
+            turned = _times(body.resistivity[:, d, h, w].T, r)
+            product = sum(left * right for left, right in zip(p, turned, strict=True))
+            value = body.volume * points.mean(product)
             out[d, h, w] = value
             total += float(value.sum())
         sums.append(total)
     return abs(sums[1] - sums[0])
 
 
-def quadrature_points(
-    body: Body, one: Flux, other: Flux, orders: Orders
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Voxels, places and weights of quadrature: plain, and graded beside an electrode."""
+def quadrature_points(body: Body, one: Flux, other: Flux, orders: Orders) -> list[Points]:
+    """Rules of quadrature: plain, and graded beside an electrode."""
     closed = [*one.closed, *other.closed]
     if not closed:
         return []
-    voxels = torch.unique(torch.cat([one.mixed, other.mixed]), dim=0)
+    mixed = one.mixed if other is one else one.mixed | other.mixed
     places = [place for form in closed for place in form.places]
-    points = box_points(places, voxels, body.spacing, orders)
-    return [(voxels[rows], xi, weights) for rows, xi, weights in points]
+    return box_points(places, mixed.nonzero(), body.spacing, orders)
 
 
 def _in_tissue(body: Body, voxels: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
@@ -323,10 +349,10 @@ def _add_ends(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
         for orders in (rules.CHECK, rules.FINE):
             at_points = 0.0
             points = points_on_end(body, [*one.closed, *other.closed], end, orders)
-            for voxels, xi, weights in points:
-                p, r = one.at_ends(end, voxels, xi), other.at_ends(end, voxels, xi)
-                _, h, w = voxels.unbind(dim=1)
-                value = area * (p * r * weights).sum(dim=1) / gamma[h, w]
+            for some in points:
+                p, r = one.at_ends(end, some), other.at_ends(end, some)
+                _, h, w = some.voxels.unbind(dim=1)
+                value = area * some.mean(p * r) / gamma[h, w]
                 total[h, w] = value
                 at_points += float(value.sum())
             sums.append(at_points)
@@ -335,20 +361,11 @@ def _add_ends(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
     return doubt
 
 
-def points_on_end(
-    body: Body, closed: list[ClosedForm], end: int, orders: Orders
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Voxels, places and weights on an end where a closed form is at work."""
+def points_on_end(body: Body, closed: list[ClosedForm], end: int, orders: Orders) -> list[Points]:
+    """Rules on an end where a closed form is at work."""
     plane = 0 if end == 0 else body.shape[0] - 1
     each = [_in_tissue(body, form.voxels) for form in closed]
     voxels = torch.unique(torch.cat(each), dim=0) if each else torch.zeros(0, 3).long()
     voxels = voxels[voxels[:, 0] == plane]
-    if not len(voxels):
-        return []
     places = [place for form in closed for place in form.places]
-    out = []
-    across = torch.tensor([1, 2]).expand(len(voxels), 2)
-    for rows, flat, weights in face_points(places, voxels, across, body.spacing, orders):
-        normal = torch.full_like(flat[..., :1], 0.0 if end == 0 else 1.0)
-        out.append((voxels[rows], torch.cat([normal, flat], dim=-1), weights))
-    return out
+    return face_points(places, voxels, 0, int(end != 0), body.spacing, orders)

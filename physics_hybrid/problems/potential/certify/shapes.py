@@ -4,8 +4,10 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
+
+from physics_hybrid.problems.potential.certify.rules import Points
 
 Mode = tuple[int, int, int]
 CORNERS: tuple[Mode, ...] = tuple(product((0, 1), repeat=3))  # type: ignore[arg-type]
@@ -42,38 +44,38 @@ def prolonged(nodes: Float[Tensor, "nD nH nW"], factor: int) -> Float[Tensor, "_
     return finer[0, 0]
 
 
-def trilinear(
-    nodes: Float[Tensor, "nD nH nW"], voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
-) -> Float[Tensor, "n P"]:
-    """Values of a trilinear function at places of voxels."""
-    d, h, w = voxels.unbind(dim=1)
-    total = torch.zeros_like(xi[..., 0])
-    for i, j, k in CORNERS:
-        shape = _hat(xi[..., 0], i) * _hat(xi[..., 1], j) * _hat(xi[..., 2], k)
-        total = total + nodes[d + i, h + j, w + k][:, None] * shape
-    return total
+def trilinear(nodes: Float[Tensor, "nD nH nW"], points: Points) -> Float[Tensor, "n _ _ _"]:
+    """Values of a trilinear function at points."""
+    values = _corners(nodes, points)
+    for axis in range(3):
+        values = _between(values, points, axis)
+    return values
 
 
 def gradient(
-    nodes: Float[Tensor, "nD nH nW"],
-    voxels: Int[Tensor, "n 3"],
-    xi: Float[Tensor, "n P 3"],
-    spacing: Float[Tensor, " 3"],
-) -> Float[Tensor, "n P 3"]:
-    """Its gradient, V/m."""
-    d, h, w = voxels.unbind(dim=1)
-    total = torch.zeros_like(xi)
-    for corner in CORNERS:
-        i, j, k = corner
-        value = nodes[d + i, h + j, w + k][:, None]
-        hats = [_hat(xi[..., axis], corner[axis]) for axis in range(3)]
-        for axis in range(3):
-            u, v = (a for a in range(3) if a != axis)
-            slope = (2 * corner[axis] - 1) / spacing[axis]
-            total[..., axis] += value * slope * hats[u] * hats[v]
-    return total
+    nodes: Float[Tensor, "nD nH nW"], points: Points, spacing: Float[Tensor, " 3"]
+) -> list[Float[Tensor, "n _ _ _"]]:
+    """The components of its gradient at points, V/m; each has one place along its own axis."""
+    corners = _corners(nodes, points)
+    out = []
+    for axis in range(3):
+        low, high = corners.narrow(axis + 1, 0, 1), corners.narrow(axis + 1, 1, 1)
+        slope = (high - low) / spacing[axis]
+        for other in range(3):
+            if other != axis:
+                slope = _between(slope, points, other)
+        out.append(slope)
+    return out
 
 
-def _hat(xi: Tensor, corner: int) -> Tensor:
-    """1 at a corner and 0 at the other one."""
-    return xi if corner else 1 - xi
+def _corners(nodes: Tensor, points: Points) -> Float[Tensor, "n 2 2 2"]:
+    """Values at the corners of the voxels."""
+    d, h, w = points.voxels.view(-1, 3, 1, 1, 1).unbind(dim=1)
+    step = torch.arange(2)
+    return nodes[d + step.view(2, 1, 1), h + step.view(2, 1), w + step]
+
+
+def _between(values: Tensor, points: Points, axis: int) -> Tensor:
+    """From both sides of an axis to the places along it."""
+    low, high = values.narrow(axis + 1, 0, 1), values.narrow(axis + 1, 1, 1)
+    return low + (high - low) * points.xi(axis)

@@ -87,19 +87,17 @@ def _moments(flux: Flux) -> dict[tuple[int, int, int], list[Tensor]]:
     if not points:
         return found
     found = {m: [value.clone() for value in components] for m, components in found.items()}
-    for voxels, xi, weights in points:
-        p = flux.at(voxels, xi)
-        where = voxels.unbind(dim=1)
-        X = 2 * xi - 1
+    for some in points:
+        p = flux.at(some)
+        where = some.voxels.unbind(dim=1)
+        X = [2 * some.xi(axis) - 1 for axis in range(3)]
         for m, size in _WAVES.items():
-            shape = weights / size
-            for axis, order in enumerate(m):
+            shape = some.weight / size
+            for x, order in zip(X, m, strict=True):
                 if order:
-                    x = X[..., axis]
                     shape = shape * (x if order == 1 else (3 * x**2 - 1) / 2)
-            value = torch.einsum("npa,np->na", p, shape)
             for a in range(3):
-                found[m][a][where] = value[:, a]
+                found[m][a][where] = (p[a] * shape).sum(dim=(1, 2, 3))
     return found
 
 
@@ -268,8 +266,8 @@ def _on_end(flux: Flux, moment: Tensor, end: int, b: int) -> Float[Tensor, "H W"
     gamma = body.exchange * body.diagonal[0][end]
     wave = flat_haar(flux.nodes[end])[(1, 0) if b == 1 else (0, 1)]
     S = outward * flux.sign * gamma * wave
-    for voxels, xi, weights in points_on_end(body, flux.closed, end, rules.CHECK):
-        p = flux.at_ends(end, voxels, xi)
-        _, h, w = voxels.unbind(dim=1)
-        S[h, w] = -3 * outward * (p * (2 * xi[..., b] - 1) * weights).sum(dim=1)
+    for points in points_on_end(body, flux.closed, end, rules.CHECK):
+        p = flux.at_ends(end, points)
+        _, h, w = points.voxels.unbind(dim=1)
+        S[h, w] = -3 * outward * points.mean(p * (2 * points.xi(b) - 1))
     return S

@@ -11,6 +11,7 @@ from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_
 from physics_hybrid.problems.potential.certify.current import Currents
 from physics_hybrid.problems.potential.certify.flux import inner
 from physics_hybrid.problems.potential.certify.repair import Runs
+from physics_hybrid.problems.potential.certify.rules import Points
 from physics_hybrid.problems.potential.certify.shapes import trilinear
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.physics.solve import solve
@@ -47,15 +48,20 @@ def test_weak_divergence_of_the_current_is_the_source(ends: Ends, components: in
     for electrode in place.electrodes:
         at = electrode.point / conductor.spacing
         voxel = at.floor().long()
-        injected += float(electrode.current * trilinear(w, voxel, (at - voxel)[:, None])[0, 0])
+        injected += float(electrode.current * _value(w, voxel, at - voxel))
     if ends.kind == "sink":
-        d, h, k = one.tissue.nonzero().unbind(dim=1)
-        middle = torch.full((len(d), 1, 3), 0.5, dtype=torch.float64)
-        mean = trilinear(w, torch.stack([d, h, k], dim=1), middle).mean()
+        voxels = one.tissue.nonzero()
+        mean = _value(w, voxels, torch.full(voxels.shape, 0.5, dtype=torch.float64)).mean()
         injected -= 1e-3 * float(mean)
     waves, unsure = mismatch.oscillation.moment(w)
     assert float(product.sum()) == pytest.approx(waves - injected, abs=3 * (doubt + unsure) + 1e-12)
     assert doubt + unsure < 0.05 * float(w.abs().max()) * 1e-3
+
+
+def _value(nodes: torch.Tensor, voxels: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
+    """Of a trilinear function at one place of each voxel."""
+    places = list(xi[..., None].unbind(dim=1))
+    return trilinear(nodes, Points(voxels, places, places)).flatten()
 
 
 @pytest.mark.parametrize("open_ends", [True, False])
