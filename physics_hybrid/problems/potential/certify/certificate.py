@@ -79,7 +79,7 @@ class Mismatch:
             w = from_centres(body, phi, as_it_is, closed)
         else:
             w = from_nodes(body, nodes, closed)
-        low, high, energy, scale = [], [], 0.0, 0.0
+        low, high = [], []
         for axis in range(3):
             below, above = sides(q[axis][0], axis)
             low.append(below)
@@ -90,12 +90,15 @@ class Mismatch:
             d, h, w_ = form.voxel
             beyond[max(0, d - 1) : d + 2, max(0, h - 1) : h + 2, max(0, w_ - 1) : w_ + 2] = 0
         energy = float(beyond.sum().sqrt())
+        if closed:
+            low, high = [q.clone() for q in low], [q.clone() for q in high]
         for form in closed:
-            Phi = form.through_faces
+            there, Phi = form.voxels_there, form.through_faces
+            medium = form.medium[there]
             for axis in range(3):
-                below, above = sides(Phi[axis][0], axis)
-                low[axis] = low[axis] - below * form.medium
-                high[axis] = high[axis] - above * form.medium
+                below, above = sides(Phi[axis], axis)
+                low[axis][there] -= below * medium
+                high[axis][there] -= above * medium
         oscillation = Oscillation.of(body, closed)
         flux = Flux(body, w, low, high, closed, oscillation.corrections)
         if sharp:
@@ -139,8 +142,6 @@ def _known(
     source = _off_skin(currents.body, source)
     closed = [ClosedForm.of(conductor, one, reach) for one in source.electrodes]
     known = Subtraction.of(conductor, currents.operator, source)
-    if len(closed) == 1:
-        closed[0].recall(known)
     return closed, known
 
 
@@ -160,10 +161,15 @@ def _off_skin(body: Body, source: PointSource) -> PointSource:
 def _energy_of(body: Body, low: list[Tensor], high: list[Tensor]) -> Float[Tensor, "D H W"]:
     """q . sigma^-1 q in every voxel, of the diagonal of sigma, W."""
     total = torch.zeros(body.shape, dtype=torch.float64)
+    part = total
     for axis in range(3):
-        rho = body.resistivity[min(axis, len(body.sigma) - 1)]
-        total += rho * (low[axis] ** 2 + low[axis] * high[axis] + high[axis] ** 2) / 3
-    return total * body.volume
+        below, above = low[axis], high[axis]
+        if axis == 0 or len(body.sigma) > 1:
+            part = torch.zeros_like(total)
+        part.addcmul_(below, below).addcmul_(below, above).addcmul_(above, above)
+        if axis == 2 or len(body.sigma) > 1:
+            total.addcmul_(body.resistivity[min(axis, len(body.sigma) - 1)], part)
+    return total.mul_(body.volume / 3)
 
 
 @dataclass(frozen=True)

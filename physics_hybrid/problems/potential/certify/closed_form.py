@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
 from physics_hybrid.problems.potential.certify.rules import Points
 from physics_hybrid.problems.potential.physics.conductor import Conductor, Faces, matrix
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
@@ -29,10 +30,13 @@ from physics_hybrid.problems.potential.physics.point_source import (
     infinite_medium,
     potential,
 )
-from physics_hybrid.problems.potential.physics.subtraction import Subtraction
 
 #: Voxels on each side of that of the electrode in which the closed form is used.
 REACH = 4
+
+#: Voxels beyond these within which phi goes on from the centres of voxels as phi - phi_s does: farther
+#: away phi_s varies as little as the rest.
+MARGIN = 4
 
 #: Tissue that conducts so many times better than that of the electrode stays outside of the
 #: cut-off, where this leaves one voxel round it.
@@ -55,19 +59,21 @@ class ClosedForm:
     voxel : of the electrode. low, high : theta > 0 in voxels low <= i < high.
     medium : the voxels of G.
     cutoff : theta at the nodes along each axis; theta is the product of the three.
-    spacing : metres.
+    spacing : metres. window : first voxels and their ends, of what is kept of phi_s and J_s on the
+    grid.
     """
 
     charges: list[PointSource]
     sigma_inf: Float[Tensor, "1 C"]
     inverse: Float[Tensor, "3 3"]
-    voxel: tuple[int, int, int]
-    low: tuple[int, int, int]
-    high: tuple[int, int, int]
+    voxel: Grid
+    low: Grid
+    high: Grid
     medium: Bool[Tensor, "D H W"]
     cutoff: list[Float[Tensor, " nodes"]]
     spacing: Float[Tensor, " 3"]
-    shape: tuple[int, int, int]
+    shape: Grid
+    window: tuple[Grid, Grid]
 
     @classmethod
     def of(cls, conductor: Conductor, source: PointSource, reach: int = REACH) -> "ClosedForm":
@@ -82,6 +88,10 @@ class ClosedForm:
         d, h, w = (int(i) for i in conductor.voxel_of(charges[0].point)[0])
         voxel = (d, h, w)
         mirrored = len(charges) > 1
+        window = (
+            _clipped([i - reach - MARGIN for i in voxel], conductor.shape),
+            _clipped([i + reach + MARGIN + 1 for i in voxel], conductor.shape),
+        )
         reach = _clear(conductor, voxel, sigma_inf, reach)
         low, high, cutoff = [], [], []
         for axis, n in enumerate(conductor.shape):
@@ -114,6 +124,7 @@ class ClosedForm:
             cutoff=cutoff,
             spacing=conductor.spacing[0],
             shape=conductor.shape,
+            window=window,
         )
 
     @property
@@ -188,13 +199,37 @@ class ClosedForm:
         """1 / sqrt(det sigma_inf)."""
         return math.sqrt(float(torch.linalg.det(self.inverse)))
 
+    @property
+    def voxels_there(self) -> tuple[slice, slice, slice]:
+        """Voxels of the window."""
+        d, h, w = (slice(a, b) for a, b in zip(*self.window, strict=True))
+        return d, h, w
+
+    @property
+    def nodes_there(self) -> tuple[slice, slice, slice]:
+        """Nodes of the window."""
+        d, h, w = (slice(a, b + 1) for a, b in zip(*self.window, strict=True))
+        return d, h, w
+
+    @property
+    def _moved(self) -> list[PointSource]:
+        """The charges, from the corner of the window."""
+        corner = torch.tensor(self.window[0]) * self.spacing
+        return [PointSource(charge.point - corner, charge.current) for charge in self.charges]
+
+    @property
+    def _size(self) -> Grid:
+        """Of the window, voxels."""
+        d, h, w = (b - a for a, b in zip(*self.window, strict=True))
+        return d, h, w
+
     @cached_property
     def at_nodes(self) -> Float[Tensor, "nD nH nW"]:
-        """phi_s at the nodes of the grid, V."""
+        """phi_s at the nodes of the window, V."""
         total = self.spacing.new_zeros(())
-        for charge in self.charges:
+        for charge in self._moved:
             offsets = []
-            for axis, n in enumerate(self.shape):
+            for axis, n in enumerate(self._size):
                 nodes = torch.arange(n + 1, dtype=torch.float64) * self.spacing[axis]
                 line = [1, 1, 1, 1]
                 line[axis + 1] = -1
@@ -203,36 +238,37 @@ class ClosedForm:
             total = total + potential(offsets, charge.current, self.sigma_inf, clamp=smallest)[0]
         return total
 
-    @cached_property
+    @property
     def cutoff_at_nodes(self) -> Float[Tensor, "nD nH nW"]:
-        """theta at all nodes."""
-        a, b, c = self.cutoff
+        """theta at the nodes of the window."""
+        lines = zip(self.cutoff, self.nodes_there, strict=True)
+        a, b, c = (values[there] for values, there in lines)
         return a[:, None, None] * b[:, None] * c
+
+    def added_to(self, nodes: Float[Tensor, "nD nH nW"], sign: float = 1.0) -> Tensor:
+        """Values at the nodes of the grid and sign theta phi_s, V."""
+        nodes = nodes.clone()
+        nodes[self.nodes_there] += sign * self.cutoff_at_nodes * self.at_nodes
+        return nodes
 
     @cached_property
     def at_centres(self) -> Float[Tensor, "D H W"]:
-        """phi_s at voxel centres as `Subtraction` has it, V."""
+        """phi_s at the voxel centres of the window as `Subtraction` has it, V."""
         total = self.spacing.new_zeros(())
-        for charge in self.charges:
-            total = (
-                total + infinite_medium(self.shape, self.spacing[None], charge, self.sigma_inf)[0]
-            )
+        for charge in self._moved:
+            there = infinite_medium(self._size, self.spacing[None], charge, self.sigma_inf)
+            total = total + there[0]
         return total
 
     @cached_property
     def through_faces(self) -> Faces:
-        """Exact mean of J_s on every face of the grid, A/m^2."""
+        """Exact mean of J_s on every face of the window, A/m^2. (D+1, H, W) and so on"""
         parts = [
-            face_current_density(self.shape, self.spacing[None], charge, self.sigma_inf)
-            for charge in self.charges
+            face_current_density(self._size, self.spacing[None], charge, self.sigma_inf)
+            for charge in self._moved
         ]
-        d, h, w = (torch.stack([part[axis] for part in parts]).sum(dim=0) for axis in range(3))
+        d, h, w = (torch.cat([part[axis] for part in parts]).sum(dim=0) for axis in range(3))
         return d, h, w
-
-    def recall(self, known: Subtraction) -> None:
-        """Take over what the subtraction of the same one electrode has found already."""
-        self.__dict__["through_faces"] = known.Phi
-        self.__dict__["at_centres"] = known.phi_inf[0]
 
     def finer(self, factor: int) -> "ClosedForm":
         """The same on voxels that are `factor` times smaller along each axis: theta as it is."""
@@ -252,6 +288,7 @@ class ClosedForm:
             cutoff=cutoff,
             spacing=self.spacing / factor,
             shape=_times(self.shape, factor),
+            window=(_times(self.window[0], factor), _times(self.window[1], factor)),
         )
 
 
@@ -259,7 +296,13 @@ class ClosedForm:
 _TINY = 1e-60
 
 
-def _times(sizes: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
+def _clipped(voxels: list[int], shape: Grid) -> Grid:
+    """Ends of a row of voxels along each axis, within the grid."""
+    d, h, w = (min(max(i, 0), n) for i, n in zip(voxels, shape, strict=True))
+    return d, h, w
+
+
+def _times(sizes: Grid, factor: int) -> Grid:
     """Three sizes, each so many times."""
     d, h, w = sizes
     return d * factor, h * factor, w * factor
@@ -277,7 +320,7 @@ def _cutoff(n: int, voxel: int, below: int, above: int) -> Float[Tensor, " nodes
     return torch.minimum(side(voxel - node, below), side(node - voxel - 1, above))
 
 
-def _clear(conductor: Conductor, voxel: tuple[int, int, int], sigma_inf: Tensor, reach: int) -> int:
+def _clear(conductor: Conductor, voxel: Grid, sigma_inf: Tensor, reach: int) -> int:
     """The largest reach up to `reach`, at least 1, that keeps better conductors out."""
     better = conductor.sigma[0, :3].mean(dim=0) > BETTER * sigma_inf[0, :3].mean()
     for r in range(reach, 1, -1):

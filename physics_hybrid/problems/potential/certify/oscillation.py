@@ -318,8 +318,8 @@ def _sampled(body: Body, form: ClosedForm, faces: Faces, orders: Orders) -> list
     number = faces.number()
     for axis, means in enumerate(form.through_faces):
         along = faces.axis == axis
-        d, h, w = (i[along] for i in number)
-        mean[along] = means[0][d, h, w]
+        d, h, w = (i[along] - first for i, first in zip(number, form.window[0], strict=True))
+        mean[along] = means[d, h, w]
     out = []
     order = faces.order
     spacing = body.spacing[order]

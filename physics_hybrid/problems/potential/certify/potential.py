@@ -15,10 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physics_hybrid.problems.potential.certify.body import AXES, Body
+from physics_hybrid.problems.potential.certify.body import AXES, Body, around, gathered
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.current import sides
-from physics_hybrid.problems.potential.certify.shapes import CORNERS
 from physics_hybrid.problems.potential.physics.conductor import Faces
 
 
@@ -29,21 +28,21 @@ def from_centres(
     closed: list[ClosedForm],
 ) -> Float[Tensor, "nD nH nW"]:
     """w of a field phi, V, whose currents are J, A/m^2 (1, D+1, H, W) and so on."""
-    u = phi
+    u = phi.clone() if closed else phi
     low, high = _resisted(body, J)
     for form in closed:
-        u = u - form.at_centres
-        Phi = form.through_faces
-        below, above = _sides_of(Phi)
+        there = form.voxels_there
+        u[there] -= form.at_centres
+        below, above = _sides_of(form.through_faces)
         for a in range(3):
             for b in range(3):
                 rho = float(form.inverse[a, b])
                 if rho != 0:
-                    low[a] = low[a] - rho * below[b]
-                    high[a] = high[a] - rho * above[b]
+                    low[a][there] -= rho * below[b]
+                    high[a][there] -= rho * above[b]
     nodes = _averaged(body, u, low, high)
     for form in closed:
-        nodes = nodes + (1 - form.cutoff_at_nodes) * form.at_nodes
+        nodes[form.nodes_there] += (_share(body, form) - form.cutoff_at_nodes) * form.at_nodes
     return grounded(body, nodes)
 
 
@@ -52,7 +51,7 @@ def from_nodes(
 ) -> Float[Tensor, "nD nH nW"]:
     """w of a potential that is known at the nodes, V."""
     for form in closed:
-        nodes = nodes - form.cutoff_at_nodes * form.at_nodes
+        nodes = form.added_to(nodes, -1.0)
     return grounded(body, nodes)
 
 
@@ -66,14 +65,14 @@ def grounded(body: Body, nodes: Float[Tensor, "nD nH nW"]) -> Float[Tensor, "nD 
 
 def _sides_of(J: Faces) -> tuple[list[Tensor], list[Tensor]]:
     """Currents on the faces below and above every voxel, along each axis."""
-    pairs = [sides(J[axis][0], axis) for axis in range(3)]
+    pairs = [sides(J[axis], axis) for axis in range(3)]
     return [low for low, _ in pairs], [high for _, high in pairs]
 
 
 def _resisted(body: Body, J: Faces) -> tuple[list[Tensor], list[Tensor]]:
     """sigma^-1 J on the faces below and above every voxel, V/m. Of an oblique tensor the current
     across an axis counts by its mean."""
-    below, above = _sides_of(J)
+    below, above = _sides_of((J[0][0], J[1][0], J[2][0]))
     low, high = [], []
     for axis in range(3):
         rho = body.resistivity[min(axis, len(body.sigma) - 1)]
@@ -91,20 +90,20 @@ def _resisted(body: Body, J: Faces) -> tuple[list[Tensor], list[Tensor]]:
 def _averaged(
     body: Body, u: Tensor, low: list[Tensor], high: list[Tensor]
 ) -> Float[Tensor, "nD nH nW"]:
-    """Mean over the voxels round a node of what each says of it, weighted by conductivity."""
-    weight = body.mean * body.tissue
-    d, h, w = body.shape
-    total = torch.zeros(d + 1, h + 1, w + 1, dtype=torch.float64)
-    weights = torch.zeros_like(total)
+    """Mean over the voxels round a node of what each says of it, weighted by conductivity; low and
+    high are used up."""
     steps = []
     for axis in range(3):
-        step = float(body.spacing[axis])
-        even = (low[axis] + high[axis]) * (step / 4)
-        odd = (high[axis] - low[axis]) * (step / 8)
-        steps.append((weight * (odd - even), weight * (odd + even)))
-    centre = weight * u
-    for i, j, k in CORNERS:
-        window = total[i : i + d, j : j + h, k : k + w]
-        window += centre - steps[0][i] - steps[1][j] - steps[2][k]
-        weights[i : i + d, j : j + h, k : k + w] += weight
-    return torch.where(weights > 0, total / weights.clamp_min(1e-300), 0.0)
+        step = float(body.spacing[axis]) / 8
+        below = torch.add(high[axis], low[axis], alpha=3).mul_(body.mean).mul_(step)
+        above = torch.add(low[axis], high[axis], alpha=3).mul_(body.mean).mul_(step)
+        steps.append(gathered(below, axis, above.neg_()))
+    total = gathered(body.mean * u, 0).add_(steps[0])
+    total = gathered(total, 1).add_(gathered(steps[1], 0))
+    total = gathered(total, 2).add_(gathered(gathered(steps[2], 0), 1))
+    return total.mul_(body.shares)
+
+
+def _share(body: Body, form: ClosedForm) -> Float[Tensor, "nD nH nW"]:
+    """Of the weight at nodes of the window, what its voxels have; 0 in air."""
+    return around(body.mean[form.voxels_there]) * body.shares[form.nodes_there]

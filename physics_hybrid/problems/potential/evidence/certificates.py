@@ -178,8 +178,7 @@ def error_of(found: Mismatch, operator: ElementOperator, truth: Tensor) -> float
     """Energy norm of v less the truth on the finer grid, W^(1/2)."""
     v = prolonged(found.flux.nodes, FINER)
     for form in found.flux.closed:
-        near = form.finer(FINER)
-        v = v + near.cutoff_at_nodes * near.at_nodes
+        v = form.finer(FINER).added_to(v)
     away = torch.where(operator.in_tissue[0], truth - v, 0.0)
     return math.sqrt(float((away * operator(away[None])[0]).sum()))
 

@@ -25,8 +25,7 @@ def error_of(mismatch: Mismatch, fine: Conductor, truth: Tensor) -> float:
     """Energy norm of v less the finite-element field on the finer grid: no more than the error."""
     v = prolonged(mismatch.flux.nodes, FINER)
     for form in mismatch.flux.closed:
-        near = form.finer(FINER)
-        v = v + near.cutoff_at_nodes * near.at_nodes
+        v = form.finer(FINER).added_to(v)
     operator = ElementOperator.of(fine)
     away = torch.where(operator.in_tissue[0], truth - v, 0.0)
     return float((away * operator(away[None])[0]).sum()) ** 0.5
