@@ -34,8 +34,8 @@ from physics_hybrid.problems.potential.physics.point_source import (
 #: Voxels on each side of that of the electrode in which the closed form is used.
 REACH = 4
 
-#: Voxels beyond these within which phi goes on from the centres of voxels as phi - phi_s does: farther
-#: away phi_s varies as little as the rest.
+#: Voxels beyond these within which phi - phi_s, not phi, goes on from the centres of voxels: beyond
+#: them phi_s varies as little as the rest.
 MARGIN = 4
 
 #: Tissue that conducts so many times better than that of the electrode stays outside of the
