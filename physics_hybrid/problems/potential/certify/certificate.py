@@ -13,7 +13,11 @@ from physics_hybrid.problems.potential.certify.closed_form import REACH, ClosedF
 from physics_hybrid.problems.potential.certify.current import Currents, added, sides
 from physics_hybrid.problems.potential.certify.flux import Flux, inner
 from physics_hybrid.problems.potential.certify.oscillation import Oscillation
-from physics_hybrid.problems.potential.certify.potential import from_centres, from_nodes
+from physics_hybrid.problems.potential.certify.potential import (
+    bent_from_centres,
+    from_centres,
+    from_nodes,
+)
 from physics_hybrid.problems.potential.certify.shapes import prolonged
 from physics_hybrid.problems.potential.certify.slopes import with_slopes
 from physics_hybrid.problems.potential.physics.box import Box
@@ -58,12 +62,14 @@ class Mismatch:
         sharp: bool = True,
         inflow: Faces | None = None,
         held: Flux | None = None,
+        curved: bool = False,
     ) -> "Mismatch":
         """Of a field of one electrode (or pair), or of a current density in A/m^3.
 
         phi : at centres, V: its currents are q. nodes : at nodes, V: v; None: made of phi.
         sharp : with `slopes`. inflow : through skin, A/m^2 along the axes, what the density is in
-        the voxels behind it. held : whose v it is, instead.
+        the voxels behind it. held : whose v it is, instead. curved : v made of phi is bent along
+        edges, too (`bent_from_centres`).
         """
         body = currents.body
         closed, known = _known(currents, source, reach)
@@ -73,8 +79,11 @@ class Mismatch:
         q, algebraic = currents.conserved(known, as_it_is)
         if inflow is not None:
             q, as_it_is = added(q, inflow), added(as_it_is, inflow)
+        edges = None
         if held is not None:
             w = held.nodes
+        elif nodes is None and curved:
+            w, edges = bent_from_centres(body, phi, as_it_is, closed)
         elif nodes is None:
             w = from_centres(body, phi, as_it_is, closed)
         else:
@@ -100,7 +109,7 @@ class Mismatch:
                 low[axis][there] -= below * medium
                 high[axis][there] -= above * medium
         oscillation = Oscillation.of(body, closed)
-        flux = Flux(body, w, low, high, closed, oscillation.corrections)
+        flux = Flux(body, w, low, high, closed, oscillation.corrections, edges=edges)
         if sharp:
             flux = with_slopes(flux)
         density, doubt = inner(body, flux, flux)

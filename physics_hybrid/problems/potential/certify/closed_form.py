@@ -226,17 +226,40 @@ class ClosedForm:
     @cached_property
     def at_nodes(self) -> Float[Tensor, "nD nH nW"]:
         """phi_s at the nodes of the window, V."""
+        return self._between_voxels(None)
+
+    def _between_voxels(self, along: int | None) -> Float[Tensor, "_ _ _"]:
+        """phi_s at the nodes of the window, or in the middle of its edges along an axis, V."""
         total = self.spacing.new_zeros(())
         for charge in self._moved:
             offsets = []
             for axis, n in enumerate(self._size):
-                nodes = torch.arange(n + 1, dtype=torch.float64) * self.spacing[axis]
+                places = torch.arange(n + 1, dtype=torch.float64)
+                if axis == along:
+                    places = places[:-1] + 0.5
                 line = [1, 1, 1, 1]
                 line[axis + 1] = -1
-                offsets.append((nodes - charge.point[0, axis]).reshape(line))
+                metres = places * self.spacing[axis] - charge.point[0, axis]
+                offsets.append(metres.reshape(line))
             smallest = 1e-3 * self.spacing.min()
             total = total + potential(offsets, charge.current, self.sigma_inf, clamp=smallest)[0]
         return total
+
+    def edges_there(self, along: int) -> tuple[slice, slice, slice]:
+        """Edges of the window along an axis."""
+        slices = [self.nodes_there[axis] for axis in range(3)]
+        slices[along] = self.voxels_there[along]
+        return slices[0], slices[1], slices[2]
+
+    def bend(self, along: int, share: Float[Tensor, "nD nH nW"]) -> Float[Tensor, "_ _ _"]:
+        """By how much (share - theta) phi_s is larger in the middle of the edges along an axis than
+        the mean of both ends, V; share at nodes, linear in between as theta is."""
+        part = share - self.cutoff_at_nodes
+        ends = part * self.at_nodes
+        n = self._size[along]
+        low, high = (ends.narrow(along, i, n) for i in (0, 1))
+        below, above = (part.narrow(along, i, n) for i in (0, 1))
+        return (below + above) / 2 * self._between_voxels(along) - (low + high) / 2
 
     @property
     def cutoff_at_nodes(self) -> Float[Tensor, "nD nH nW"]:

@@ -5,11 +5,13 @@ trilinear, so that in a voxel, with P_0 = 1 and P_1(x) = 2 x - 1 along each axis
 
     component a = q_a + s sum_b sigma_ab d_b v  =  sum over m of c_a[m] P_m1 P_m2 P_m3
 
-over seven m in {0, 1}^3 and, of `slopes`, three P_2. Products integrate exactly, to V times the sum
-of 3^-|m| c[m] . sigma^-1 c'[m], with 1/5 for P_2; squares as a sum of squares. Where the closed
-form is at work, in some hundred voxels, quadrature takes over.
+over seven m in {0, 1}^3 and, of `slopes` and a bent w, some with P_2. Products integrate exactly,
+to V times the sum of c[m] . sigma^-1 c'[m] times the mean square of the wave, 1/3 for each P_1 and 1/5
+for each P_2; squares as a sum of squares. Where the closed form is at work, in some hundred voxels,
+quadrature takes over.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,10 +33,13 @@ from physics_hybrid.problems.potential.certify.rules import (
 )
 from physics_hybrid.problems.potential.certify.shapes import (
     CORNERS,
+    Edges,
     Mode,
+    bent_gradient,
     flat_haar,
     gradient,
     haar,
+    others,
     trilinear,
 )
 from physics_hybrid.problems.potential.physics.conductor import matrix
@@ -42,8 +47,11 @@ from physics_hybrid.problems.potential.physics.conductor import matrix
 #: Voxels handled at once: what fits into a fast memory.
 SLAB = 16_000
 
-#: m of all components.
+#: m of all components where w is trilinear.
 MODES = tuple(m for m in CORNERS if sum(m) < 3)
+
+#: Mean squares of P_0, P_1 and P_2.
+MEAN_SQUARE = (1.0, 1 / 3, 1 / 5)
 
 Vector = list[Tensor | None]
 
@@ -52,7 +60,8 @@ Vector = list[Tensor | None]
 class Flux:
     """q + sign sigma grad v, A/m^2, and on robin ends q . n - sign gamma v, gamma = beta sigma_DD.
 
-    nodes : w, V, with v = w + sum over electrodes of theta phi_s.
+    nodes, edges : w, V, with v = w + sum over electrodes of theta phi_s: trilinear from nodes, and
+        where there are edges the sum over axes of c_a (1 - X_a^2), c_a bilinear across the axis.
     low, high : normal component of the Raviart-Thomas part on the faces of every voxel below and
         above, along each axis, A/m^2; q is that + J_s in the box of each electrode.
     closed : the electrodes. corrections, slopes : what else belongs to q (`oscillation`,
@@ -67,6 +76,7 @@ class Flux:
     corrections: list[Correction] = field(default_factory=list)
     slopes: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     sign: float = 1.0
+    edges: Edges | None = None
 
     def slab(self, planes: slice) -> "Flux":
         """In some planes across D, without what is known of the closed form."""
@@ -78,27 +88,50 @@ class Flux:
             [q[planes] for q in self.high],
             slopes=slopes,
             sign=self.sign,
+            edges=self._edges_of(planes),
         )
 
+    def _edges_of(self, planes: slice) -> Edges | None:
+        """Those in some planes."""
+        if self.edges is None:
+            return None
+        along, *across = self.edges
+        return [along[planes], *(values[planes.start : planes.stop + 1] for values in across)]
+
     def modes(self) -> Iterator[tuple[Mode, float, Vector]]:
-        """m, 3^-|m| and the three components c[m] without the closed form; None is 0."""
-        waves = haar(self.nodes)
-        for m in MODES:
-            slopes: Vector = []
-            for axis in range(3):
-                slopes.append(None if m[axis] else self._slope(waves, m, axis))
-            components = self._conducted(slopes)
+        """m, the mean square of its wave and the three components c[m] without the closed form;
+        None is 0."""
+        slopes = self._slopes()
+        for axis in range(3 if self.slopes else 0):
+            slopes.setdefault(twice(axis), [None] * 3)
+        for m, slope in slopes.items():
+            components = self._conducted(slope)
             for axis in range(3):
                 own = self._own(m, axis)
                 if own is not None:
                     there = components[axis]
                     components[axis] = own if there is None else there + own
-            yield m, 3.0 ** -sum(m), components
-        for axis in range(3 if self.slopes else 0):
-            bend = self._bend(axis)
-            components = [None, None, None]
-            components[axis] = None if bend is None else -bend
-            yield (2 * (axis == 0), 2 * (axis == 1), 2 * (axis == 2)), 0.2, components
+            yield m, math.prod(MEAN_SQUARE[i] for i in m), components
+
+    def _slopes(self) -> dict[Mode, Vector]:
+        """grad w by modes, V/m."""
+        waves = haar(self.nodes)
+        out: dict[Mode, Vector] = {}
+        for m in MODES:
+            out[m] = [
+                None if m[axis] else waves[_with(m, axis, 1)] * (2 / self.body.spacing[axis])
+                for axis in range(3)
+            ]
+        for axis, values in enumerate(self.edges or []):
+            for m, c in haar(values, others(axis)).items():
+                # (1 - X^2)' = -2 X and 1 - X^2 = 2/3 (P_0 - P_2)
+                _add(out, _with(m, axis, 1), axis, c * (-4 / self.body.spacing[axis]))
+                for other in others(axis):
+                    if m[other]:
+                        step = c * (4 / (3 * self.body.spacing[other]))
+                        _add(out, _with(m, other, 0), other, step)
+                        _add(out, _with(_with(m, other, 0), axis, 2), other, -step)
+        return out
 
     def _bend(self, axis: int) -> Tensor | None:
         """The part of component `axis` that is 1 - P_2 along the axis, from the slopes."""
@@ -110,14 +143,13 @@ class Flux:
                 total = part if total is None else total + part
         return total
 
-    def _slope(self, waves: dict[Mode, Tensor], m: Mode, axis: int) -> Tensor:
-        """d_axis w in mode m, V/m."""
-        up = list(m)
-        up[axis] = 1
-        return waves[(up[0], up[1], up[2])] * (2 / self.body.spacing[axis])
-
     def _own(self, m: Mode, axis: int) -> Tensor | None:
-        """Component of the Raviart-Thomas part in mode m."""
+        """Component of the Raviart-Thomas part and its slopes in mode m."""
+        if m == twice(axis):
+            bend = self._bend(axis)
+            return None if bend is None else -bend
+        if max(m) > 1 or sum(m) > 2:
+            return None
         if sum(m) == 0:
             mean, bend = (self.low[axis] + self.high[axis]) / 2, self._bend(axis)
             return mean if bend is None else mean + bend
@@ -152,6 +184,9 @@ class Flux:
     def at(self, points: Points) -> list[Float[Tensor, "n P Q R"]]:
         """The components of the whole of it at points."""
         E, q = gradient(self.nodes, points, self.body.spacing), []
+        if self.edges is not None:
+            more = bent_gradient(self.edges, points, self.body.spacing)
+            E = [one + other for one, other in zip(E, more, strict=True)]
         for axis in range(3):
             low, high = (points.of_voxels(side[axis]) for side in (self.low, self.high))
             q.append(low + (high - low) * points.xi(axis))
@@ -265,6 +300,24 @@ def _times_matrix(matrices: Float[Tensor, "n 3 3"], vector: list[Tensor]) -> lis
     ]
 
 
+def twice(axis: int) -> Mode:
+    """m of P_2 along an axis."""
+    return _with((0, 0, 0), axis, 2)
+
+
+def _with(m: Mode, axis: int, order: int) -> Mode:
+    """m with another order along one axis."""
+    d, h, w = (order if a == axis else i for a, i in enumerate(m))
+    return d, h, w
+
+
+def _add(out: dict[Mode, Vector], m: Mode, axis: int, value: Tensor) -> None:
+    """Add a component of a mode."""
+    components = out.setdefault(m, [None] * 3)
+    there = components[axis]
+    components[axis] = value if there is None else there + value
+
+
 def inner(body: Body, one: Flux, other: Flux) -> tuple[Float[Tensor, "D H W"], float]:
     """int one . sigma^-1 other in every voxel, W, those of robin ends in the voxels beside them;
     and by how much a coarser quadrature changes their sum, W."""
@@ -273,7 +326,7 @@ def inner(body: Body, one: Flux, other: Flux) -> tuple[Float[Tensor, "D H W"], f
     for start in range(0, body.shape[0], size):
         planes = slice(start, min(start + size, body.shape[0]))
         part = one.slab(planes)
-        if other is one and not part.slopes and len(body.sigma) < 6:
+        if other is one and not part.slopes and part.edges is None and len(body.sigma) < 6:
             out[planes] = _squares(part)
         else:
             out[planes] = _of_slab(part, part if other is one else other.slab(planes))
@@ -291,11 +344,10 @@ def _squares(flux: Flux) -> Float[Tensor, "D H W"]:
     scale = [2 / float(h) for h in body.spacing]
     total: Tensor = torch.zeros(())
     for axis in range(3):
-        up = _unit(axis)
         sigma = body.diagonal[axis]
         low, high = flux.low[axis], flux.high[axis]
         mean = torch.add(low, high).mul_(0.5)
-        mean.addcmul_(sigma, waves[up], value=flux.sign * scale[axis])
+        mean.addcmul_(sigma, waves[_with((0, 0, 0), axis, 1)], value=flux.sign * scale[axis])
         step = high - low
         part = mean.mul_(mean).addcmul_(step, step, value=1 / 12)
         if len(body.sigma) > 1:
@@ -306,7 +358,7 @@ def _squares(flux: Flux) -> Float[Tensor, "D H W"]:
     # sigma |grad w|^2 of the waves that q does not have
     steep = [flux.sign**2 * k**2 for k in scale]
     for a, b in combinations(range(3), 2):
-        square = waves[_both(a, b)].square_()
+        square = waves[_with(_with((0, 0, 0), a, 1), b, 1)].square_()
         _add_conducted(total, body, square, {a: steep[a] / 3, b: steep[b] / 3})
     square = waves[(1, 1, 1)].square_()
     _add_conducted(total, body, square, {axis: k / 9 for axis, k in enumerate(steep)})
@@ -320,16 +372,6 @@ def _add_conducted(total: Tensor, body: Body, square: Tensor, share: dict[int, f
         return
     for axis, value in share.items():
         total.addcmul_(body.sigma[axis], square, value=value)
-
-
-def _unit(axis: int) -> Mode:
-    """m of the wave along an axis."""
-    return int(axis == 0), int(axis == 1), int(axis == 2)
-
-
-def _both(a: int, b: int) -> Mode:
-    """m of the wave along two axes."""
-    return int(0 in (a, b)), int(1 in (a, b)), int(2 in (a, b))
 
 
 def _of_slab(one: Flux, other: Flux) -> Float[Tensor, "D H W"]:

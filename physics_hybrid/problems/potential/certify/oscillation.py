@@ -32,6 +32,7 @@ from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.rules import Orders, Points
+from physics_hybrid.problems.potential.certify.shapes import Edges, bent, trilinear
 
 #: Waves along each side of a face that are corrected, and of the faces of the electrode's own
 #: voxel, where g may be a peak.
@@ -117,20 +118,12 @@ class Faces:
         step = torch.nn.functional.one_hot(self.axis, 3) * (2 * self.side - 1)[:, None]
         return self.voxels + step
 
-    def bilinear(
-        self, nodes: Float[Tensor, "nD nH nW"], places: list[Float[Tensor, "n P"]]
-    ) -> Float[Tensor, "n P P"]:
-        """Values of a trilinear function at places along both sides."""
-        one = torch.eye(3, dtype=torch.long)
-        _, first, second = one[self.order].unbind(dim=1)
-        corner = self.voxels + self.side[:, None] * one[self.axis]
-        u, v = places[0][:, :, None], places[1][:, None]
-        total = torch.zeros(())
-        for i, along_u in ((0, 1 - u), (1, u)):
-            for j, along_v in ((0, 1 - v), (1, v)):
-                d, h, w = (corner + i * first + j * second).unbind(dim=1)
-                total = total + nodes[d, h, w].view(-1, 1, 1) * along_u * along_v
-        return total
+    def points(self, axis: int, rows: Tensor, places: list[Float[Tensor, "n P"]]) -> Points:
+        """Places along both sides of faces of one direction, as points of the voxels behind."""
+        voxels = self.voxels[rows]
+        along = [x[rows] for x in places]
+        along.insert(axis, self.side[rows, None].double())
+        return Points(voxels, along, along)
 
     def number(self) -> tuple[Tensor, Tensor, Tensor]:
         """Where they stand in arrays of faces: an index for each axis."""
@@ -280,20 +273,28 @@ class Oscillation:
         doubt = math.sqrt(NEAR_WAVES) * (sizes - coarser).abs()
         return cls(body, corrections, sizes + doubt, rest, check)
 
-    def moment(self, nodes: Float[Tensor, "nD nH nW"]) -> tuple[float, float]:
-        """Sum over faces of int_F g_r w dS for a trilinear w, W if w is in V; and its doubt."""
-        fine, coarse = (self._moment(rest, nodes) for rest in (self.rest, self.check))
+    def moment(
+        self, nodes: Float[Tensor, "nD nH nW"], edges: Edges | None = None
+    ) -> tuple[float, float]:
+        """Sum over faces of int_F g_r w dS for w from nodes and edges as in `Flux`, W if w is in V;
+        and its doubt."""
+        fine, coarse = (self._moment(rest, nodes, edges) for rest in (self.rest, self.check))
         return fine, abs(fine - coarse)
 
-    def _moment(self, rest: list[list[Sampled]], nodes: Tensor) -> float:
+    def _moment(self, rest: list[list[Sampled]], nodes: Tensor, edges: Edges | None) -> float:
         """By one rule."""
         total = 0.0
         for correction, samples in zip(self.corrections, rest, strict=True):
             for part in samples:
-                faces, edges = correction.faces.chosen(part.rows), correction.edges[part.rows]
-                w = faces.bilinear(nodes, part.places)
-                area = (self.body.volume / edges[:, 0]).view(-1, 1, 1)
-                total += float((area * part.weighted * w).sum())
+                faces, weighted = correction.faces.chosen(part.rows), part.weighted
+                for axis in range(3):
+                    there = (faces.axis == axis).nonzero()[:, 0]
+                    points = faces.points(axis, there, part.places)
+                    w = trilinear(nodes, points)
+                    if edges is not None:
+                        w = w + bent(edges, points)
+                    area = self.body.volume / float(self.body.spacing[axis])
+                    total += area * float((w.squeeze(axis + 1) * weighted[there]).sum())
         return total
 
     @property

@@ -11,6 +11,7 @@ from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.flux import Flux
 from physics_hybrid.problems.potential.certify.rules import Points
+from physics_hybrid.problems.potential.certify.shapes import others
 from physics_hybrid.problems.potential.physics.conductor import Faces as FaceValues
 
 #: Where an electrode may lie.
@@ -83,9 +84,15 @@ class Functional:
     def __call__(self, flux: Flux) -> tuple[float, float]:
         """L of the potential v of a flux, V; and by how much a coarser quadrature changes it."""
         total = float((self.rho * _means(flux.nodes, None)).sum()) * self.body.volume
+        for along, c in enumerate(flux.edges or []):
+            bent = 2 / 3 * _means(c, None, along)  # the mean of 1 - X^2
+            total += float((self.rho * bent).sum()) * self.body.volume
         for axis, tau in enumerate(self.tau):
             area = self.body.volume / float(self.body.spacing[axis])
             total += area * float((tau * _means(flux.nodes, axis)).sum())
+            for along in others(axis) if flux.edges is not None else ():
+                bent = 2 / 3 * _means(flux.edges[along], axis, along)
+                total += area * float((tau * bent).sum())
         fine, coarse = (self._singular(flux, orders) for orders in (rules.FINE, rules.CHECK))
         return total + fine, abs(fine - coarse)
 
@@ -146,10 +153,11 @@ def _padded(body: Body, axis: int) -> list[int]:
     return shape
 
 
-def _means(nodes: Tensor, axis: int | None) -> Tensor:
-    """Mean of a trilinear function over every voxel, or over every face normal to an axis."""
-    for other in range(3):
-        if other != axis:
-            n = nodes.shape[other] - 1
-            nodes = (nodes.narrow(other, 0, n) + nodes.narrow(other, 1, n)) / 2
-    return nodes
+def _means(values: Tensor, *but: int | None) -> Tensor:
+    """Mean over every voxel, or over every face normal to an axis, of what is linear between values
+    along all axes but these."""
+    for axis in range(3):
+        if axis not in but:
+            n = values.shape[axis] - 1
+            values = (values.narrow(axis, 0, n) + values.narrow(axis, 1, n)) / 2
+    return values

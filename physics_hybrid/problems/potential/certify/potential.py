@@ -18,6 +18,7 @@ from torch import Tensor
 from physics_hybrid.problems.potential.certify.body import AXES, Body, around, gathered
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.current import sides
+from physics_hybrid.problems.potential.certify.shapes import Edges, others
 from physics_hybrid.problems.potential.physics.conductor import Faces
 
 
@@ -28,6 +29,39 @@ def from_centres(
     closed: list[ClosedForm],
 ) -> Float[Tensor, "nD nH nW"]:
     """w of a field phi, V, whose currents are J, A/m^2 (1, D+1, H, W) and so on."""
+    return _smooth(body, phi, J, closed)[0]
+
+
+def bent_from_centres(
+    body: Body,
+    phi: Float[Tensor, "D H W"],
+    J: Faces,
+    closed: list[ClosedForm],
+) -> tuple[Float[Tensor, "nD nH nW"], Edges]:
+    """The same with c_a on edges: what the field says of its second derivatives, the mean over the
+    voxels round an edge weighted by conductivity; 0 on ends that conduct."""
+    nodes, low, high = _smooth(body, phi, J, closed)
+    edges = []
+    for axis in range(3):
+        step = float(body.spacing[axis]) / 8
+        total = body.mean * (high[axis] - low[axis]) * step
+        weight = body.mean
+        for other in others(axis):
+            total, weight = gathered(total, other), gathered(weight, other)
+        c = torch.where(weight > 0, total / torch.where(weight > 0, weight, 1.0), 0.0)
+        for form in closed:
+            there, bend = form.edges_there(axis), form.bend(axis, _share(body, form))
+            c[there] += bend
+        if axis and not body.ends.floating:
+            c[[0, -1]] = 0.0
+        edges.append(c)
+    return nodes, edges
+
+
+def _smooth(
+    body: Body, phi: Float[Tensor, "D H W"], J: Faces, closed: list[ClosedForm]
+) -> tuple[Float[Tensor, "nD nH nW"], list[Tensor], list[Tensor]]:
+    """w at nodes, and E without the closed form on the faces below and above every voxel, V/m."""
     u = phi.clone() if closed else phi
     low, high = _resisted(body, J)
     for form in closed:
@@ -43,7 +77,7 @@ def from_centres(
     nodes = _averaged(body, u, low, high)
     for form in closed:
         nodes[form.nodes_there] += (_share(body, form) - form.cutoff_at_nodes) * form.at_nodes
-    return grounded(body, nodes)
+    return grounded(body, nodes), low, high
 
 
 def from_nodes(
@@ -90,8 +124,7 @@ def _resisted(body: Body, J: Faces) -> tuple[list[Tensor], list[Tensor]]:
 def _averaged(
     body: Body, u: Tensor, low: list[Tensor], high: list[Tensor]
 ) -> Float[Tensor, "nD nH nW"]:
-    """Mean over the voxels round a node of what each says of it, weighted by conductivity; low and
-    high are used up."""
+    """Mean over the voxels round a node of what each says of it, weighted by conductivity."""
     steps = []
     for axis in range(3):
         step = float(body.spacing[axis]) / 8

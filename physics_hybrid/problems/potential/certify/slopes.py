@@ -82,6 +82,8 @@ def _moments(flux: Flux) -> dict[tuple[int, int, int], list[Tensor]]:
     nothing = torch.zeros(flux.body.shape, dtype=torch.float64)
     found = {m: [nothing] * 3 for m in _WAVES}
     for m, _, components in flux.modes():
+        if m not in found:
+            continue
         found[m] = [nothing if value is None else value for value in components]
     points = quadrature_points(flux.body, flux, flux, rules.CHECK)
     if not points:
