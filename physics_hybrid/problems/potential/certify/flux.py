@@ -6,9 +6,9 @@ trilinear, so that in a voxel, with P_0 = 1 and P_1(x) = 2 x - 1 along each axis
     component a = q_a + s sum_b sigma_ab d_b v  =  sum over m of c_a[m] P_m1 P_m2 P_m3
 
 over seven m in {0, 1}^3 and, of `slopes` and a bent w, some with P_2. Products integrate exactly,
-to V times the sum of c[m] . sigma^-1 c'[m] times the mean square of the wave, 1/3 for each P_1 and 1/5
-for each P_2; squares as a sum of squares. Where the closed form is at work, in some hundred voxels,
-quadrature takes over.
+to V times the sum of c[m] . sigma^-1 c'[m] times the mean square of the wave, 1/3 for each P_1 and
+1/5 for each P_2; squares as a sum of squares. Where the closed form is at work, in some hundred
+voxels, quadrature takes over.
 """
 
 import math
