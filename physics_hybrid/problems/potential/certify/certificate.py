@@ -283,8 +283,11 @@ def certify(
         if currents is None or len(conductor.sigma) > 1:
             currents = Currents.of(Body.of(conductor, k if len(conductor.sigma) > 1 else 0))
         at_nodes = None if nodes is None else nodes[k].double()
-        # one place on both grids: what lies on a face is moved by a share of a voxel
-        one = _off_skin(currents.body, one_of(source, k))
+        one = one_of(source, k)
+        if (
+            refine > 1
+        ):  # one place on both grids: what lies on a face is moved by a share of a voxel
+            one = _off_skin(currents.body, one)
         found.append(Mismatch.of(currents, one, phi[k].double(), at_nodes, reach, sharp))
         bounds.append(found[-1].bound)
         if refine > 1:

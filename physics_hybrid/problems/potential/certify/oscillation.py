@@ -166,7 +166,13 @@ class Correction:
         row = (voxels[where] == faces).nonzero()[:, 0]
         if not len(row):
             return
-        c = self._of(row, torch.stack(points.places, dim=1)[where[row]])
+        xi = torch.stack(points.places, dim=1)
+        order = self.faces.order[row]
+        if points.alike:
+            xi, order = xi[:1], order[:1]
+        else:
+            xi = xi[where[row]]
+        c = self._of(row, xi.gather(1, order[..., None].expand_as(xi)))
         axis = self.faces.axis[row]
         for normal, turned in enumerate(_TURNED):
             along = (axis == normal).nonzero()[:, 0]
@@ -174,11 +180,10 @@ class Correction:
             for component, value in zip(_ORDER[normal], c, strict=True):
                 q[component].index_add_(0, rows, value[along].permute(turned))
 
-    def _of(self, row: Int[Tensor, " m"], xi: Float[Tensor, "m 3 P"]) -> list[Tensor]:
-        """c of some faces at places of the voxels behind them: components and axes in the order
-        normal, first and second side. (m, P, P, P) each"""
-        order = self.faces.order[row]
-        normal, u, v = xi.gather(1, order[..., None].expand_as(xi)).unbind(dim=1)
+    def _of(self, row: Int[Tensor, " m"], xi: Float[Tensor, "_ 3 P"]) -> list[Tensor]:
+        """c of some faces at places of the voxels behind them, those of each or the same for all:
+        components, axes and places in the order normal, first and second side. (m, P, P, P) each"""
+        normal, u, v = xi.unbind(dim=1)
         above = self.faces.side[row][:, None] == 1
         t = torch.where(above, normal, 1 - normal)[:, :, None]
         sigma, edges = self.sigma[row, :, None, None], self.edges[row, :, None, None]
@@ -189,19 +194,19 @@ class Correction:
         scale = self.waves[row].flatten(1)[:, None] / (1 - torch.exp(-2 * length))
         psi = (near + far) * (scale / (sigma[:, 0] * kappa))
         along = (far - near) * scale * self.faces.outward[row].view(-1, 1, 1)
-        k = torch.arange(count, dtype=torch.float64)
-        angle_u, angle_v = (torch.pi * k[:, None] * x[:, None] for x in (u, v))
-        cos_u, cos_v = torch.cos(angle_u), torch.cos(angle_v)
-        steep_u = torch.sin(angle_u) * (k[:, None] * torch.pi * sigma[:, 1] / edges[:, 1])
-        steep_v = torch.sin(angle_v) * (k[:, None] * torch.pi * sigma[:, 2] / edges[:, 2])
+        k = torch.pi * torch.arange(count, dtype=torch.float64)[:, None]
+        cos_u, cos_v = torch.cos(k * u[:, None]), torch.cos(k * v[:, None])
+        steep_u, steep_v = k * torch.sin(k * u[:, None]), k * torch.sin(k * v[:, None])
         out = []
         for profile, first, second in (
             (along, cos_u, cos_v),
-            (psi, steep_u, cos_v),
-            (psi, cos_u, steep_v),
+            (psi * (sigma[:, 1] / edges[:, 1]), steep_u, cos_v),
+            (psi * (sigma[:, 2] / edges[:, 2]), cos_u, steep_v),
         ):
             shape = first[:, :, None, :, None] * second[:, None, :, None]
-            out.append(torch.bmm(profile, shape.reshape(m, count**2, P * P)).view(m, P, P, P))
+            shape = shape.reshape(len(xi), count**2, P * P)
+            waves = profile @ (shape[0] if len(xi) == 1 else shape)
+            out.append(waves.view(m, P, P, P))
         return out
 
 

@@ -41,12 +41,14 @@ class Points:
     """A product of rules along the axes, in each of some voxels.
 
     voxels : (n, 3). places : along every axis, in [0, 1], (n, P) each; one place on a face.
-    weights : of these; on a face 1 along its normal.
+    weights : of these; on a face 1 along its normal. alike : places are the same in all voxels and
+    along all axes.
     """
 
     voxels: Int[Tensor, "n 3"]
     places: list[Float[Tensor, "n _"]]
     weights: list[Float[Tensor, "n _"]]
+    alike: bool = False
 
     def xi(self, axis: int) -> Float[Tensor, "n _ _ _"]:
         """Places along an axis, to meet those along the others."""
@@ -101,6 +103,9 @@ def nearest(
 ) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
     """Which voxels lie beside an electrode, and where the nearest one is, in voxels from their
     lower corner; places of electrodes in metres."""
+    if len(places) == 1:
+        at = places[0] / spacing - voxels
+        return (torch.floor(at).abs() <= 1).all(dim=1), at
     near = torch.zeros(len(voxels), dtype=torch.bool)
     at = torch.zeros(len(voxels), 3, dtype=torch.float64)
     least = torch.full((len(voxels),), torch.inf, dtype=torch.float64)
@@ -149,7 +154,8 @@ def box_points(
     axes = torch.arange(3).expand(len(voxels), 3)
     out = []
     for rows, rules in lines(places, voxels, axes, spacing, orders):
-        out.append(Points(voxels[rows], [x for x, _ in rules], [w for _, w in rules]))
+        alike = rules[0] is rules[1]
+        out.append(Points(voxels[rows], [x for x, _ in rules], [w for _, w in rules], alike))
     return out
 
 
