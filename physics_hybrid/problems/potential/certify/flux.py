@@ -406,7 +406,7 @@ def _replace(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
             r = p if other is one else other.at(points)
             d, h, w = points.voxels.unbind(dim=1)
             turned = _times(body.resistivity[:, d, h, w].T, r)
-            product = sum(left * right for left, right in zip(p, turned, strict=True))
+            product = p[0] * turned[0] + p[1] * turned[1] + p[2] * turned[2]
             value = body.volume * points.mean(product)
             out[d, h, w] = value
             total += float(value.sum())

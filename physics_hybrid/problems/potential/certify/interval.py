@@ -66,7 +66,7 @@ def interval(
     source: PointSource,
     patch: Bool[Tensor, "D H W"],
     against: Bool[Tensor, "D H W"] | None = None,
-    on: str = "skin",
+    on: str = "voxels",
     phi: Float[Tensor, "K D H W"] | None = None,
     refine: int = 1,
     reach: int = REACH,
@@ -81,7 +81,7 @@ def interval(
     patch, against : Tensor (D, H, W) of bool
         The voxels of the electrode, and of the one whose mean is taken off. Where nothing fixes a
         constant (ends: sink, pair) and `against` is None, the mean over all tissue is.
-    on : "skin", the mean over the faces of these voxels to air, or "voxels".
+    on : "voxels", the mean over these, or "skin", over their faces to air.
     phi : Tensor (K, D, H, W) V at voxel centres, or None: solved for. Not with `refine`.
     refine : every voxel is split into refine^3 and the problem solved anew on these: the truth is
         the same, the half-width falls about as 1 / refine^2.
@@ -105,7 +105,7 @@ def interval(
     >>> source = PointSource(point, torch.tensor([1e-3], dtype=torch.float64))  # A
     >>> patch = torch.zeros(12, 8, 8, dtype=torch.bool)
     >>> patch[8:10, 7, 3:5] = True
-    >>> found = interval(body, source, patch)                                   # V
+    >>> found = interval(body, source, patch, on="skin")                        # V
     >>> bool(found.low < found.value) and bool(found.value < found.high)
     True
     """

@@ -332,8 +332,8 @@ def _sampled(body: Body, form: ClosedForm, faces: Faces, orders: Orders) -> list
     lower = (faces.voxels.gather(1, order) * spacing).T
     inverse = form.inverse[order[:, :, None], order[:, None]].permute(1, 2, 0)[..., None, None]
     finer = rules.on_faces(orders)
-    for rows, along in rules.lines(form.places, faces.voxels, order[:, 1:], body.spacing, finer):
-        (u, weight_u), (v, weight_v) = along
+    for rows, sides in rules.lines(form.places, faces.voxels, order[:, 1:], body.spacing, finer):
+        (u, weight_u), (v, weight_v) = sides
         h_n, h_u, h_v = spacing[rows].T[..., None]
         corner = lower[:, rows, None]
         metres = [

@@ -11,7 +11,6 @@ from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.flux import Flux
 from physics_hybrid.problems.potential.certify.rules import Points
-from physics_hybrid.problems.potential.certify.shapes import others
 from physics_hybrid.problems.potential.physics.conductor import Faces as FaceValues
 
 #: Where an electrode may lie.
@@ -90,9 +89,10 @@ class Functional:
         for axis, tau in enumerate(self.tau):
             area = self.body.volume / float(self.body.spacing[axis])
             total += area * float((tau * _means(flux.nodes, axis)).sum())
-            for along in others(axis) if flux.edges is not None else ():
-                bent = 2 / 3 * _means(flux.edges[along], axis, along)
-                total += area * float((tau * bent).sum())
+            for along, c in enumerate(flux.edges or []):
+                if along != axis:
+                    bent = 2 / 3 * _means(c, axis, along)
+                    total += area * float((tau * bent).sum())
         fine, coarse = (self._singular(flux, orders) for orders in (rules.FINE, rules.CHECK))
         return total + fine, abs(fine - coarse)
 

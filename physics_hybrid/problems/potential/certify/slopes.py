@@ -107,7 +107,7 @@ def _together(body: Body, moments: dict[tuple[int, int, int], list[Tensor]], S: 
     """S after some steps of conjugate gradients from S."""
     free, films = _free(body), _films(body)
     bent = _bent(body, S)
-    start = {m: [_sum(own[a], bent[m][a]) for a in range(3)] for m, own in moments.items()}
+    start: Waves = {m: [_sum(own[a], bent[m][a]) for a in range(3)] for m, own in moments.items()}
     scale = _inverse_diagonal(body, free, films)
     residual = {ab: -g * free[ab[0]] for ab, g in _gradient(body, start).items()}
     direction: Slopes = {}

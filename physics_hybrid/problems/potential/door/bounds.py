@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 #: Into how many parts along each axis voxels are split at most.
 FINEST = 4
+#: The bound has stopped falling where a split leaves more than this share of it. It falls to two
+#: thirds at the second split, three quarters at the third, as one over the split.
+FALLING = 0.9
 #: Bytes that a certificate takes for each voxel of the box round the tissue, with those that it is
 #: split into: 550 were measured, 1150 where it is split.
 CERTIFY_BYTES = 1200
