@@ -25,6 +25,9 @@ class Orders:
     graded: int
 
 
+#: Voxels away from an electrode that are worked on at a time.
+BATCH = 4000
+
 #: The rule that counts, and the one that tells how right it is.
 FINE, CHECK = Orders(plain=3, graded=6), Orders(plain=2, graded=5)
 
@@ -132,11 +135,10 @@ def lines(
     """Rows of voxels, and for these a rule along each of some axes, which may be others in every
     voxel: plain ones, and those of voxels beside an electrode."""
     near, at = nearest(places, voxels, spacing)
-    out = []
+    out: list[tuple[Tensor, list[Line]]] = []
     count = axes.shape[1]
-    far = (~near).nonzero()[:, 0]
-    if len(far):
-        out.append((far, [_plain(len(far), orders.plain)] * count))
+    batches = (~near).nonzero()[:, 0].split(BATCH)
+    out += [(far, [_plain(len(far), orders.plain)] * count) for far in batches if len(far)]
     close = near.nonzero()[:, 0]
     if len(close):
         at = at[close].gather(1, axes[close])

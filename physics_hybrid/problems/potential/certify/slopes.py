@@ -46,10 +46,13 @@ def with_slopes(flux: Flux) -> Flux:
     moments = _moments(flux)
     S: Slopes = {}
     for a, b in permutations(range(3), 2):
-        S[a, b] = _shared(body, moments[_wave(b)][a], a)
+        moment = moments[_wave(b)][a]
+        if moment is None:
+            moment = torch.zeros(body.shape, dtype=torch.float64)
+        S[a, b] = _shared(body, moment, a)
         if a == 0 and not body.ends.floating:
             for end in (0, -1):
-                S[a, b][end] = _on_end(flux, moments[_wave(b)][a], end, b)
+                S[a, b][end] = _on_end(flux, moment, end, b)
     S = _together(body, moments, S)
     return replace(flux, slopes=_sides(body, S))
 
@@ -77,19 +80,14 @@ _WAVES = {
 }
 
 
-def _moments(flux: Flux) -> dict[tuple[int, int, int], list[Tensor]]:
-    """Those waves of p without slopes, A/m^2."""
-    nothing = torch.zeros(flux.body.shape, dtype=torch.float64)
-    found = {m: [nothing] * 3 for m in _WAVES}
+def _moments(flux: Flux) -> Waves:
+    """Those waves of p without slopes that meet slopes, A/m^2."""
+    body = flux.body
+    found: Waves = {m: [None] * 3 for m in _WAVES}
     for m, _, components in flux.modes():
-        if m not in found:
-            continue
-        found[m] = [nothing if value is None else value for value in components]
-    points = quadrature_points(flux.body, flux, flux, rules.CHECK)
-    if not points:
-        return found
-    found = {m: [value.clone() for value in components] for m, components in found.items()}
-    for some in points:
+        if m in found:
+            found[m] = [value if _meets(body, m, a) else None for a, value in enumerate(components)]
+    for some in quadrature_points(body, flux, flux, rules.CHECK):
         p = flux.at(some)
         where = some.voxels.unbind(dim=1)
         X = [2 * some.xi(axis) - 1 for axis in range(3)]
@@ -99,17 +97,30 @@ def _moments(flux: Flux) -> dict[tuple[int, int, int], list[Tensor]]:
                 if order:
                     shape = shape * (x if order == 1 else (3 * x**2 - 1) / 2)
             for a in range(3):
-                found[m][a][where] = (p[a] * shape).sum(dim=(1, 2, 3))
+                if not _meets(body, m, a):
+                    continue
+                there = found[m][a]
+                if there is None:
+                    there = torch.zeros(body.shape, dtype=torch.float64)
+                there[where] = (p[a] * shape).sum(dim=(1, 2, 3))
+                found[m][a] = there
     return found
 
 
-def _together(body: Body, moments: dict[tuple[int, int, int], list[Tensor]], S: Slopes) -> Slopes:
-    """S after some steps of conjugate gradients from S."""
+def _meets(body: Body, m: tuple[int, int, int], axis: int) -> bool:
+    """Whether a component of a wave meets one of slopes: in an oblique medium all do."""
+    own = {0: 0, 1: 0, 2: 1}[sum(i == 1 for i in m)]
+    return len(body.sigma) == 6 or (m[axis] == 2 if max(m) == 2 else m[axis] == own)
+
+
+def _together(body: Body, moments: Waves, S: Slopes) -> Slopes:
+    """S after some steps of conjugate gradients from S; moments are used up."""
     free, films = _free(body), _films(body)
-    bent = _bent(body, S)
-    start: Waves = {m: [_sum(own[a], bent[m][a]) for a in range(3)] for m, own in moments.items()}
+    for m, bent in _bent(body, S).items():
+        moments[m] = [_sum(one, other) for one, other in zip(moments[m], bent, strict=True)]
+    residual = {ab: -g * free[ab[0]] for ab, g in _gradient(body, moments).items()}
+    moments.clear()
     scale = _inverse_diagonal(body, free, films)
-    residual = {ab: -g * free[ab[0]] for ab, g in _gradient(body, start).items()}
     direction: Slopes = {}
     before = 0.0
     for _ in range(STEPS):
@@ -117,23 +128,26 @@ def _together(body: Body, moments: dict[tuple[int, int, int], list[Tensor]], S: 
         product = _dot(residual, z)
         if product <= 0:
             break
-        if direction:
-            z = {ab: torch.add(z[ab], d, alpha=product / before) for ab, d in direction.items()}
+        for ab, d in direction.items():
+            z[ab].add_(d, alpha=product / before)
         direction, before = z, product
         image = _gradient(body, _bent(body, direction))
         for ab, d in direction.items():
-            image[ab] = image[ab] * free[ab[0]]
+            image[ab].mul_(free[ab[0]])
             if ab[0] == 0:
-                image[ab] += films * d
+                image[ab].addcmul_(films, d)
         alpha = product / _dot(direction, image)
-        S = {ab: torch.add(s, direction[ab], alpha=alpha) for ab, s in S.items()}
-        residual = {ab: torch.sub(r, image[ab], alpha=alpha) for ab, r in residual.items()}
+        for ab, d in direction.items():
+            S[ab].add_(d, alpha=alpha)
+            residual[ab].sub_(image[ab], alpha=alpha)
     return S
 
 
-def _sum(one: Tensor, other: Tensor | None) -> Tensor:
-    """With what may be 0."""
-    return one if other is None else one + other
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Of what may be 0."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
 
 
 def _dot(one: Slopes, other: Slopes) -> float:
