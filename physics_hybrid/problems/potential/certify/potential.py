@@ -8,7 +8,12 @@ faces, linear in between,
 
 and w at a node is the mean of its tissue voxels weighted by conductivity (Oswald's interpolation of
 the postprocessed potential: Vohralik, SIAM J. Numer. Anal. 45 (2007) 1570), plus
-(1 - theta) phi_s. On a grounded end w is 0.
+(1 - theta) phi_s. On a grounded end w is 0. Beyond a window round the electrode u is phi itself.
+
+A v that is free to be chosen (`interval`) is bent, too: plus the sum over axes of c_a (1 - X_a^2),
+X_a from -1 to 1 along axis a and c_a bilinear across it, from its values on the edges along a: the
+mean of h/8 (E_high - E_low) over the voxels round the edge (serendipity elements of the second
+order: Arnold and Awanou, Found. Comput. Math. 11 (2011) 337).
 """
 
 import torch
