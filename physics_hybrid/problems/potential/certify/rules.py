@@ -137,7 +137,7 @@ def lines(
     near, at = nearest(places, voxels, spacing)
     out: list[tuple[Tensor, list[Line]]] = []
     count = axes.shape[1]
-    batches = (~near).nonzero()[:, 0].split(BATCH)
+    batches = torch.split((~near).nonzero()[:, 0], BATCH)
     out += [(far, [_plain(len(far), orders.plain)] * count) for far in batches if len(far)]
     close = near.nonzero()[:, 0]
     if len(close):
