@@ -1,6 +1,7 @@
 """One body in float64: what the integrals of a certificate need of a conductor."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,9 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 
 #: Where the six components of a symmetric tensor stand: (a, b) of DD, HH, WW, DH, DW, HW.
 AXES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+
+#: Voxels handled at once: what fits into a fast memory.
+SLAB = 16_000
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,13 @@ class Body:
     def robin(self) -> bool:
         """Whether the ends exchange current in proportion to their potential."""
         return 0 < self.exchange < math.inf
+
+
+def slabs(shape: tuple[int, int, int]) -> Iterator[slice]:
+    """Planes across D, as many at a time as fit into a fast memory."""
+    size = max(1, SLAB // (shape[1] * shape[2]))
+    for start in range(0, shape[0], size):
+        yield slice(start, min(start + size, shape[0]))
 
 
 def gathered(

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from physics_hybrid.problems.potential.certify import rules
-from physics_hybrid.problems.potential.certify.body import AXES, Body
+from physics_hybrid.problems.potential.certify.body import AXES, Body, slabs
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.oscillation import Correction
 from physics_hybrid.problems.potential.certify.rules import (
@@ -43,9 +43,6 @@ from physics_hybrid.problems.potential.certify.shapes import (
     trilinear,
 )
 from physics_hybrid.problems.potential.physics.conductor import matrix
-
-#: Voxels handled at once: what fits into a fast memory.
-SLAB = 16_000
 
 #: m of all components where w is trilinear.
 MODES = tuple(m for m in CORNERS if sum(m) < 3)
@@ -322,9 +319,7 @@ def inner(body: Body, one: Flux, other: Flux) -> tuple[Float[Tensor, "D H W"], f
     """int one . sigma^-1 other in every voxel, W, those of robin ends in the voxels beside them;
     and by how much a coarser quadrature changes their sum, W."""
     out = torch.zeros(body.shape, dtype=torch.float64)
-    size = max(1, SLAB // (body.shape[1] * body.shape[2]))
-    for start in range(0, body.shape[0], size):
-        planes = slice(start, min(start + size, body.shape[0]))
+    for planes in slabs(body.shape):
         part = one.slab(planes)
         if other is one and not part.slopes and part.edges is None and len(body.sigma) < 6:
             out[planes] = _squares(part)

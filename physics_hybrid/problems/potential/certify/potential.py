@@ -16,11 +16,13 @@ mean of h/8 (E_high - E_low) over the voxels round the edge (serendipity element
 order: Arnold and Awanou, Found. Comput. Math. 11 (2011) 337).
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physics_hybrid.problems.potential.certify.body import AXES, Body, around, gathered
+from physics_hybrid.problems.potential.certify.body import AXES, Body, around, gathered, slabs
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.current import sides
 from physics_hybrid.problems.potential.certify.shapes import Edges, others
@@ -34,7 +36,10 @@ def from_centres(
     closed: list[ClosedForm],
 ) -> Float[Tensor, "nD nH nW"]:
     """w of a field phi, V, whose currents are J, A/m^2 (1, D+1, H, W) and so on."""
-    return _smooth(body, phi, J, closed)[0]
+    total = torch.zeros([n + 1 for n in body.shape], dtype=torch.float64)
+    for planes, part, u, low, high in _slabs(body, phi, J, closed):
+        total[planes.start : planes.stop + 1] += _at_nodes(part, u, low, high)
+    return _finished(body, total, closed)
 
 
 def bent_from_centres(
@@ -45,44 +50,72 @@ def bent_from_centres(
 ) -> tuple[Float[Tensor, "nD nH nW"], Edges]:
     """The same with c_a on edges: what the field says of its second derivatives, the mean over the
     voxels round an edge weighted by conductivity; 0 on ends that conduct."""
-    nodes, low, high = _smooth(body, phi, J, closed)
+    total = torch.zeros([n + 1 for n in body.shape], dtype=torch.float64)
     edges = []
     for axis in range(3):
-        step = float(body.spacing[axis]) / 8
-        total = body.mean * (high[axis] - low[axis]) * step
-        weight = body.mean
-        for other in others(axis):
-            total, weight = gathered(total, other), gathered(weight, other)
-        c = torch.where(weight > 0, total / torch.where(weight > 0, weight, 1.0), 0.0)
+        shape = [n + (a != axis) for a, n in enumerate(body.shape)]
+        edges.append(torch.zeros(shape, dtype=torch.float64))
+    for planes, part, u, low, high in _slabs(body, phi, J, closed):
+        beyond = slice(planes.start, planes.stop + 1)
+        total[beyond] += _at_nodes(part, u, low, high)
+        for axis, c in enumerate(edges):
+            bend = part.mean * (high[axis] - low[axis]) * (float(body.spacing[axis]) / 8)
+            first, second = others(axis)
+            c[beyond if axis else planes] += gathered(gathered(bend, first), second)
+    for axis, c in enumerate(edges):
+        first, second = others(axis)
+        weight = gathered(gathered(body.mean, first), second)
+        c.mul_(torch.where(weight > 0, 1 / weight, 0.0))
         for form in closed:
-            there, bend = form.edges_there(axis), form.bend(axis, _share(body, form))
-            c[there] += bend
+            c[form.edges_there(axis)] += form.bend(axis, _share(body, form))
         if axis and not body.ends.floating:
             c[[0, -1]] = 0.0
-        edges.append(c)
-    return nodes, edges
+    return _finished(body, total, closed), edges
 
 
-def _smooth(
+def _slabs(
     body: Body, phi: Float[Tensor, "D H W"], J: Faces, closed: list[ClosedForm]
-) -> tuple[Float[Tensor, "nD nH nW"], list[Tensor], list[Tensor]]:
-    """w at nodes, and E without the closed form on the faces below and above every voxel, V/m."""
-    u = phi.clone() if closed else phi
-    low, high = _resisted(body, J)
-    for form in closed:
-        there = form.voxels_there
-        u[there] -= form.at_centres
-        below, above = _sides_of(form.through_faces)
-        for a in range(3):
-            for b in range(3):
-                rho = float(form.inverse[a, b])
-                if rho != 0:
-                    low[a][there] -= rho * below[b]
-                    high[a][there] -= rho * above[b]
-    nodes = _averaged(body, u, low, high)
+) -> Iterator[tuple[slice, Body, Tensor, list[Tensor], list[Tensor]]]:
+    """In some planes across D: u, V, and E of u on the faces below and above every voxel, V/m."""
+    for planes in slabs(body.shape):
+        part = body.slab(planes)
+        u = phi[planes].clone() if closed else phi[planes]
+        beyond = slice(planes.start, planes.stop + 1)
+        low, high = _resisted(part, (J[0][0, beyond], J[1][0, planes], J[2][0, planes]))
+        for form in closed:
+            _take_off(form, planes, u, low, high)
+        yield planes, part, u, low, high
+
+
+def _take_off(
+    form: ClosedForm, planes: slice, u: Tensor, low: list[Tensor], high: list[Tensor]
+) -> None:
+    """Take phi_s from u and its field from E, in the window of a closed form."""
+    along, *across = form.voxels_there
+    first, last = max(planes.start, along.start), min(planes.stop, along.stop)
+    if first >= last:
+        return
+    there = (slice(first - planes.start, last - planes.start), *across)
+    own = slice(first - along.start, last - along.start)
+    d, h, w = form.through_faces
+    u[there] -= form.at_centres[own]
+    below, above = _sides_of((d[own.start : own.stop + 1], h[own], w[own]))
+    for a in range(3):
+        for b in range(3):
+            rho = float(form.inverse[a, b])
+            if rho != 0:
+                low[a][there] -= rho * below[b]
+                high[a][there] -= rho * above[b]
+
+
+def _finished(
+    body: Body, total: Float[Tensor, "nD nH nW"], closed: list[ClosedForm]
+) -> Float[Tensor, "nD nH nW"]:
+    """w from the sums at nodes."""
+    nodes = total.mul_(body.shares)
     for form in closed:
         nodes[form.nodes_there] += (_share(body, form) - form.cutoff_at_nodes) * form.at_nodes
-    return grounded(body, nodes), low, high
+    return grounded(body, nodes)
 
 
 def from_nodes(
@@ -111,7 +144,7 @@ def _sides_of(J: Faces) -> tuple[list[Tensor], list[Tensor]]:
 def _resisted(body: Body, J: Faces) -> tuple[list[Tensor], list[Tensor]]:
     """sigma^-1 J on the faces below and above every voxel, V/m. Of an oblique tensor the current
     across an axis counts by its mean."""
-    below, above = _sides_of((J[0][0], J[1][0], J[2][0]))
+    below, above = _sides_of(J)
     low, high = [], []
     for axis in range(3):
         rho = body.resistivity[min(axis, len(body.sigma) - 1)]
@@ -126,10 +159,10 @@ def _resisted(body: Body, J: Faces) -> tuple[list[Tensor], list[Tensor]]:
     return low, high
 
 
-def _averaged(
+def _at_nodes(
     body: Body, u: Tensor, low: list[Tensor], high: list[Tensor]
 ) -> Float[Tensor, "nD nH nW"]:
-    """Mean over the voxels round a node of what each says of it, weighted by conductivity."""
+    """Sum over the voxels round a node of what each says of it, times conductivity."""
     steps = []
     for axis in range(3):
         step = float(body.spacing[axis]) / 8
@@ -138,8 +171,7 @@ def _averaged(
         steps.append(gathered(below, axis, above.neg_()))
     total = gathered(body.mean * u, 0).add_(steps[0])
     total = gathered(total, 1).add_(gathered(steps[1], 0))
-    total = gathered(total, 2).add_(gathered(gathered(steps[2], 0), 1))
-    return total.mul_(body.shares)
+    return gathered(total, 2).add_(gathered(gathered(steps[2], 0), 1))
 
 
 def _share(body: Body, form: ClosedForm) -> Float[Tensor, "nD nH nW"]:

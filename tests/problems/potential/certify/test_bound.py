@@ -160,3 +160,19 @@ def test_slopes_chosen_together_leave_hardly_more_than_the_least(
     together, alone, least = left(slopes.STEPS), left(0), left(60)
     assert together < 0.98 * alone
     assert least * (1 - 1e-9) < together < 1.01 * least
+
+
+def test_a_few_planes_at_a_time_are_as_good_as_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    conductor = body(9, Ends("grounded"), 3)
+    place = source(9, conductor)
+    patch = torch.zeros(conductor.shape, dtype=torch.bool)
+    patch[5:7, 2:4, 1:3] = True
+    patch &= conductor.tissue[0]
+    phi = solve(conductor, place, warn=False).phi
+    whole, between = certify(conductor, place, phi), interval(conductor, place, patch, phi=phi)
+    monkeypatch.setattr("physics_hybrid.problems.potential.certify.body.SLAB", 70)
+    monkeypatch.setattr("physics_hybrid.problems.potential.certify.rules.BATCH", 10)
+    parts, apart = certify(conductor, place, phi), interval(conductor, place, patch, phi=phi)
+    assert torch.allclose(parts.density, whole.density, rtol=1e-10)
+    assert apart.low == pytest.approx(between.low, rel=1e-10)
+    assert apart.high == pytest.approx(between.high, rel=1e-10)
