@@ -167,7 +167,7 @@ class Predictor:
             S/m; 0 is air. Three values are (DD, HH, WW), six add (DH, DW, HW). D is the long axis
             and the fibre axis.
         spacing : (3,)
-            Edges of a voxel in metres, (D, H, W); the longest edge of the box is 1 mm to 5 m.
+            Edges of a voxel in metres, (D, H, W); the longest edge of the box is 1 mm to 10 m.
         source_point : (3,) or (K, 3)
             Metres from the outer corner of voxel (0, 0, 0). Where the 8 voxels round it conduct
             differently, the source counts at the centre of its voxel, as in training.

@@ -1,6 +1,7 @@
 """One body in float64: what the integrals of a certificate need of a conductor."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,9 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 
 #: Where the six components of a symmetric tensor stand: (a, b) of DD, HH, WW, DH, DW, HW.
 AXES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+
+#: Voxels handled at once: what fits into a fast memory.
+SLAB = 16_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Body:
     ends: Ends
 
     def __post_init__(self) -> None:
+        if len(self.sigma) == 1:
+            return
         smallest = torch.where(self.tissue, self.stiffest, 1.0)
         if not bool((smallest > 0).all()):
             index = tuple((smallest <= 0).nonzero()[0].tolist())
@@ -42,10 +48,15 @@ class Body:
     @classmethod
     def of(cls, conductor: Conductor, index: int = 0) -> "Body":
         """One body of a batch."""
-        sigma = conductor.sigma[index].double() * conductor.tissue[index]
-        if len(sigma) == 6 and not bool((sigma[3:] != 0).any()):
-            sigma = sigma[:3]
-        return cls(sigma, conductor.spacing[index].double(), conductor.ends)
+        sigma, spacing = conductor.sigma[index].double(), conductor.spacing[index].double()
+        if len(sigma) == 6:
+            sigma = sigma * conductor.tissue[index]
+            if not bool((sigma[3:] != 0).any()):
+                sigma = sigma[:3]
+        body = cls(sigma, spacing, conductor.ends)
+        if len(conductor.sigma) == 1 and sigma.data_ptr() == conductor.sigma.data_ptr():
+            body.__dict__["conductor"] = conductor  # checked already
+        return body
 
     @cached_property
     def conductor(self) -> Conductor:
@@ -79,6 +90,12 @@ class Body:
         if len(self.sigma) == 1:
             return self.sigma[0]
         return self.sigma[:3].mean(dim=0)
+
+    @cached_property
+    def shares(self) -> Float[Tensor, "nD nH nW"]:
+        """One over the sum of `mean` over the voxels round a node; 0 in air."""
+        total = around(self.mean)
+        return torch.where(total > 0, 1 / total, 0.0)
 
     @cached_property
     def stiffest(self) -> Float[Tensor, "D H W"]:
@@ -125,6 +142,34 @@ class Body:
     def robin(self) -> bool:
         """Whether the ends exchange current in proportion to their potential."""
         return 0 < self.exchange < math.inf
+
+
+def slabs(shape: tuple[int, int, int]) -> Iterator[slice]:
+    """Planes across D, as many at a time as fit into a fast memory."""
+    size = max(1, SLAB // (shape[1] * shape[2]))
+    for start in range(0, shape[0], size):
+        yield slice(start, min(start + size, shape[0]))
+
+
+def gathered(
+    low: Float[Tensor, "_ _ _"], axis: int, high: Float[Tensor, "_ _ _"] | None = None
+) -> Float[Tensor, "_ _ _"]:
+    """At every place between voxels along an axis: what the voxel above it has on its lower side,
+    and the one below it on its upper side; the same where `high` is None."""
+    shape = list(low.shape)
+    n = shape[axis]
+    shape[axis] += 1
+    total = torch.zeros(shape, dtype=low.dtype)
+    total.narrow(axis, 0, n).copy_(low)
+    total.narrow(axis, 1, n).add_(low if high is None else high)
+    return total
+
+
+def around(values: Float[Tensor, "D H W"]) -> Float[Tensor, "nD nH nW"]:
+    """Sum over the voxels round every node."""
+    for axis in range(3):
+        values = gathered(values, axis)
+    return values
 
 
 def split(conductor: Conductor, factor: int) -> Conductor:

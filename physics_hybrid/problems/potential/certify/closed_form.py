@@ -10,14 +10,18 @@ where theta > 0 and sigma is close to sigma_inf: in other tissue its tangential 
 grounded end theta is 0, or phi_s is.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from physics_hybrid.grid import Grid
+from physics_hybrid.problems.potential.certify.rules import Points
 from physics_hybrid.problems.potential.physics.conductor import Conductor, Faces, matrix
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
 from physics_hybrid.problems.potential.physics.image import with_image
@@ -26,10 +30,13 @@ from physics_hybrid.problems.potential.physics.point_source import (
     infinite_medium,
     potential,
 )
-from physics_hybrid.problems.potential.physics.subtraction import Subtraction
 
 #: Voxels on each side of that of the electrode in which the closed form is used.
 REACH = 4
+
+#: Voxels beyond these within which phi - phi_s, not phi, goes on from the centres of voxels: beyond
+#: them phi_s varies as little as the rest.
+MARGIN = 4
 
 #: Tissue that conducts so many times better than that of the electrode stays outside of the
 #: cut-off, where this leaves one voxel round it.
@@ -52,19 +59,21 @@ class ClosedForm:
     voxel : of the electrode. low, high : theta > 0 in voxels low <= i < high.
     medium : the voxels of G.
     cutoff : theta at the nodes along each axis; theta is the product of the three.
-    spacing : metres.
+    spacing : metres. window : first voxels and their ends, of what is kept of phi_s and J_s on the
+    grid.
     """
 
     charges: list[PointSource]
     sigma_inf: Float[Tensor, "1 C"]
     inverse: Float[Tensor, "3 3"]
-    voxel: tuple[int, int, int]
-    low: tuple[int, int, int]
-    high: tuple[int, int, int]
+    voxel: Grid
+    low: Grid
+    high: Grid
     medium: Bool[Tensor, "D H W"]
     cutoff: list[Float[Tensor, " nodes"]]
     spacing: Float[Tensor, " 3"]
-    shape: tuple[int, int, int]
+    shape: Grid
+    window: tuple[Grid, Grid]
 
     @classmethod
     def of(cls, conductor: Conductor, source: PointSource, reach: int = REACH) -> "ClosedForm":
@@ -79,6 +88,10 @@ class ClosedForm:
         d, h, w = (int(i) for i in conductor.voxel_of(charges[0].point)[0])
         voxel = (d, h, w)
         mirrored = len(charges) > 1
+        window = (
+            _clipped([i - reach - MARGIN for i in voxel], conductor.shape),
+            _clipped([i + reach + MARGIN + 1 for i in voxel], conductor.shape),
+        )
         reach = _clear(conductor, voxel, sigma_inf, reach)
         low, high, cutoff = [], [], []
         for axis, n in enumerate(conductor.shape):
@@ -111,6 +124,7 @@ class ClosedForm:
             cutoff=cutoff,
             spacing=conductor.spacing[0],
             shape=conductor.shape,
+            window=window,
         )
 
     @property
@@ -118,22 +132,11 @@ class ClosedForm:
         """Of the electrode and its image, metres."""
         return [charge.point[0] for charge in self.charges]
 
-    def inside(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """In which theta > 0 somewhere."""
-        low, high = torch.tensor(self.low), torch.tensor(self.high)
-        return ((voxels >= low) & (voxels < high)).all(dim=1)
-
-    def carries(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """Which belong to G."""
-        d, h, w = voxels.unbind(dim=1)
-        return self.medium[d, h, w]
-
-    @property
+    @cached_property
     def voxels(self) -> Int[Tensor, "n 3"]:
         """All in which theta > 0 somewhere."""
-        box = torch.zeros_like(self.medium)
-        box[tuple(slice(a, b) for a, b in zip(self.low, self.high, strict=True))] = True
-        return box.nonzero()
+        sides = [torch.arange(a, b) for a, b in zip(self.low, self.high, strict=True)]
+        return torch.cartesian_prod(*sides)
 
     def whole(self, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """In which theta is 1 at all corners."""
@@ -143,89 +146,152 @@ class ClosedForm:
             whole &= (values[i] == 1) & (values[i + 1] == 1)
         return whole
 
-    def theta(
-        self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
-    ) -> tuple[Float[Tensor, "n P"], Float[Tensor, "n P 3"]]:
-        """theta and its gradient (1/m) at places xi in [0, 1]^3 of voxels."""
+    def theta(self, points: Points) -> tuple[Float[Tensor, "n _ _ _"], list[Tensor]]:
+        """theta at points, and the components of its gradient, 1/m."""
         value, slope = [], []
         for axis, values in enumerate(self.cutoff):
-            i = voxels[:, axis]
-            step = (values[i + 1] - values[i])[:, None]
-            value.append(values[i][:, None] + step * xi[..., axis])
-            slope.append((step / self.spacing[axis]).expand_as(xi[..., axis]))
+            i = points.voxels[:, axis]
+            low, step = values[i].view(-1, 1, 1, 1), (values[i + 1] - values[i]).view(-1, 1, 1, 1)
+            value.append(low + step * points.xi(axis))
+            slope.append(step / self.spacing[axis])
         a, b, c = value
-        gradient = torch.stack([slope[0] * b * c, a * slope[1] * c, a * b * slope[2]], dim=-1)
-        return a * b * c, gradient
+        bc = b * c
+        gradient = [slope[0] * bc, a * (slope[1] * c), a * (slope[2] * b)]
+        return a * bc, gradient
 
-    def potential_at(self, points: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P"]:
-        """phi_s at points in metres, V."""
-        total = torch.zeros_like(points[..., 0])
+    def at(self, points: Points) -> tuple[Float[Tensor, "n _ _ _"], list[Tensor]]:
+        """phi_s at points, V, and the components of J_s, A/m^2."""
+        phi, J = torch.zeros(()), [torch.zeros(())] * 3
+        metres = [points.metres(axis, self.spacing) for axis in range(3)]
         for charge in self.charges:
-            offset = points - charge.point[0]
-            square = torch.einsum("npa,ab,npb->np", offset, self.inverse, offset)
-            total = total + self._strength(charge) * square.clamp_min(_TINY).rsqrt()
-        return total
+            offset = [x - charge.point[0, axis] for axis, x in enumerate(metres)]
+            near, dense = self.seen_from(charge, offset, self.inverse.view(3, 3, 1, 1, 1, 1))
+            phi = phi + near
+            J = [total + dense * x for total, x in zip(J, offset, strict=True)]
+        return phi, J
 
-    def current_at(self, points: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P 3"]:
-        """J_s at points in metres, A/m^2."""
-        total = torch.zeros_like(points)
-        for charge in self.charges:
-            offset = points - charge.point[0]
-            square = torch.einsum("npa,ab,npb->np", offset, self.inverse, offset)
-            density = self._strength(charge) * square.clamp_min(_TINY) ** -1.5
-            total = total + density[..., None] * offset
-        return total
+    def seen_from(
+        self, charge: PointSource, offset: list[Tensor], inverse: Float[Tensor, "3 3 *n"]
+    ) -> tuple[Tensor, Tensor]:
+        """phi_s of one charge, V, and J_s over the offset, A/m^3, at offsets along three axes in
+        metres; sigma_inf^-1 along the same axes."""
+        square = torch.zeros(())
+        for a in range(3):
+            square = square + inverse[a, a] * offset[a] ** 2
+        if not self.straight:
+            for a, b in combinations(range(3), 2):
+                square = square + 2 * inverse[a, b] * offset[a] * offset[b]
+        root = square.clamp_min(_TINY).rsqrt()
+        phi = root * self._strength(charge)
+        return phi, phi * root * root
 
-    def _strength(self, charge: PointSource) -> Tensor:
+    @cached_property
+    def straight(self) -> bool:
+        """Whether the medium conducts along the axes."""
+        return not bool((self.inverse - self.inverse.diag().diag()).any())
+
+    def _strength(self, charge: PointSource) -> float:
         """I / (4 pi sqrt(det sigma_inf))."""
-        strength: Tensor = charge.current[0] * torch.linalg.det(self.inverse).sqrt()
-        return strength / (4 * torch.pi)
+        return float(charge.current[0]) * self._root / (4 * math.pi)
+
+    @cached_property
+    def _root(self) -> float:
+        """1 / sqrt(det sigma_inf)."""
+        return math.sqrt(float(torch.linalg.det(self.inverse)))
+
+    @property
+    def voxels_there(self) -> tuple[slice, slice, slice]:
+        """Voxels of the window."""
+        d, h, w = (slice(a, b) for a, b in zip(*self.window, strict=True))
+        return d, h, w
+
+    @property
+    def nodes_there(self) -> tuple[slice, slice, slice]:
+        """Nodes of the window."""
+        d, h, w = (slice(a, b + 1) for a, b in zip(*self.window, strict=True))
+        return d, h, w
+
+    @property
+    def _moved(self) -> list[PointSource]:
+        """The charges, from the corner of the window."""
+        corner = torch.tensor(self.window[0]) * self.spacing
+        return [PointSource(charge.point - corner, charge.current) for charge in self.charges]
+
+    @property
+    def _size(self) -> Grid:
+        """Of the window, voxels."""
+        d, h, w = (b - a for a, b in zip(*self.window, strict=True))
+        return d, h, w
 
     @cached_property
     def at_nodes(self) -> Float[Tensor, "nD nH nW"]:
-        """phi_s at the nodes of the grid, V."""
+        """phi_s at the nodes of the window, V."""
+        return self._between_voxels(None)
+
+    def _between_voxels(self, along: int | None) -> Float[Tensor, "_ _ _"]:
+        """phi_s at the nodes of the window, or in the middle of its edges along an axis, V."""
         total = self.spacing.new_zeros(())
-        for charge in self.charges:
+        for charge in self._moved:
             offsets = []
-            for axis, n in enumerate(self.shape):
-                nodes = torch.arange(n + 1, dtype=torch.float64) * self.spacing[axis]
+            for axis, n in enumerate(self._size):
+                places = torch.arange(n + 1, dtype=torch.float64)
+                if axis == along:
+                    places = places[:-1] + 0.5
                 line = [1, 1, 1, 1]
                 line[axis + 1] = -1
-                offsets.append((nodes - charge.point[0, axis]).reshape(line))
+                metres = places * self.spacing[axis] - charge.point[0, axis]
+                offsets.append(metres.reshape(line))
             smallest = 1e-3 * self.spacing.min()
             total = total + potential(offsets, charge.current, self.sigma_inf, clamp=smallest)[0]
         return total
 
-    @cached_property
+    def edges_there(self, along: int) -> tuple[slice, slice, slice]:
+        """Edges of the window along an axis."""
+        slices = [self.nodes_there[axis] for axis in range(3)]
+        slices[along] = self.voxels_there[along]
+        return slices[0], slices[1], slices[2]
+
+    def bend(self, along: int, share: Float[Tensor, "nD nH nW"]) -> Float[Tensor, "_ _ _"]:
+        """By how much (share - theta) phi_s is larger in the middle of the edges along an axis than
+        the mean of both ends, V; share at nodes, linear in between as theta is."""
+        part = share - self.cutoff_at_nodes
+        ends = part * self.at_nodes
+        n = self._size[along]
+        low, high = (ends.narrow(along, i, n) for i in (0, 1))
+        below, above = (part.narrow(along, i, n) for i in (0, 1))
+        return (below + above) / 2 * self._between_voxels(along) - (low + high) / 2
+
+    @property
     def cutoff_at_nodes(self) -> Float[Tensor, "nD nH nW"]:
-        """theta at all nodes."""
-        a, b, c = self.cutoff
+        """theta at the nodes of the window."""
+        lines = zip(self.cutoff, self.nodes_there, strict=True)
+        a, b, c = (values[there] for values, there in lines)
         return a[:, None, None] * b[:, None] * c
+
+    def added_to(self, nodes: Float[Tensor, "nD nH nW"], sign: float = 1.0) -> Tensor:
+        """Values at the nodes of the grid and sign theta phi_s, V."""
+        nodes = nodes.clone()
+        nodes[self.nodes_there] += sign * self.cutoff_at_nodes * self.at_nodes
+        return nodes
 
     @cached_property
     def at_centres(self) -> Float[Tensor, "D H W"]:
-        """phi_s at voxel centres as `Subtraction` has it, V."""
+        """phi_s at the voxel centres of the window as `Subtraction` has it, V."""
         total = self.spacing.new_zeros(())
-        for charge in self.charges:
-            total = (
-                total + infinite_medium(self.shape, self.spacing[None], charge, self.sigma_inf)[0]
-            )
+        for charge in self._moved:
+            there = infinite_medium(self._size, self.spacing[None], charge, self.sigma_inf)
+            total = total + there[0]
         return total
 
     @cached_property
     def through_faces(self) -> Faces:
-        """Exact mean of J_s on every face of the grid, A/m^2."""
+        """Exact mean of J_s on every face of the window, A/m^2. (D+1, H, W) and so on"""
         parts = [
-            face_current_density(self.shape, self.spacing[None], charge, self.sigma_inf)
-            for charge in self.charges
+            face_current_density(self._size, self.spacing[None], charge, self.sigma_inf)
+            for charge in self._moved
         ]
-        d, h, w = (torch.stack([part[axis] for part in parts]).sum(dim=0) for axis in range(3))
+        d, h, w = (torch.cat([part[axis] for part in parts]).sum(dim=0) for axis in range(3))
         return d, h, w
-
-    def recall(self, known: Subtraction) -> None:
-        """Take over what the subtraction of the same one electrode has found already."""
-        self.__dict__["through_faces"] = known.Phi
-        self.__dict__["at_centres"] = known.phi_inf[0]
 
     def finer(self, factor: int) -> "ClosedForm":
         """The same on voxels that are `factor` times smaller along each axis: theta as it is."""
@@ -245,6 +311,7 @@ class ClosedForm:
             cutoff=cutoff,
             spacing=self.spacing / factor,
             shape=_times(self.shape, factor),
+            window=(_times(self.window[0], factor), _times(self.window[1], factor)),
         )
 
 
@@ -252,7 +319,13 @@ class ClosedForm:
 _TINY = 1e-60
 
 
-def _times(sizes: tuple[int, int, int], factor: int) -> tuple[int, int, int]:
+def _clipped(voxels: list[int], shape: Grid) -> Grid:
+    """Ends of a row of voxels along each axis, within the grid."""
+    d, h, w = (min(max(i, 0), n) for i, n in zip(voxels, shape, strict=True))
+    return d, h, w
+
+
+def _times(sizes: Grid, factor: int) -> Grid:
     """Three sizes, each so many times."""
     d, h, w = sizes
     return d * factor, h * factor, w * factor
@@ -270,7 +343,7 @@ def _cutoff(n: int, voxel: int, below: int, above: int) -> Float[Tensor, " nodes
     return torch.minimum(side(voxel - node, below), side(node - voxel - 1, above))
 
 
-def _clear(conductor: Conductor, voxel: tuple[int, int, int], sigma_inf: Tensor, reach: int) -> int:
+def _clear(conductor: Conductor, voxel: Grid, sigma_inf: Tensor, reach: int) -> int:
     """The largest reach up to `reach`, at least 1, that keeps better conductors out."""
     better = conductor.sigma[0, :3].mean(dim=0) > BETTER * sigma_inf[0, :3].mean()
     for r in range(reach, 1, -1):

@@ -63,8 +63,8 @@ class Currents:
     def conserved(self, known: Subtraction, J: Faces) -> tuple[Faces, float]:
         """q, A/m^2, and the energy norm of what was repaired, W^(1/2)."""
         lost = self._lost(known, J)
-        size = max(float(known.rhs.norm()), float(known.injected.norm()))
-        relative = float(lost.norm()) / max(size, np.finfo(float).tiny)
+        size = max(float(torch.linalg.vector_norm(f)) for f in (known.rhs, known.injected))
+        relative = float(torch.linalg.vector_norm(lost)) / max(size, np.finfo(float).tiny)
         if relative > SOLVED:
             rest = conjugate_gradients(
                 self.operator, lost, SOLVED / relative, 200, self.preconditioner
@@ -72,14 +72,16 @@ class Currents:
             J = self._closed(added(J, self.operator.current_density(rest.phi)))
             lost = self._lost(known, J)
         # a pair in one voxel injects nothing, but drives a current
-        current = max(float(f.abs().sum()) for f in (known.injected, known.rhs)) * self.body.volume
+        flows = (torch.linalg.vector_norm(f, ord=1) for f in (known.injected, known.rhs))
+        current = max(float(flow) for flow in flows) * self.body.volume
         carried = self.runs.carry((lost[0] * self.body.volume).numpy(), current)
         areas = [self.body.volume / float(h) for h in self.body.spacing]
-        d, h, w = (
-            torch.from_numpy(np.ascontiguousarray(c))[None] / area
-            for c, area in zip(carried, areas, strict=True)
-        )
-        return added(J, (d, h, w)), self._energy((d, h, w))
+        c: list[Tensor | None] = [
+            torch.from_numpy(amperes)[None] / area if amperes.any() else None
+            for amperes, area in zip(carried, areas, strict=True)
+        ]
+        d, h, w = (face if more is None else face + more for face, more in zip(J, c, strict=True))
+        return (d, h, w), self._energy(c)
 
     def _lost(self, known: Subtraction, J: Faces) -> Float[Tensor, "1 D H W"]:
         """f - div J, A/m^3."""
@@ -98,10 +100,12 @@ class Currents:
             faces.append(values * open_face)
         return faces[0], faces[1], faces[2]
 
-    def _energy(self, c: Faces) -> float:
-        """|sigma^-1/2 c| of a Raviart-Thomas field, at most: W^(1/2)."""
+    def _energy(self, c: list[Tensor | None]) -> float:
+        """|sigma^-1/2 c| of a Raviart-Thomas field, at most: W^(1/2). What is None is 0."""
         total = 0.0
         for axis, values in enumerate(c):
+            if values is None:
+                continue
             low, high = sides(values[0], axis)
             mean = (low**2 + low * high + high**2) / 3
             sigma = self.body.diagonal[axis] * self.body.stiffest

@@ -5,39 +5,50 @@ trilinear, so that in a voxel, with P_0 = 1 and P_1(x) = 2 x - 1 along each axis
 
     component a = q_a + s sum_b sigma_ab d_b v  =  sum over m of c_a[m] P_m1 P_m2 P_m3
 
-over seven m in {0, 1}^3 and, of `slopes`, three P_2. Products integrate exactly, to V times the sum
-of 3^-|m| c[m] . sigma^-1 c'[m], with 1/5 for P_2; squares as a sum of squares. Where the closed
-form is at work, in some hundred voxels, quadrature takes over.
+over seven m in {0, 1}^3 and, of `slopes` and a bent w, some with P_2. Products integrate exactly,
+to V times the sum of c[m] . sigma^-1 c'[m] times the mean square of the wave, 1/3 for each P_1 and
+1/5 for each P_2; squares as a sum of squares. Where the closed form is at work, in some hundred
+voxels, quadrature takes over.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from physics_hybrid.problems.potential.certify import rules
-from physics_hybrid.problems.potential.certify.body import AXES, Body
+from physics_hybrid.problems.potential.certify.body import AXES, Body, slabs
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.oscillation import Correction
-from physics_hybrid.problems.potential.certify.rules import Orders, box_points, face_points
+from physics_hybrid.problems.potential.certify.rules import (
+    Orders,
+    Points,
+    box_points,
+    face_points,
+)
 from physics_hybrid.problems.potential.certify.shapes import (
     CORNERS,
+    Edges,
     Mode,
+    bent_gradient,
     flat_haar,
     gradient,
     haar,
+    others,
     trilinear,
 )
 from physics_hybrid.problems.potential.physics.conductor import matrix
 
-#: Voxels handled at once: what fits into a fast memory.
-SLAB = 16_000
-
-#: m of all components.
+#: m of all components where w is trilinear.
 MODES = tuple(m for m in CORNERS if sum(m) < 3)
+
+#: Mean squares of P_0, P_1 and P_2.
+MEAN_SQUARE = (1.0, 1 / 3, 1 / 5)
 
 Vector = list[Tensor | None]
 
@@ -46,7 +57,8 @@ Vector = list[Tensor | None]
 class Flux:
     """q + sign sigma grad v, A/m^2, and on robin ends q . n - sign gamma v, gamma = beta sigma_DD.
 
-    nodes : w, V, with v = w + sum over electrodes of theta phi_s.
+    nodes, edges : w, V, with v = w + sum over electrodes of theta phi_s: trilinear from nodes, and
+        where there are edges the sum over axes of c_a (1 - X_a^2), c_a bilinear across the axis.
     low, high : normal component of the Raviart-Thomas part on the faces of every voxel below and
         above, along each axis, A/m^2; q is that + J_s in the box of each electrode.
     closed : the electrodes. corrections, slopes : what else belongs to q (`oscillation`,
@@ -61,6 +73,7 @@ class Flux:
     corrections: list[Correction] = field(default_factory=list)
     slopes: dict[tuple[int, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     sign: float = 1.0
+    edges: Edges | None = None
 
     def slab(self, planes: slice) -> "Flux":
         """In some planes across D, without what is known of the closed form."""
@@ -72,27 +85,50 @@ class Flux:
             [q[planes] for q in self.high],
             slopes=slopes,
             sign=self.sign,
+            edges=self._edges_of(planes),
         )
 
+    def _edges_of(self, planes: slice) -> Edges | None:
+        """Those in some planes."""
+        if self.edges is None:
+            return None
+        along, *across = self.edges
+        return [along[planes], *(values[planes.start : planes.stop + 1] for values in across)]
+
     def modes(self) -> Iterator[tuple[Mode, float, Vector]]:
-        """m, 3^-|m| and the three components c[m] without the closed form; None is 0."""
-        waves = haar(self.nodes)
-        for m in MODES:
-            slopes: Vector = []
-            for axis in range(3):
-                slopes.append(None if m[axis] else self._slope(waves, m, axis))
-            components = self._conducted(slopes)
+        """m, the mean square of its wave and the three components c[m] without the closed form;
+        None is 0."""
+        slopes = self._slopes()
+        for axis in range(3 if self.slopes else 0):
+            slopes.setdefault(twice(axis), [None] * 3)
+        for m, slope in slopes.items():
+            components = self._conducted(slope)
             for axis in range(3):
                 own = self._own(m, axis)
                 if own is not None:
                     there = components[axis]
                     components[axis] = own if there is None else there + own
-            yield m, 3.0 ** -sum(m), components
-        for axis in range(3 if self.slopes else 0):
-            bend = self._bend(axis)
-            components = [None, None, None]
-            components[axis] = None if bend is None else -bend
-            yield (2 * (axis == 0), 2 * (axis == 1), 2 * (axis == 2)), 0.2, components
+            yield m, math.prod(MEAN_SQUARE[i] for i in m), components
+
+    def _slopes(self) -> dict[Mode, Vector]:
+        """grad w by modes, V/m."""
+        waves = haar(self.nodes)
+        out: dict[Mode, Vector] = {}
+        for m in MODES:
+            out[m] = [
+                None if m[axis] else waves[_with(m, axis, 1)] * (2 / self.body.spacing[axis])
+                for axis in range(3)
+            ]
+        for axis, values in enumerate(self.edges or []):
+            for m, c in haar(values, others(axis)).items():
+                # (1 - X^2)' = -2 X and 1 - X^2 = 2/3 (P_0 - P_2)
+                _add(out, _with(m, axis, 1), axis, c * (-4 / self.body.spacing[axis]))
+                for other in others(axis):
+                    if m[other]:
+                        step = c * (4 / (3 * self.body.spacing[other]))
+                        _add(out, _with(m, other, 0), other, step)
+                        _add(out, _with(_with(m, other, 0), axis, 2), other, -step)
+        return out
 
     def _bend(self, axis: int) -> Tensor | None:
         """The part of component `axis` that is 1 - P_2 along the axis, from the slopes."""
@@ -104,14 +140,13 @@ class Flux:
                 total = part if total is None else total + part
         return total
 
-    def _slope(self, waves: dict[Mode, Tensor], m: Mode, axis: int) -> Tensor:
-        """d_axis w in mode m, V/m."""
-        up = list(m)
-        up[axis] = 1
-        return waves[(up[0], up[1], up[2])] * (2 / self.body.spacing[axis])
-
     def _own(self, m: Mode, axis: int) -> Tensor | None:
-        """Component of the Raviart-Thomas part in mode m."""
+        """Component of the Raviart-Thomas part and its slopes in mode m."""
+        if m == twice(axis):
+            bend = self._bend(axis)
+            return None if bend is None else -bend
+        if max(m) > 1 or sum(m) > 2:
+            return None
         if sum(m) == 0:
             mean, bend = (self.low[axis] + self.high[axis]) / 2, self._bend(axis)
             return mean if bend is None else mean + bend
@@ -143,54 +178,67 @@ class Flux:
                 out[i] = part if before is None else before + part
         return out
 
-    def at(self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P 3"]:
-        """The whole of it at places xi in [0, 1]^3 of voxels."""
-        d, h, w = voxels.unbind(dim=1)
-        q = torch.empty_like(xi)
+    def at(self, points: Points) -> list[Float[Tensor, "n P Q R"]]:
+        """The components of the whole of it at points."""
+        E, q = gradient(self.nodes, points, self.body.spacing), []
+        if self.edges is not None:
+            more = bent_gradient(self.edges, points, self.body.spacing)
+            E = [one + other for one, other in zip(E, more, strict=True)]
         for axis in range(3):
-            low, high = (side[axis][d, h, w][:, None] for side in (self.low, self.high))
-            q[..., axis] = low + (high - low) * xi[..., axis]
-        for (a, b), sides in self.slopes.items():
-            low, high = (side[d, h, w][:, None] for side in sides)
-            X_a, X_b = 2 * xi[..., a] - 1, 2 * xi[..., b] - 1
-            q[..., a] += X_b * (low + high + X_a * (high - low)) / 2
+            low, high = (points.of_voxels(side[axis]) for side in (self.low, self.high))
+            q.append(low + (high - low) * points.xi(axis))
+        X = [2 * points.xi(axis) - 1 for axis in range(3)]
+        for (a, b), (S_low, S_high) in self.slopes.items():
+            low, high = points.of_voxels(S_low), points.of_voxels(S_high)
             share = self.body.spacing[b] / (4 * self.body.spacing[a])
-            q[..., b] += (high - low) * share * (1 - X_b**2)
-        sigma = matrix(self.body.at(voxels))
-        slope = gradient(self.nodes, voxels, xi, self.body.spacing)
-        q = q + self.sign * torch.einsum("nab,npb->npa", sigma, slope)
-        points = (voxels[:, None] + xi) * self.body.spacing
+            q[a] = q[a] + X[b] * ((low + high + X[a] * (high - low)) / 2)
+            q[b] = q[b] + (high - low) * share * (1 - X[b] ** 2)
+        sigma = self.body.at(points.voxels)
         for form in self.closed:
-            inside = form.inside(voxels)
-            if bool(inside.any()):
-                q[inside] += self._of(form, voxels[inside], xi[inside], points[inside])
+            theta, slope = form.theta(points)
+            phi, J = form.at(points)
+            E = [one + phi * other for one, other in zip(E, slope, strict=True)]
+            q = [
+                one + other for one, other in zip(q, self._of(form, points, theta, J), strict=True)
+            ]
+        if self.sign != 0:
+            q = [
+                torch.add(one, other, alpha=self.sign)
+                for one, other in zip(q, _times(sigma, E), strict=True)
+            ]
+        shape = points.weight.shape
+        q = [one.expand(shape).contiguous() for one in q]
         for correction in self.corrections:
-            q += correction.at(voxels, xi)
+            correction.add_to(q, points)
         return q
 
-    def _of(self, form: ClosedForm, voxels: Tensor, xi: Tensor, points: Tensor) -> Tensor:
-        """chi J_s + sign sigma grad(theta phi_s)
-        = (chi - sign theta sigma sigma_inf^-1) J_s + sign sigma phi_s grad theta, chi 1 in G."""
-        sigma = matrix(self.body.at(voxels))
-        theta, slope = form.theta(voxels, xi)
-        ratio = sigma @ form.inverse
-        same = self.same(form, voxels)
+    def _of(self, form: ClosedForm, points: Points, theta: Tensor, J: list[Tensor]) -> list[Tensor]:
+        """chi J_s - sign theta sigma grad phi_s = (chi - sign theta sigma sigma_inf^-1) J_s, chi 1
+        in G."""
+        sigma, same = self.body.at(points.voxels), self.same(form, points.voxels)
+        chi = points.of_voxels(form.medium.double())
+        if sigma.shape[1] < 6 and form.straight:
+            out = []
+            for axis, one in enumerate(J):
+                ratio = sigma[:, min(axis, sigma.shape[1] - 1)] * form.inverse[axis, axis]
+                ratio = torch.where(same, 1.0, ratio).view(-1, 1, 1, 1)
+                out.append((chi - self.sign * theta * ratio) * one)
+            return out
+        ratio = matrix(sigma) @ form.inverse
         ratio[same] = torch.eye(3, dtype=ratio.dtype)
-        J = form.current_at(points)
-        carried = form.carries(voxels)[:, None, None] * J
-        rest = carried - self.sign * theta[..., None] * torch.einsum("nab,npb->npa", ratio, J)
-        rest = torch.where((same[:, None] & (theta == 1) & (self.sign == 1))[..., None], 0.0, rest)
-        phi = form.potential_at(points)
-        return rest + self.sign * torch.einsum("nab,npb->npa", sigma, slope * phi[..., None])
+        turned = _times_matrix(ratio, J)
+        return [chi * one - self.sign * theta * other for one, other in zip(J, turned, strict=True)]
 
     def same(self, form: ClosedForm, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """Whether voxels are of the medium of the closed form."""
-        here = matrix(self.body.at(voxels))
-        return (here == matrix(form.sigma_inf)).all(dim=-1).all(dim=-1)
+        here, there = self.body.at(voxels), form.sigma_inf
+        if here.shape[1] == there.shape[1]:
+            return (here == there).all(dim=1)
+        return (matrix(here) == matrix(there)).flatten(1).all(dim=1)
 
     @cached_property
-    def mixed(self) -> Int[Tensor, "n 3"]:
-        """Voxels in which the closed form does not cancel: those of quadrature."""
+    def mixed(self) -> Bool[Tensor, "D H W"]:
+        """The voxels in which the closed form does not cancel: those of quadrature."""
         marked = torch.zeros(self.body.shape, dtype=torch.bool)
         for form in self.closed:
             voxels = _in_tissue(self.body, form.voxels)
@@ -198,8 +246,9 @@ class Flux:
             d, h, w = voxels[~plain].unbind(dim=1)
             marked[d, h, w] = True
         for correction in self.corrections:
-            marked |= correction.marked
-        return marked.nonzero()
+            d, h, w = correction.faces.voxels.unbind(dim=1)
+            marked[d, h, w] = True
+        return marked
 
     def on_ends(self, end: int) -> Iterator[tuple[float, Float[Tensor, "H W"]]]:
         """Weights and modes of q . n - sign gamma v on a robin end, without the closed form."""
@@ -214,41 +263,110 @@ class Flux:
                 value = value + outward * self.slopes[0, 1 if i else 2][end != 0][end]
             yield 3.0 ** -(i + j), value
 
-    def at_ends(
-        self, end: int, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]
-    ) -> Float[Tensor, "n P"]:
-        """q . n - sign gamma v, the closed form with it, at places on the end."""
-        d, h, w = voxels.unbind(dim=1)
+    def at_ends(self, end: int, points: Points) -> Float[Tensor, "n 1 P P"]:
+        """q . n - sign gamma v, the closed form with it, at points on the end."""
         outward, side = (-1.0, self.low[0]) if end == 0 else (1.0, self.high[0])
-        gamma = self.body.exchange * self.body.diagonal[0][d, h, w][:, None]
-        v = trilinear(self.nodes, voxels, xi)
-        value = outward * side[d, h, w][:, None].expand_as(v)
+        gamma = self.body.exchange * points.of_voxels(self.body.diagonal[0])
+        v = trilinear(self.nodes, points)
+        q = points.of_voxels(side)
         for b in (1, 2):
             if self.slopes:
-                S = self.slopes[0, b][end != 0][d, h, w][:, None]
-                value = value + outward * S * (2 * xi[..., b] - 1)
-        points = (voxels[:, None] + xi) * self.body.spacing
+                S = self.slopes[0, b][end != 0]
+                q = q + points.of_voxels(S) * (2 * points.xi(b) - 1)
         for form in self.closed:
-            carries = form.carries(voxels)[:, None]
-            J = form.current_at(points)[..., 0]
-            value = value + torch.where(carries, outward * J, 0.0)
-            v = v + form.theta(voxels, xi)[0] * form.potential_at(points)
-        return value - self.sign * gamma * v
+            phi, J = form.at(points)
+            q = q + points.of_voxels(form.medium.double()) * J[0]
+            v = v + form.theta(points)[0] * phi
+        return outward * q - self.sign * gamma * v
+
+
+def _times(sigma: Float[Tensor, "n C"], vector: list[Tensor]) -> list[Tensor]:
+    """sigma of voxels times the components of a vector at points."""
+    if sigma.shape[1] == 6:
+        return _times_matrix(matrix(sigma), vector)
+    columns = sigma.expand(-1, 3).unbind(dim=1)
+    return [one.view(-1, 1, 1, 1) * other for one, other in zip(columns, vector, strict=True)]
+
+
+def _times_matrix(matrices: Float[Tensor, "n 3 3"], vector: list[Tensor]) -> list[Tensor]:
+    """Matrices of voxels times the components of a vector at points."""
+    entries = matrices.view(-1, 3, 3, 1, 1, 1)
+    return [
+        entries[:, a, 0] * vector[0] + entries[:, a, 1] * vector[1] + entries[:, a, 2] * vector[2]
+        for a in range(3)
+    ]
+
+
+def twice(axis: int) -> Mode:
+    """m of P_2 along an axis."""
+    return _with((0, 0, 0), axis, 2)
+
+
+def _with(m: Mode, axis: int, order: int) -> Mode:
+    """m with another order along one axis."""
+    d, h, w = (order if a == axis else i for a, i in enumerate(m))
+    return d, h, w
+
+
+def _add(out: dict[Mode, Vector], m: Mode, axis: int, value: Tensor) -> None:
+    """Add a component of a mode."""
+    components = out.setdefault(m, [None] * 3)
+    there = components[axis]
+    components[axis] = value if there is None else there + value
 
 
 def inner(body: Body, one: Flux, other: Flux) -> tuple[Float[Tensor, "D H W"], float]:
     """int one . sigma^-1 other in every voxel, W, those of robin ends in the voxels beside them;
     and by how much a coarser quadrature changes their sum, W."""
     out = torch.zeros(body.shape, dtype=torch.float64)
-    size = max(1, SLAB // (body.shape[1] * body.shape[2]))
-    for start in range(0, body.shape[0], size):
-        planes = slice(start, min(start + size, body.shape[0]))
+    for planes in slabs(body.shape):
         part = one.slab(planes)
-        out[planes] = _of_slab(part, part if other is one else other.slab(planes))
+        if other is one and not part.slopes and part.edges is None and len(body.sigma) < 6:
+            out[planes] = _squares(part)
+        else:
+            out[planes] = _of_slab(part, part if other is one else other.slab(planes))
     doubt = _replace(out, body, one, other)
     if body.robin:
         doubt += _add_ends(out, body, one, other)
     return out * body.tissue, doubt
+
+
+def _squares(flux: Flux) -> Float[Tensor, "D H W"]:
+    """int p . sigma^-1 p without slopes, of sigma along the axes, in some planes: what `_of_slab`
+    has, in fewer passes."""
+    body = flux.body
+    waves = haar(flux.nodes)
+    scale = [2 / float(h) for h in body.spacing]
+    total: Tensor = torch.zeros(())
+    for axis in range(3):
+        sigma = body.diagonal[axis]
+        low, high = flux.low[axis], flux.high[axis]
+        mean = torch.add(low, high).mul_(0.5)
+        mean.addcmul_(sigma, waves[_with((0, 0, 0), axis, 1)], value=flux.sign * scale[axis])
+        step = high - low
+        part = mean.mul_(mean).addcmul_(step, step, value=1 / 12)
+        if len(body.sigma) > 1:
+            part.mul_(body.resistivity[axis])
+        total = part if axis == 0 else total.add_(part)
+    if len(body.sigma) == 1:
+        total.mul_(body.resistivity[0])
+    # sigma |grad w|^2 of the waves that q does not have
+    steep = [flux.sign**2 * k**2 for k in scale]
+    for a, b in combinations(range(3), 2):
+        square = waves[_with(_with((0, 0, 0), a, 1), b, 1)].square_()
+        _add_conducted(total, body, square, {a: steep[a] / 3, b: steep[b] / 3})
+    square = waves[(1, 1, 1)].square_()
+    _add_conducted(total, body, square, {axis: k / 9 for axis, k in enumerate(steep)})
+    return total.mul_(body.volume)
+
+
+def _add_conducted(total: Tensor, body: Body, square: Tensor, share: dict[int, float]) -> None:
+    """Add the sum of sigma times shares of a square."""
+    if len(body.sigma) == 1:
+        total.addcmul_(body.sigma[0], square, value=sum(share.values()))
+        return
+    for axis, value in share.items():
+        total.addcmul_(body.sigma[axis], square, value=value)
 
 
 def _of_slab(one: Flux, other: Flux) -> Float[Tensor, "D H W"]:
@@ -278,29 +396,27 @@ def _replace(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
     sums = []
     for orders in (rules.CHECK, rules.FINE):
         total = 0.0
-        for voxels, xi, weights in quadrature_points(body, one, other, orders):
-            p = one.at(voxels, xi)
-            r = p if other is one else other.at(voxels, xi)
-            inverse = torch.linalg.inv(matrix(body.at(voxels)))
-            value = body.volume * ((p @ inverse * r).sum(dim=-1) * weights).sum(dim=1)
-            d, h, w = voxels.unbind(dim=1)
+        for points in quadrature_points(body, one, other, orders):
+            p = one.at(points)
+            r = p if other is one else other.at(points)
+            d, h, w = points.voxels.unbind(dim=1)
+            turned = _times(body.resistivity[:, d, h, w].T, r)
+            product = p[0] * turned[0] + p[1] * turned[1] + p[2] * turned[2]
+            value = body.volume * points.mean(product)
             out[d, h, w] = value
             total += float(value.sum())
         sums.append(total)
     return abs(sums[1] - sums[0])
 
 
-def quadrature_points(
-    body: Body, one: Flux, other: Flux, orders: Orders
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Voxels, places and weights of quadrature: plain, and graded beside an electrode."""
+def quadrature_points(body: Body, one: Flux, other: Flux, orders: Orders) -> list[Points]:
+    """Rules of quadrature: plain, and graded beside an electrode."""
     closed = [*one.closed, *other.closed]
     if not closed:
         return []
-    voxels = torch.unique(torch.cat([one.mixed, other.mixed]), dim=0)
+    mixed = one.mixed if other is one else one.mixed | other.mixed
     places = [place for form in closed for place in form.places]
-    points = box_points(places, voxels, body.spacing, orders)
-    return [(voxels[rows], xi, weights) for rows, xi, weights in points]
+    return box_points(places, mixed.nonzero(), body.spacing, orders)
 
 
 def _in_tissue(body: Body, voxels: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
@@ -322,11 +438,11 @@ def _add_ends(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
         sums = []
         for orders in (rules.CHECK, rules.FINE):
             at_points = 0.0
-            points = _points_on_end(body, [*one.closed, *other.closed], end, orders)
-            for voxels, xi, weights in points:
-                p, r = one.at_ends(end, voxels, xi), other.at_ends(end, voxels, xi)
-                _, h, w = voxels.unbind(dim=1)
-                value = area * (p * r * weights).sum(dim=1) / gamma[h, w]
+            points = points_on_end(body, [*one.closed, *other.closed], end, orders)
+            for some in points:
+                p, r = one.at_ends(end, some), other.at_ends(end, some)
+                _, h, w = some.voxels.unbind(dim=1)
+                value = area * some.mean(p * r) / gamma[h, w]
                 total[h, w] = value
                 at_points += float(value.sum())
             sums.append(at_points)
@@ -335,20 +451,11 @@ def _add_ends(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
     return doubt
 
 
-def _points_on_end(
-    body: Body, closed: list[ClosedForm], end: int, orders: Orders
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Voxels, places and weights on an end where a closed form is at work."""
+def points_on_end(body: Body, closed: list[ClosedForm], end: int, orders: Orders) -> list[Points]:
+    """Rules on an end where a closed form is at work."""
     plane = 0 if end == 0 else body.shape[0] - 1
     each = [_in_tissue(body, form.voxels) for form in closed]
     voxels = torch.unique(torch.cat(each), dim=0) if each else torch.zeros(0, 3).long()
     voxels = voxels[voxels[:, 0] == plane]
-    if not len(voxels):
-        return []
     places = [place for form in closed for place in form.places]
-    out = []
-    across = torch.tensor([1, 2]).expand(len(voxels), 2)
-    for rows, flat, weights in face_points(places, voxels, across, body.spacing, orders):
-        normal = torch.full_like(flat[..., :1], 0.0 if end == 0 else 1.0)
-        out.append((voxels[rows], torch.cat([normal, flat], dim=-1), weights))
-    return out
+    return face_points(places, voxels, 0, int(end != 0), body.spacing, orders)

@@ -22,28 +22,46 @@ the least energy of a current that enters as one such wave and leaves nowhere el
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
-from physics_hybrid.problems.potential.certify.rules import Orders
-from physics_hybrid.problems.potential.certify.shapes import trilinear
+from physics_hybrid.problems.potential.certify.rules import Orders, Points
+from physics_hybrid.problems.potential.certify.shapes import Edges, bent, trilinear
 
 #: Waves along each side of a face that are corrected, and of the faces of the electrode's own
 #: voxel, where g may be a peak.
 WAVES, NEAR_WAVES = 3, 7
 
-#: Where g was sampled, for its integrals: voxels, places in them, and weights times g, A.
-Points = list[tuple[Int[Tensor, "n 3"], Float[Tensor, "n P 3"], Float[Tensor, "n P"]]]
 
+@dataclass(frozen=True)
+class Sampled:
+    """Values on some faces, by a rule for each along both of its sides.
 
-#: Rows of faces, places on them, weights and g, A/m^2.
-Samples = list[tuple[Tensor, Tensor, Tensor, Tensor]]
+    rows : which faces of those that were asked for. places, weights : (n, P) along the first and
+    second side. values : at the points.
+    """
+
+    rows: Int[Tensor, " n"]
+    places: list[Float[Tensor, "n P"]]
+    weights: list[Float[Tensor, "n P"]]
+    values: Float[Tensor, "n P P"]
+
+    @property
+    def weighted(self) -> Float[Tensor, "n P P"]:
+        """Weights times values."""
+        u, v = self.weights
+        return self.values * (u[:, :, None] * v[:, None])
+
+    def cosines(self, count: int) -> list[Float[Tensor, "n P k"]]:
+        """cos(k pi y / h) along both sides."""
+        k = torch.arange(count, dtype=torch.float64)
+        return [torch.cos(torch.pi * k * x[..., None]) for x in self.places]
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,8 @@ class Faces:
     def loose(cls, body: Body, form: ClosedForm) -> "Faces":
         """Those of G that are skin, or behind which G ends."""
         found = []
-        inside = form.medium.nonzero()
+        box = tuple(slice(a, b) for a, b in zip(form.low, form.high, strict=True))
+        inside = form.medium[box].nonzero() + torch.tensor(form.low)
         for axis in range(3):
             for side in (0, 1):
                 beside = inside.clone()
@@ -83,7 +102,7 @@ class Faces:
     @property
     def order(self) -> Int[Tensor, "n 3"]:
         """The axis of the normal, and the two others."""
-        return torch.tensor([[0, 1, 2], [1, 0, 2], [2, 0, 1]])[self.axis]
+        return torch.tensor(_ORDER)[self.axis]
 
     @property
     def outward(self) -> Float[Tensor, " n"]:
@@ -99,17 +118,17 @@ class Faces:
         step = torch.nn.functional.one_hot(self.axis, 3) * (2 * self.side - 1)[:, None]
         return self.voxels + step
 
+    def points(self, axis: int, rows: Tensor, places: list[Float[Tensor, "n P"]]) -> Points:
+        """Places along both sides of faces of one direction, as points of the voxels behind."""
+        voxels = self.voxels[rows]
+        along = [x[rows] for x in places]
+        along.insert(axis, self.side[rows, None].double())
+        return Points(voxels, along, along)
+
     def number(self) -> tuple[Tensor, Tensor, Tensor]:
         """Where they stand in arrays of faces: an index for each axis."""
         d, h, w = (self.voxels + self.side[:, None] * torch.eye(3).long()[self.axis]).unbind(dim=1)
         return d, h, w
-
-    def places(self, flat: Float[Tensor, "n P 2"]) -> Float[Tensor, "n P 3"]:
-        """From [0, 1]^2 on a face to [0, 1]^3 of the voxel behind it."""
-        normal = self.side.double()[:, None, None].expand(*flat.shape[:2], 1)
-        ordered = torch.cat([normal, flat], dim=-1)
-        order = self.order[:, None].expand_as(ordered)
-        return torch.zeros_like(ordered).scatter(-1, order, ordered)
 
 
 def _clamped(body: Body, voxels: Tensor) -> Tensor:
@@ -121,75 +140,87 @@ def _clamped(body: Body, voxels: Tensor) -> Tensor:
 class Correction:
     """c of the faces of one G.
 
-    rows : which face a voxel has in each of six directions, or -1. waves : g_kl, A/m^2. sigma : of
-    the voxels behind, along the normal and across, S/m; edges : of these, m.
+    waves : g_kl, A/m^2. sigma : of the voxels behind, along the normal and across, S/m; edges : of
+    these, m. kappa : of every wave, 1/m.
     """
 
     faces: Faces
-    rows: Int[Tensor, "D H W 6"]
     waves: Float[Tensor, "n k l"]
     sigma: Float[Tensor, "n 3"]
     edges: Float[Tensor, "n 3"]
+    kappa: Float[Tensor, "n k l"]
 
     @classmethod
     def of(cls, body: Body, faces: Faces, waves: Float[Tensor, "n k l"]) -> "Correction":
         """With these waves on faces of a body."""
-        rows = torch.full((*body.shape, 6), -1, dtype=torch.long)
-        d, h, w = faces.voxels.unbind(dim=1)
-        rows[d, h, w, 2 * faces.axis + faces.side] = torch.arange(len(waves))
-        sigma = _along_order(body, faces, faces.voxels)
-        return cls(faces, rows, waves, sigma, body.spacing[faces.order])
+        sigma, edges = _along_order(body, faces, faces.voxels), body.spacing[faces.order]
+        return cls(faces, waves, sigma, edges, _kappa(sigma, edges, waves.shape[-1]))
 
-    @property
-    def marked(self) -> Bool[Tensor, "D H W"]:
-        """The voxels in which it is not 0."""
-        return (self.rows >= 0).any(dim=-1)
+    def add_to(self, q: list[Float[Tensor, "n P P P"]], points: Points) -> None:
+        """Add c at points, A/m^2, to the components of a current there; rules have as many places
+        along every axis."""
+        faces, voxels = _number(self.faces.voxels), _number(points.voxels)
+        order = torch.argsort(voxels)
+        place = torch.searchsorted(voxels[order], faces).clamp_max(len(voxels) - 1)
+        where = order[place]
+        row = (voxels[where] == faces).nonzero()[:, 0]
+        if not len(row):
+            return
+        xi = torch.stack(points.places, dim=1)
+        order = self.faces.order[row]
+        if points.alike:
+            xi, order = xi[:1], order[:1]
+        else:
+            xi = xi[where[row]]
+        c = self._of(row, xi.gather(1, order[..., None].expand_as(xi)))
+        axis = self.faces.axis[row]
+        for normal, turned in enumerate(_TURNED):
+            along = (axis == normal).nonzero()[:, 0]
+            rows = where[row[along]]
+            for component, value in zip(_ORDER[normal], c, strict=True):
+                q[component].index_add_(0, rows, value[along].permute(turned))
 
-    def at(self, voxels: Int[Tensor, "n 3"], xi: Float[Tensor, "n P 3"]) -> Float[Tensor, "n P 3"]:
-        """c at places of voxels, A/m^2; 0 in voxels that have none."""
-        d, h, w = voxels.unbind(dim=1)
-        rows = self.rows[d, h, w]
-        which, direction = (rows >= 0).nonzero(as_tuple=True)
-        out = torch.zeros_like(xi)
-        if len(which):
-            out.index_add_(0, which, self._of(rows[which, direction], xi[which]))
+    def _of(self, row: Int[Tensor, " m"], xi: Float[Tensor, "_ 3 P"]) -> list[Tensor]:
+        """c of some faces at places of the voxels behind them, those of each or the same for all:
+        components, axes and places in the order normal, first and second side. (m, P, P, P) each"""
+        normal, u, v = xi.unbind(dim=1)
+        above = self.faces.side[row][:, None] == 1
+        t = torch.where(above, normal, 1 - normal)[:, :, None]
+        sigma, edges = self.sigma[row, :, None, None], self.edges[row, :, None, None]
+        m, P, count = len(row), t.shape[1], self.waves.shape[-1]
+        kappa = self.kappa[row].flatten(1)[:, None]
+        length = kappa * edges[:, 0]
+        near, far = torch.exp(-length * (1 - t)), torch.exp(-length * (1 + t))
+        scale = self.waves[row].flatten(1)[:, None] / (1 - torch.exp(-2 * length))
+        psi = (near + far) * (scale / (sigma[:, 0] * kappa))
+        along = (far - near) * scale * self.faces.outward[row].view(-1, 1, 1)
+        k = torch.pi * torch.arange(count, dtype=torch.float64)[:, None]
+        cos_u, cos_v = torch.cos(k * u[:, None]), torch.cos(k * v[:, None])
+        steep_u, steep_v = k * torch.sin(k * u[:, None]), k * torch.sin(k * v[:, None])
+        out = []
+        for profile, first, second in (
+            (along, cos_u, cos_v),
+            (psi * (sigma[:, 1] / edges[:, 1]), steep_u, cos_v),
+            (psi * (sigma[:, 2] / edges[:, 2]), cos_u, steep_v),
+        ):
+            shape = first[:, :, None, :, None] * second[:, None, :, None]
+            shape = shape.reshape(len(xi), count**2, P * P)
+            waves = profile @ (shape[0] if len(xi) == 1 else shape)
+            out.append(waves.view(m, P, P, P))
         return out
 
-    def _of(self, row: Int[Tensor, " m"], xi: Float[Tensor, "m P 3"]) -> Float[Tensor, "m P 3"]:
-        """c of some faces at places of the voxels behind them."""
-        order = self.faces.order[row][:, None].expand_as(xi)
-        normal, u, v = xi.gather(-1, order).unbind(dim=-1)
-        above = self.faces.side[row][:, None] == 1
-        t = torch.where(above, normal, 1 - normal)[..., None, None]
-        sigma, edges = self.sigma[row], self.edges[row]
-        count = self.waves.shape[-1]
-        kappa = _kappa(sigma, edges, count)[:, None]
-        length = kappa * edges[:, 0, None, None, None]
-        near, far = torch.exp(-length * (1 - t)), torch.exp(-length * (1 + t))
-        scale = self.waves[row][:, None] / (1 - torch.exp(-2 * length))
-        k = torch.arange(count, dtype=torch.float64)
-        cos_u, sin_u = (
-            torch.cos(torch.pi * k * u[..., None]),
-            torch.sin(torch.pi * k * u[..., None]),
-        )
-        cos_v, sin_v = (
-            torch.cos(torch.pi * k * v[..., None]),
-            torch.sin(torch.pi * k * v[..., None]),
-        )
-        psi = (near + far) * (scale / (sigma[:, 0, None, None, None] * kappa))
-        along = -((near - far) * scale * cos_u[..., None] * cos_v[..., None, :]).sum(dim=(-1, -2))
-        across = torch.pi * sigma[:, 1:] / edges[:, 1:]
-        first = (psi * (sin_u * k)[..., None] * cos_v[..., None, :]).sum(dim=(-1, -2))
-        second = (psi * cos_u[..., None] * (sin_v * k)[..., None, :]).sum(dim=(-1, -2))
-        ordered = torch.stack(
-            [
-                self.faces.outward[row][:, None] * along,
-                across[:, :1] * first,
-                across[:, 1:] * second,
-            ],
-            dim=-1,
-        )
-        return torch.zeros_like(ordered).scatter(-1, order, ordered)
+
+#: Axis of the normal and of both sides, by that of the normal.
+_ORDER = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
+
+#: From n, normal, first and second side to n, D, H and W.
+_TURNED = ((0, 1, 2, 3), (0, 2, 1, 3), (0, 2, 3, 1))
+
+
+def _number(voxels: Int[Tensor, "n 3"]) -> Int[Tensor, " n"]:
+    """One number for each voxel of any grid."""
+    d, h, w = voxels.unbind(dim=1)
+    return (d << 42) + (h << 21) + w
 
 
 def _along_order(body: Body, faces: Faces, voxels: Tensor) -> Float[Tensor, "n 3"]:
@@ -215,50 +246,66 @@ class Oscillation:
 
     sizes : sum of C |g_r|_F over the faces that a voxel answers for, W^(1/2), raised by what a
         coarser quadrature changes.
-    points, check : for int_F g_r w dS, by two rules.
+    rest, check : g_r on the faces of each correction, A/m^2, by two rules.
     """
 
+    body: Body
     corrections: list[Correction]
     sizes: Float[Tensor, "D H W"]
-    points: Points
-    check: Points
+    rest: list[list[Sampled]]
+    check: list[list[Sampled]]
 
     @classmethod
     def of(cls, body: Body, closed: list[ClosedForm]) -> "Oscillation":
         """Of the closed forms of a body."""
         sizes, coarser = (torch.zeros(body.shape, dtype=torch.float64) for _ in range(2))
         corrections: list[Correction] = []
-        points: Points = []
-        check: Points = []
+        rest: list[list[Sampled]] = []
+        check: list[list[Sampled]] = []
         for form, faces, waves in _tiers(body, closed):
             fine, coarse = (
                 _sampled(body, form, faces, orders) for orders in (rules.FINE, rules.CHECK)
             )
             correction = Correction.of(body, faces, _waves(faces, fine, waves))
             corrections.append(correction)
-            points += _add(sizes, body, correction, fine)
-            check += _add(coarser, body, correction, coarse)
+            rest.append(_left(correction, fine))
+            check.append(_left(correction, coarse))
+            owners = _owners(body, faces)
+            constant = trace_constant(body, faces, owners, waves)
+            _add(sizes, body, correction, rest[-1], owners, constant)
+            _add(coarser, body, correction, check[-1], owners, constant)
         # what quadrature misses of the first waves has a larger C than the waves that are left
         doubt = math.sqrt(NEAR_WAVES) * (sizes - coarser).abs()
-        return cls(corrections, sizes + doubt, points, check)
+        return cls(body, corrections, sizes + doubt, rest, check)
 
-    def moment(self, nodes: Float[Tensor, "nD nH nW"]) -> tuple[float, float]:
-        """Sum over faces of int_F g_r w dS for a trilinear w, W if w is in V; and its doubt."""
-        fine, coarse = (_moment(points, nodes) for points in (self.points, self.check))
+    def moment(
+        self, nodes: Float[Tensor, "nD nH nW"], edges: Edges | None = None
+    ) -> tuple[float, float]:
+        """Sum over faces of int_F g_r w dS for w from nodes and edges as in `Flux`, W if w is in V;
+        and its doubt."""
+        fine, coarse = (self._moment(rest, nodes, edges) for rest in (self.rest, self.check))
         return fine, abs(fine - coarse)
+
+    def _moment(self, rest: list[list[Sampled]], nodes: Tensor, edges: Edges | None) -> float:
+        """By one rule."""
+        total = 0.0
+        for correction, samples in zip(self.corrections, rest, strict=True):
+            for part in samples:
+                faces, weighted = correction.faces.chosen(part.rows), part.weighted
+                for axis in range(3):
+                    there = (faces.axis == axis).nonzero()[:, 0]
+                    points = faces.points(axis, there, part.places)
+                    w = trilinear(nodes, points)
+                    if edges is not None:
+                        w = w + bent(edges, points)
+                    area = self.body.volume / float(self.body.spacing[axis])
+                    total += area * float((w.squeeze(axis + 1) * weighted[there]).sum())
+        return total
 
     @property
     def norm(self) -> float:
         """Of all voxels, W^(1/2)."""
         return float((self.sizes**2).sum().sqrt())
-
-
-def _moment(points: Points, nodes: Tensor) -> float:
-    """By one rule."""
-    total = 0.0
-    for voxels, xi, weights in points:
-        total += float((trilinear(nodes, voxels, xi) * weights).sum())
-    return total
 
 
 def _tiers(body: Body, closed: list[ClosedForm]) -> Iterator[tuple[ClosedForm, Faces, int]]:
@@ -271,60 +318,76 @@ def _tiers(body: Body, closed: list[ClosedForm]) -> Iterator[tuple[ClosedForm, F
                 yield form, faces.chosen(chosen), waves
 
 
-def _sampled(body: Body, form: ClosedForm, faces: Faces, orders: Orders) -> Samples:
+def _sampled(body: Body, form: ClosedForm, faces: Faces, orders: Orders) -> list[Sampled]:
     """g on loose faces."""
     mean = torch.zeros(len(faces.voxels), dtype=torch.float64)
     number = faces.number()
     for axis, means in enumerate(form.through_faces):
         along = faces.axis == axis
-        d, h, w = (i[along] for i in number)
-        mean[along] = means[0][d, h, w]
+        d, h, w = (i[along] - first for i, first in zip(number, form.window[0], strict=True))
+        mean[along] = means[d, h, w]
     out = []
-    points = rules.face_points(form.places, faces.voxels, faces.order[:, 1:], body.spacing, orders)
-    for rows, flat, weights in points:
-        some = faces.chosen(rows)
-        places = (some.voxels[:, None] + some.places(flat)) * body.spacing
-        normal = some.axis[:, None, None].expand(*flat.shape[:2], 1)
-        J = form.current_at(places).gather(-1, normal)[..., 0]
-        out.append((rows, flat, weights, some.outward[:, None] * (J - mean[rows][:, None])))
+    order = faces.order
+    spacing = body.spacing[order]
+    lower = (faces.voxels.gather(1, order) * spacing).T
+    inverse = form.inverse[order[:, :, None], order[:, None]].permute(1, 2, 0)[..., None, None]
+    finer = rules.on_faces(orders)
+    for rows, sides in rules.lines(form.places, faces.voxels, order[:, 1:], body.spacing, finer):
+        (u, weight_u), (v, weight_v) = sides
+        h_n, h_u, h_v = spacing[rows].T[..., None]
+        corner = lower[:, rows, None]
+        metres = [
+            (corner[0] + faces.side[rows, None] * h_n)[:, :, None],
+            (corner[1] + u * h_u)[:, :, None],
+            (corner[2] + v * h_v)[:, None],
+        ]
+        J = torch.zeros(())
+        for charge in form.charges:
+            place = charge.point[0][order[rows]].T[..., None, None]
+            offset = [x - place[i] for i, x in enumerate(metres)]
+            _, dense = form.seen_from(charge, offset, inverse[:, :, rows])
+            J = J + dense * offset[0]
+        g = faces.outward[rows].view(-1, 1, 1) * (J - mean[rows].view(-1, 1, 1))
+        out.append(Sampled(rows, [u, v], [weight_u, weight_v], g))
     return out
 
 
-def _cosines(flat: Float[Tensor, "n P 2"], waves: int) -> tuple[Tensor, Tensor]:
-    """cos(k pi y / h_2) and cos(l pi z / h_3) at places on faces."""
-    k = torch.arange(waves, dtype=torch.float64)
-    u, v = flat.unbind(dim=-1)
-    return torch.cos(torch.pi * k * u[..., None]), torch.cos(torch.pi * k * v[..., None])
-
-
-def _waves(faces: Faces, samples: Samples, count: int) -> Float[Tensor, "n k l"]:
+def _waves(faces: Faces, samples: list[Sampled], count: int) -> Float[Tensor, "n k l"]:
     """The first waves of g, A/m^2."""
     waves = torch.zeros(len(faces.voxels), count, count, dtype=torch.float64)
     size = torch.full((count,), 2.0, dtype=torch.float64)
     size[0] = 1.0
-    for rows, flat, weights, g in samples:
-        cos_u, cos_v = _cosines(flat, count)
-        found = torch.einsum("np,npk,npl->nkl", weights * g, cos_u, cos_v)
-        waves[rows] = found * size[:, None] * size
+    for part in samples:
+        cos_u, cos_v = part.cosines(count)
+        waves[part.rows] = cos_u.mT @ part.weighted @ cos_v * size[:, None] * size
     waves[:, 0, 0] = 0.0
     return waves
 
 
-def _add(sizes: Tensor, body: Body, correction: Correction, samples: Samples) -> Points:
-    """Add C |g_r|_F to the voxels that answer for the faces; and the points of g_r."""
-    points: Points = []
-    for rows, flat, weights, g in samples:
-        some = correction.faces.chosen(rows)
-        area = (body.volume / correction.edges[rows, 0])[:, None]
-        count = correction.waves.shape[-1]
-        cos_u, cos_v = _cosines(flat, count)
-        rest = g - torch.einsum("nkl,npk,npl->np", correction.waves[rows], cos_u, cos_v)
-        norm = (area * rest**2 * weights).sum(dim=1).sqrt()
-        owner = _owners(body, some)
-        size = norm * trace_constant(body, some, owner, count)
-        sizes.index_put_(owner.unbind(dim=1), size, accumulate=True)
-        points.append((some.voxels, some.places(flat), area * rest * weights))
-    return points
+def _left(correction: Correction, samples: list[Sampled]) -> list[Sampled]:
+    """g_r: g without its first waves."""
+    out = []
+    for part in samples:
+        waves = correction.waves[part.rows]
+        cos_u, cos_v = part.cosines(waves.shape[-1])
+        out.append(replace(part, values=part.values - cos_u @ waves @ cos_v.mT))
+    return out
+
+
+def _add(
+    sizes: Tensor,
+    body: Body,
+    correction: Correction,
+    rest: list[Sampled],
+    owners: Int[Tensor, "n 3"],
+    constant: Float[Tensor, " n"],
+) -> None:
+    """Add C |g_r|_F to the voxels that answer for the faces."""
+    for part in rest:
+        area = body.volume / correction.edges[part.rows, 0]
+        norm = (area * (part.weighted * part.values).sum(dim=(1, 2))).sqrt()
+        owner = owners[part.rows].unbind(dim=1)
+        sizes.index_put_(owner, norm * constant[part.rows], accumulate=True)
 
 
 def _owners(body: Body, faces: Faces) -> Int[Tensor, "n 3"]:

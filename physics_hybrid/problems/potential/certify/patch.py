@@ -10,11 +10,8 @@ from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.flux import Flux
-from physics_hybrid.problems.potential.certify.oscillation import Faces
+from physics_hybrid.problems.potential.certify.rules import Points
 from physics_hybrid.problems.potential.physics.conductor import Faces as FaceValues
-
-#: Voxels, places in them and weights.
-Points = list[tuple[Tensor, Tensor, Tensor]]
 
 #: Where an electrode may lie.
 PLACES = ("skin", "voxels")
@@ -86,9 +83,16 @@ class Functional:
     def __call__(self, flux: Flux) -> tuple[float, float]:
         """L of the potential v of a flux, V; and by how much a coarser quadrature changes it."""
         total = float((self.rho * _means(flux.nodes, None)).sum()) * self.body.volume
+        for along, c in enumerate(flux.edges or []):
+            bent = 2 / 3 * _means(c, None, along)  # the mean of 1 - X^2
+            total += float((self.rho * bent).sum()) * self.body.volume
         for axis, tau in enumerate(self.tau):
             area = self.body.volume / float(self.body.spacing[axis])
             total += area * float((tau * _means(flux.nodes, axis)).sum())
+            for along, c in enumerate(flux.edges or []):
+                if along != axis:
+                    bent = 2 / 3 * _means(c, axis, along)
+                    total += area * float((tau * bent).sum())
         fine, coarse = (self._singular(flux, orders) for orders in (rules.FINE, rules.CHECK))
         return total + fine, abs(fine - coarse)
 
@@ -97,36 +101,25 @@ class Functional:
         body, total = self.body, 0.0
         for form in flux.closed:
             voxels = form.voxels
-            points = rules.box_points(form.places, voxels, body.spacing, orders)
-            inside = [(voxels[rows], xi, weights) for rows, xi, weights in points]
-            total += body.volume * _integral(form, inside, self.rho, body)
+            used = voxels[self.rho[voxels.unbind(dim=1)] != 0]
+            points = rules.box_points(form.places, used, body.spacing, orders)
+            total += body.volume * _integral(form, points, self.rho)
             for axis, tau in enumerate(self.tau):
                 n, area = body.shape[axis], body.volume / float(body.spacing[axis])
                 for side in (0, 1):
-                    faces = Faces(voxels, *(torch.full((len(voxels),), i) for i in (axis, side)))
-                    on_faces = rules.face_points(
-                        form.places, voxels, faces.order[:, 1:], body.spacing, orders
-                    )
                     weight = tau.narrow(axis, side, n) * body.tissue
-                    inside = [
-                        (voxels[rows], faces.chosen(rows).places(flat), weights)
-                        for rows, flat, weights in on_faces
-                    ]
-                    total += area * _integral(form, inside, weight, body)
+                    used = voxels[weight[voxels.unbind(dim=1)] != 0]
+                    points = rules.face_points(form.places, used, axis, side, body.spacing, orders)
+                    total += area * _integral(form, points, weight)
         return total
 
 
-def _integral(form: ClosedForm, points: Points, weight: Tensor, body: Body) -> float:
+def _integral(form: ClosedForm, points: list[Points], weight: Tensor) -> float:
     """Sum over voxels or faces of weight times the mean of theta phi_s."""
     total = 0.0
-    for voxels, xi, rule in points:
-        share = weight[voxels.unbind(dim=1)]
-        used = share != 0
-        if not bool(used.any()):
-            continue
-        places = (voxels[used][:, None] + xi[used]) * body.spacing
-        value = form.theta(voxels[used], xi[used])[0] * form.potential_at(places)
-        total += float((share[used] * (value * rule[used]).sum(dim=1)).sum())
+    for some in points:
+        value = form.theta(some)[0] * form.at(some)[0]
+        total += float((weight[some.voxels.unbind(dim=1)] * some.mean(value)).sum())
     return total
 
 
@@ -160,10 +153,11 @@ def _padded(body: Body, axis: int) -> list[int]:
     return shape
 
 
-def _means(nodes: Tensor, axis: int | None) -> Tensor:
-    """Mean of a trilinear function over every voxel, or over every face normal to an axis."""
-    for other in range(3):
-        if other != axis:
-            n = nodes.shape[other] - 1
-            nodes = (nodes.narrow(other, 0, n) + nodes.narrow(other, 1, n)) / 2
-    return nodes
+def _means(values: Tensor, *but: int | None) -> Tensor:
+    """Mean over every voxel, or over every face normal to an axis, of what is linear between values
+    along all axes but these."""
+    for axis in range(3):
+        if axis not in but:
+            n = values.shape[axis] - 1
+            values = (values.narrow(axis, 0, n) + values.narrow(axis, 1, n)) / 2
+    return values

@@ -8,17 +8,24 @@ faces, linear in between,
 
 and w at a node is the mean of its tissue voxels weighted by conductivity (Oswald's interpolation of
 the postprocessed potential: Vohralik, SIAM J. Numer. Anal. 45 (2007) 1570), plus
-(1 - theta) phi_s. On a grounded end w is 0.
+(1 - theta) phi_s. On a grounded end w is 0. Beyond a window round the electrode u is phi itself.
+
+A v that is free to be chosen (`interval`) is bent, too: plus the sum over axes of c_a (1 - X_a^2),
+X_a from -1 to 1 along axis a and c_a bilinear across it, from its values on the edges along a: the
+mean of h/8 (E_high - E_low) over the voxels round the edge (serendipity elements of the second
+order: Arnold and Awanou, Found. Comput. Math. 11 (2011) 337).
 """
+
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physics_hybrid.problems.potential.certify.body import AXES, Body
+from physics_hybrid.problems.potential.certify.body import AXES, Body, around, gathered, slabs
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.current import sides
-from physics_hybrid.problems.potential.certify.shapes import CORNERS
+from physics_hybrid.problems.potential.certify.shapes import Edges, others
 from physics_hybrid.problems.potential.physics.conductor import Faces
 
 
@@ -29,21 +36,85 @@ def from_centres(
     closed: list[ClosedForm],
 ) -> Float[Tensor, "nD nH nW"]:
     """w of a field phi, V, whose currents are J, A/m^2 (1, D+1, H, W) and so on."""
-    u = phi
-    low, high = _resisted(body, J)
+    total = torch.zeros([n + 1 for n in body.shape], dtype=torch.float64)
+    for planes, part, u, low, high in _slabs(body, phi, J, closed):
+        total[planes.start : planes.stop + 1] += _at_nodes(part, u, low, high)
+    return _finished(body, total, closed)
+
+
+def bent_from_centres(
+    body: Body,
+    phi: Float[Tensor, "D H W"],
+    J: Faces,
+    closed: list[ClosedForm],
+) -> tuple[Float[Tensor, "nD nH nW"], Edges]:
+    """The same with c_a on edges: what the field says of its second derivatives, the mean over the
+    voxels round an edge weighted by conductivity; 0 on ends that conduct."""
+    total = torch.zeros([n + 1 for n in body.shape], dtype=torch.float64)
+    edges = []
+    for axis in range(3):
+        shape = [n + (a != axis) for a, n in enumerate(body.shape)]
+        edges.append(torch.zeros(shape, dtype=torch.float64))
+    for planes, part, u, low, high in _slabs(body, phi, J, closed):
+        beyond = slice(planes.start, planes.stop + 1)
+        total[beyond] += _at_nodes(part, u, low, high)
+        for axis, c in enumerate(edges):
+            bend = part.mean * (high[axis] - low[axis]) * (float(body.spacing[axis]) / 8)
+            first, second = others(axis)
+            c[beyond if axis else planes] += gathered(gathered(bend, first), second)
+    for axis, c in enumerate(edges):
+        first, second = others(axis)
+        weight = gathered(gathered(body.mean, first), second)
+        c.mul_(torch.where(weight > 0, 1 / weight, 0.0))
+        for form in closed:
+            c[form.edges_there(axis)] += form.bend(axis, _share(body, form))
+        if axis and not body.ends.floating:
+            c[[0, -1]] = 0.0
+    return _finished(body, total, closed), edges
+
+
+def _slabs(
+    body: Body, phi: Float[Tensor, "D H W"], J: Faces, closed: list[ClosedForm]
+) -> Iterator[tuple[slice, Body, Tensor, list[Tensor], list[Tensor]]]:
+    """In some planes across D: u, V, and E of u on the faces below and above every voxel, V/m."""
+    for planes in slabs(body.shape):
+        part = body.slab(planes)
+        u = phi[planes].clone() if closed else phi[planes]
+        beyond = slice(planes.start, planes.stop + 1)
+        low, high = _resisted(part, (J[0][0, beyond], J[1][0, planes], J[2][0, planes]))
+        for form in closed:
+            _take_off(form, planes, u, low, high)
+        yield planes, part, u, low, high
+
+
+def _take_off(
+    form: ClosedForm, planes: slice, u: Tensor, low: list[Tensor], high: list[Tensor]
+) -> None:
+    """Take phi_s from u and its field from E, in the window of a closed form."""
+    along, *across = form.voxels_there
+    first, last = max(planes.start, along.start), min(planes.stop, along.stop)
+    if first >= last:
+        return
+    there = (slice(first - planes.start, last - planes.start), *across)
+    own = slice(first - along.start, last - along.start)
+    d, h, w = form.through_faces
+    u[there] -= form.at_centres[own]
+    below, above = _sides_of((d[own.start : own.stop + 1], h[own], w[own]))
+    for a in range(3):
+        for b in range(3):
+            rho = float(form.inverse[a, b])
+            if rho != 0:
+                low[a][there] -= rho * below[b]
+                high[a][there] -= rho * above[b]
+
+
+def _finished(
+    body: Body, total: Float[Tensor, "nD nH nW"], closed: list[ClosedForm]
+) -> Float[Tensor, "nD nH nW"]:
+    """w from the sums at nodes."""
+    nodes = total.mul_(body.shares)
     for form in closed:
-        u = u - form.at_centres
-        Phi = form.through_faces
-        below, above = _sides_of(Phi)
-        for a in range(3):
-            for b in range(3):
-                rho = float(form.inverse[a, b])
-                if rho != 0:
-                    low[a] = low[a] - rho * below[b]
-                    high[a] = high[a] - rho * above[b]
-    nodes = _averaged(body, u, low, high)
-    for form in closed:
-        nodes = nodes + (1 - form.cutoff_at_nodes) * form.at_nodes
+        nodes[form.nodes_there] += (_share(body, form) - form.cutoff_at_nodes) * form.at_nodes
     return grounded(body, nodes)
 
 
@@ -52,7 +123,7 @@ def from_nodes(
 ) -> Float[Tensor, "nD nH nW"]:
     """w of a potential that is known at the nodes, V."""
     for form in closed:
-        nodes = nodes - form.cutoff_at_nodes * form.at_nodes
+        nodes = form.added_to(nodes, -1.0)
     return grounded(body, nodes)
 
 
@@ -66,7 +137,7 @@ def grounded(body: Body, nodes: Float[Tensor, "nD nH nW"]) -> Float[Tensor, "nD 
 
 def _sides_of(J: Faces) -> tuple[list[Tensor], list[Tensor]]:
     """Currents on the faces below and above every voxel, along each axis."""
-    pairs = [sides(J[axis][0], axis) for axis in range(3)]
+    pairs = [sides(J[axis], axis) for axis in range(3)]
     return [low for low, _ in pairs], [high for _, high in pairs]
 
 
@@ -88,23 +159,21 @@ def _resisted(body: Body, J: Faces) -> tuple[list[Tensor], list[Tensor]]:
     return low, high
 
 
-def _averaged(
+def _at_nodes(
     body: Body, u: Tensor, low: list[Tensor], high: list[Tensor]
 ) -> Float[Tensor, "nD nH nW"]:
-    """Mean over the voxels round a node of what each says of it, weighted by conductivity."""
-    weight = body.mean * body.tissue
-    d, h, w = body.shape
-    total = torch.zeros(d + 1, h + 1, w + 1, dtype=torch.float64)
-    weights = torch.zeros_like(total)
+    """Sum over the voxels round a node of what each says of it, times conductivity."""
     steps = []
     for axis in range(3):
-        step = float(body.spacing[axis])
-        even = (low[axis] + high[axis]) * (step / 4)
-        odd = (high[axis] - low[axis]) * (step / 8)
-        steps.append((weight * (odd - even), weight * (odd + even)))
-    centre = weight * u
-    for i, j, k in CORNERS:
-        window = total[i : i + d, j : j + h, k : k + w]
-        window += centre - steps[0][i] - steps[1][j] - steps[2][k]
-        weights[i : i + d, j : j + h, k : k + w] += weight
-    return torch.where(weights > 0, total / weights.clamp_min(1e-300), 0.0)
+        step = float(body.spacing[axis]) / 8
+        below = torch.add(high[axis], low[axis], alpha=3).mul_(body.mean).mul_(step)
+        above = torch.add(low[axis], high[axis], alpha=3).mul_(body.mean).mul_(step)
+        steps.append(gathered(below, axis, above.neg_()))
+    total = gathered(body.mean * u, 0).add_(steps[0])
+    total = gathered(total, 1).add_(gathered(steps[1], 0))
+    return gathered(total, 2).add_(gathered(gathered(steps[2], 0), 1))
+
+
+def _share(body: Body, form: ClosedForm) -> Float[Tensor, "nD nH nW"]:
+    """Of the weight at nodes of the window, what its voxels have; 0 in air."""
+    return around(body.mean[form.voxels_there]) * body.shares[form.nodes_there]

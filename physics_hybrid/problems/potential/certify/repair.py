@@ -79,7 +79,8 @@ class Runs:
         in_h = self.axis[moved] == 0
         np.add.at(to_h, (h[in_h] + 1, w[in_h], d[in_h]), amount[in_h])
         np.add.at(to_w, (h[~in_h], w[~in_h] + 1, d[~in_h]), amount[~in_h])
-        R = np.where(self.tissue, R - np.diff(to_h, axis=0) - np.diff(to_w, axis=1), 0.0)
+        np.subtract.at(R, (h, w, d), amount)
+        np.add.at(R, (h + in_h, w + ~in_h, d), amount)
         along = self._along_runs(R)
         d, h, w = (np.moveaxis(c, -1, 0) for c in (along, to_h, to_w))
         return d, h, w

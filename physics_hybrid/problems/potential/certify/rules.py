@@ -1,7 +1,12 @@
-"""Quadrature on [0, 1]^n: plain Gauss, and graded towards the electrode for its neighbours."""
+"""Quadrature in voxels and on faces: plain Gauss, and graded towards the electrode for its
+neighbours.
+
+All rules are products of rules along the axes, and so are most factors of what is integrated: these
+are worked out along the axes, many voxels at a time, and meet at the points.
+"""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -20,6 +25,9 @@ class Orders:
     graded: int
 
 
+#: Voxels away from an electrode that are worked on at a time.
+BATCH = 4000
+
 #: The rule that counts, and the one that tells how right it is.
 FINE, CHECK = Orders(plain=3, graded=6), Orders(plain=2, graded=5)
 
@@ -31,42 +39,65 @@ def gauss(points: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     return torch.from_numpy((x + 1) / 2), torch.from_numpy(w / 2)
 
 
-def plain(count: int, points: int) -> tuple[Float[Tensor, "n P"], Float[Tensor, "n P"]]:
+@dataclass(frozen=True)
+class Points:
+    """A product of rules along the axes, in each of some voxels.
+
+    voxels : (n, 3). places : along every axis, in [0, 1], (n, P) each; one place on a face.
+    weights : of these; on a face 1 along its normal. alike : places are the same in all voxels and
+    along all axes.
+    """
+
+    voxels: Int[Tensor, "n 3"]
+    places: list[Float[Tensor, "n _"]]
+    weights: list[Float[Tensor, "n _"]]
+    alike: bool = False
+
+    def xi(self, axis: int) -> Float[Tensor, "n _ _ _"]:
+        """Places along an axis, to meet those along the others."""
+        return _along(self.places[axis], axis)
+
+    def metres(self, axis: int, spacing: Float[Tensor, " 3"]) -> Float[Tensor, "n _ _ _"]:
+        """The same from the corner of the grid."""
+        return _along((self.places[axis] + self.voxels[:, axis, None]) * spacing[axis], axis)
+
+    @cached_property
+    def weight(self) -> Float[Tensor, "n P Q R"]:
+        """Of every point."""
+        d, h, w = (_along(weight, axis) for axis, weight in enumerate(self.weights))
+        return d * h * w
+
+    def mean(self, values: Float[Tensor, "n P Q R"]) -> Float[Tensor, " n"]:
+        """Over every voxel, or face."""
+        return (values * self.weight).sum(dim=(1, 2, 3))
+
+    def of_voxels(self, values: Float[Tensor, "D H W"]) -> Float[Tensor, "n 1 1 1"]:
+        """A field's values in the voxels, to meet the points."""
+        d, h, w = self.voxels.unbind(dim=1)
+        return values[d, h, w].view(-1, 1, 1, 1)
+
+
+def _along(values: Float[Tensor, "n P"], axis: int) -> Float[Tensor, "n _ _ _"]:
+    """Values along one axis of three."""
+    shape = [len(values), 1, 1, 1]
+    shape[axis + 1] = values.shape[1]
+    return values.reshape(shape)
+
+
+def _plain(count: int, points: int) -> tuple[Float[Tensor, "n P"], Float[Tensor, "n P"]]:
     """The same rule for each of `count` intervals."""
     x, w = gauss(points)
     return x.expand(count, -1), w.expand(count, -1)
 
 
 def graded(at: Float[Tensor, " n"], points: int) -> tuple[Tensor, Tensor]:
-    """Split at the place of [0, 1] that is nearest to `at`, and graded towards it: (n, points), or
-    (n, 2 points) where some `at` lies inside."""
+    """Split at the place of [0, 1] that is nearest to `at`, and graded towards it: (n, 2 points),
+    half of them without weight where `at` lies outside."""
     x, w = gauss(points)
     x, w = x**GRADING, GRADING * x ** (GRADING - 1) * w
-    if not bool(_inside(at).any()):
-        from_low = (at <= 0)[:, None]
-        return torch.where(from_low, x, 1 - x), w.expand(len(at), -1)
     middle = at.clamp(0, 1)[:, None]
     places = torch.cat([middle - middle * x, middle + (1 - middle) * x], dim=1)
     weights = torch.cat([middle * w, (1 - middle) * w], dim=1)
-    return places, weights
-
-
-def _inside(at: Tensor) -> Tensor:
-    """Strictly between 0 and 1."""
-    return (at > 0) & (at < 1)
-
-
-def product(
-    rules: list[tuple[Float[Tensor, "n _"], Float[Tensor, "n _"]]],
-) -> tuple[Float[Tensor, "n P axes"], Float[Tensor, "n P"]]:
-    """Tensor product of rules, axis by axis."""
-    places, weights = rules[0][0][..., None], rules[0][1]
-    for x, w in rules[1:]:
-        n, before, axes = places.shape
-        old = places[:, :, None].expand(n, before, x.shape[1], axes)
-        new = x[:, None, :, None].expand(n, before, x.shape[1], 1)
-        places = torch.cat([old, new], dim=-1).flatten(1, 2)
-        weights = (weights[:, :, None] * w[:, None]).flatten(1)
     return places, weights
 
 
@@ -75,6 +106,9 @@ def nearest(
 ) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
     """Which voxels lie beside an electrode, and where the nearest one is, in voxels from their
     lower corner; places of electrodes in metres."""
+    if len(places) == 1:
+        at = places[0] / spacing - voxels
+        return (torch.floor(at).abs() <= 1).all(dim=1), at
     near = torch.zeros(len(voxels), dtype=torch.bool)
     at = torch.zeros(len(voxels), 3, dtype=torch.float64)
     least = torch.full((len(voxels),), torch.inf, dtype=torch.float64)
@@ -87,21 +121,29 @@ def nearest(
     return near, at
 
 
-#: Rows of what was asked for, places and weights.
-Rule = list[tuple[Tensor, Tensor, Tensor]]
+#: A rule along an axis for each of n intervals: places and weights.
+Line = tuple[Float[Tensor, "n _"], Float[Tensor, "n _"]]
 
 
-def face_points(
+def lines(
     places: list[Float[Tensor, " 3"]],
     voxels: Int[Tensor, "n 3"],
-    across: Int[Tensor, "n 2"],
+    axes: Int[Tensor, "n axes"],
     spacing: Float[Tensor, " 3"],
     orders: Orders,
-) -> Rule:
-    """Rows of voxels, places in [0, 1]^2 on a face of each that lies along the axes `across`, and
-    weights."""
-    finer = Orders(orders.plain + 1, orders.graded + 6)
-    return _points(places, voxels, across, spacing, finer)
+) -> list[tuple[Tensor, list[Line]]]:
+    """Rows of voxels, and for these a rule along each of some axes, which may be others in every
+    voxel: plain ones, and those of voxels beside an electrode."""
+    near, at = nearest(places, voxels, spacing)
+    out: list[tuple[Tensor, list[Line]]] = []
+    count = axes.shape[1]
+    batches = torch.split((~near).nonzero()[:, 0], BATCH)
+    out += [(far, [_plain(len(far), orders.plain)] * count) for far in batches if len(far)]
+    close = near.nonzero()[:, 0]
+    if len(close):
+        at = at[close].gather(1, axes[close])
+        out.append((close, [graded(at[:, i], orders.graded) for i in range(count)]))
+    return out
 
 
 def box_points(
@@ -109,31 +151,38 @@ def box_points(
     voxels: Int[Tensor, "n 3"],
     spacing: Float[Tensor, " 3"],
     orders: Orders,
-) -> Rule:
-    """Rows of voxels, places in them and weights: graded beside an electrode, plain elsewhere."""
+) -> list[Points]:
+    """Rules in voxels: graded beside an electrode, plain elsewhere."""
     axes = torch.arange(3).expand(len(voxels), 3)
-    return _points(places, voxels, axes, spacing, orders)
+    out = []
+    for rows, rules in lines(places, voxels, axes, spacing, orders):
+        alike = rules[0] is rules[1]
+        out.append(Points(voxels[rows], [x for x, _ in rules], [w for _, w in rules], alike))
+    return out
 
 
-def _points(
+def on_faces(orders: Orders) -> Orders:
+    """Rules for faces: of more points."""
+    return Orders(orders.plain + 1, orders.graded + 6)
+
+
+def face_points(
     places: list[Float[Tensor, " 3"]],
     voxels: Int[Tensor, "n 3"],
-    axes: Int[Tensor, "n axes"],
+    axis: int,
+    side: int,
     spacing: Float[Tensor, " 3"],
     orders: Orders,
-) -> Rule:
-    """Rows, places along some axes and weights; those beside an electrode in groups, by the axes
-    along which it lies between their faces."""
-    near, at = nearest(places, voxels, spacing)
-    count, out = axes.shape[1], []
-    far = (~near).nonzero()[:, 0]
-    if len(far):
-        out.append((far, *product([plain(len(far), orders.plain)] * count)))
-    close = near.nonzero()[:, 0]
-    at = at[close].gather(1, axes[close])
-    kind = (_inside(at) * 2 ** torch.arange(count)).sum(dim=1)
-    for one in sorted(set(kind.tolist())):
-        chosen = kind == one
-        each = [graded(at[chosen][:, i], orders.graded) for i in range(count)]
-        out.append((close[chosen], *product(each)))
+) -> list[Points]:
+    """Rules on the faces of voxels that are normal to an axis, below (0) or above (1)."""
+    across = [other for other in range(3) if other != axis]
+    axes = torch.tensor(across).expand(len(voxels), 2)
+    out = []
+    for rows, rules in lines(places, voxels, axes, spacing, on_faces(orders)):
+        x, w = [torch.empty(0)] * 3, [torch.empty(0)] * 3
+        x[axis] = torch.full((len(rows), 1), float(side), dtype=torch.float64)
+        w[axis] = torch.ones_like(x[axis])
+        for other, (places_there, weights) in zip(across, rules, strict=True):
+            x[other], w[other] = places_there, weights
+        out.append(Points(voxels[rows], x, w))
     return out

@@ -2,7 +2,7 @@ r"""What numbers mean: a box of a plausible size, air that is air, a potential i
 
 Numbers in other units break no rule of shape or sign. What tells them is physics:
 
-    box         1 mm to 5 m along its longest edge
+    box         1 mm to 10 m along its longest edge
     air         no tissue conducts less than 1e-4 S/m (dry skin: 2e-4, Gabriel et al., 1996)
     potential   Gauss's law: through any box round an electrode flows what the electrode gives,
 
@@ -22,7 +22,7 @@ import numpy as np
 from physics_hybrid.problems.potential.data.sample import Sample
 
 #: The longest edge of a box, m: outside, the spacing is in other units.
-SMALLEST_BOX, LARGEST_BOX = 1e-3, 5.0
+SMALLEST_BOX, LARGEST_BOX = 1e-3, 10.0
 #: What conducts less is hardly tissue, S/m.
 HARDLY_TISSUE = 1e-4
 #: A right potential gives the current within a factor of 3 or so, the nearest slip of a unit is a
@@ -53,7 +53,7 @@ def wrong_box(spacing: np.ndarray, shape: Sequence[int]) -> str | None:
         return None
     edges = np.asarray(spacing).tolist()
     return (
-        f"{edges} m makes a box of {longest:.3g} m, and one of 1 mm to 5 m is expected; is it in "
+        f"{edges} m makes a box of {longest:.3g} m, and one of 1 mm to 10 m is expected; is it in "
         "other units?"
     )
 

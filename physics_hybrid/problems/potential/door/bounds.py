@@ -31,9 +31,12 @@ if TYPE_CHECKING:
 
 #: Into how many parts along each axis voxels are split at most.
 FINEST = 4
-#: Bytes that a certificate takes for each voxel of the box round the tissue, with those that it is
-#: split into: 550 were measured, 1150 where it is split.
-CERTIFY_BYTES = 1200
+#: The bound has stopped falling where a split leaves more than this share of it. It falls to two
+#: thirds at the second split, three quarters at the third, as one over the split.
+FALLING = 0.9
+#: Bytes that a certificate or an interval takes for each voxel of the box round the tissue, with
+#: those that it is split into: 1170 were measured, of oblique tensors 3600.
+CERTIFY_BYTES, OBLIQUE_BYTES = 1250, 3700
 #: Share of a bound that the solver's tolerance may have before it is made tighter.
 ALGEBRAIC = 0.1
 
@@ -81,7 +84,8 @@ def require_memory_to_certify(field: Field, refine: int) -> None:
     """Raises ValueError for another number of parts, or more voxels than there is memory for."""
     check_parts(refine)
     voxels = math.prod(Box.of(field.conductor).size) * int(refine) ** 3
-    require_memory(voxels, voxels * CERTIFY_BYTES, "certify")
+    each = OBLIQUE_BYTES if field.conductor.oblique else CERTIFY_BYTES
+    require_memory(voxels, voxels * each, "certify")
 
 
 def _plain(field: Field) -> Conductor:

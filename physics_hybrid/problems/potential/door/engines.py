@@ -1,7 +1,9 @@
 """Who answers: the solver, a network, or a network that the solver takes farther.
 
-What a network is known to reach is what its evaluation on unseen limbs says (`Predictor.about`). A
-solver reaches any tolerance, so that it answers where nothing is known to be sooner.
+What a network is known to reach is what its evaluation on unseen limbs says (`Predictor.about`): a
+relative L2 error of phi. A solver's tolerance is a relative residual. The two are not the same:
+they are compared as numbers, and `Engine.why` names both. A solver reaches any tolerance, so that
+it answers where nothing is known to be sooner.
 """
 
 from __future__ import annotations
@@ -69,12 +71,13 @@ def chosen(
     if error > tolerance:
         return Engine(
             "solver",
-            f"the model is known to be right to {error:.2g} on limbs it was not trained on, and"
-            f" {tolerance:g} is asked for",
+            f"the model is known to be right to {error:.2g} in relative L2 on limbs it was not"
+            f" trained on, and a residual of {tolerance:g} is asked for",
         )
     if predictor.device.type == "cpu":
         return Engine("solver", "on a CPU it is sooner than a network of the same accuracy")
-    return Engine("network", f"right to {error:.2g} on limbs it was not trained on", predictor)
+    said = f"right to {error:.2g} in relative L2 on limbs it was not trained on"
+    return Engine("network", said, predictor)
 
 
 def known_error(about: Mapping[str, Any]) -> float:

@@ -239,7 +239,8 @@ class Field:
 
         refine : 2: on voxels half as long, which takes ten times as long; the bound is closer, and
             there is a lower one (`Certificate.lower`).
-        sharp : false: without slopes of the current, sooner by a quarter, and a little larger.
+        sharp : false: without slopes of the current, in half of the time or less, and larger by a
+            tenth.
 
         Raises
         ------
@@ -268,7 +269,8 @@ class Field:
         frame: str | None = None,
     ) -> tuple[Any, Any]:
         """Lowest and highest that the mean voltage over a patch can be, less that over another, V:
-        the exact one of the voxel problem lies in between. () each, or (K,).
+        the exact one of the voxel problem lies in between. `at` need not: it may be farther off.
+        () each, or (K,).
 
         on : "voxels", as `at` reads a patch, or "skin", the faces of these voxels to air.
         refine : voxels are split into refine^3 for it, the problem is solved anew, and the interval

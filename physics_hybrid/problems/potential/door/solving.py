@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def solve(
         solved, not how fine the voxels are.
     engine : "auto", "solver", "network" or "hybrid"
         A network needs a `model`; hybrid is a network's field that the solver takes to the
-        tolerance. auto takes what meets the tolerance soonest: `Field.engine`, `Field.why`.
+        tolerance. auto takes what meets the tolerance soonest, of a network by its mean relative L2
+        error on limbs it was not trained on, which is no residual: `Field.engine`, `Field.why`.
     model : what `load_pretrained` gives, or its folder; None: the shipped one.
     frame : "grid" or "world"
         Places in m from the outer corner of voxel (0, 0, 0), (D, H, W), or in mm of the world that
@@ -92,7 +94,8 @@ def solve(
         Places outside or in air; currents, tolerance, ends that are none; tissue that is cut off
         from the way out; more memory than there is.
     SolverError (a RuntimeError)
-        Tolerance not reached; an error that voxels split in 4 do not reach.
+        Tolerance not reached; an error that voxels split in 4 do not reach, or fewer where the
+        bound stops falling.
     FileNotFoundError
         A network is asked for, and none is there.
 
@@ -165,27 +168,29 @@ def solve(
 
 def _until(error: float, body: Body, at: Any, tolerance: float, **asked: Any) -> Field:
     """A field whose certificate says `error` or less: see `solve`."""
-    from physics_hybrid.problems.potential.door.bounds import ALGEBRAIC, FINEST, split
+    from physics_hybrid.problems.potential.door.bounds import ALGEBRAIC, FALLING, FINEST, split
 
     number = isinstance(error, (int, float)) and not isinstance(error, bool)
     if not number or not 0 < error < 1:
         raise ValueError(f"error must lie in (0, 1); got {error!r}")
     start = asked.pop("start")
     field = solve(body, at, start=start, tolerance=tolerance, **asked)
-    factor = 1
+    factor, before = 1, math.inf
     while True:
         bound = field.certify()
-        if float(bound.relative.max()) <= error:
+        found = float(bound.relative.max())
+        if found <= error:
             return field
         if bool((bound.algebraic > ALGEBRAIC * bound.bound).any()):
             field = refined(field, field.tolerance / 100, progress=asked["progress"])
             continue
-        factor += 1
-        if factor > FINEST:
+        if factor == FINEST or found > FALLING * before:
+            why = "" if factor == FINEST else f", those of the split before to {before:.2g}"
             raise SolverError(
-                f"error={error:g} was not reached: voxels split in {FINEST} are certainly right to"
-                f" {float(bound.relative.max()):.2g}; field.interval of an electrode is sharper"
+                f"error={error:g} was not reached: voxels split in {factor} are certainly right to"
+                f" {found:.2g}{why}; field.interval of an electrode is sharper"
             )
+        factor, before = factor + 1, found
         finer = solve(split(body, factor), at, tolerance=field.tolerance, **asked)
         field = dataclasses.replace(finer, split=factor)
 

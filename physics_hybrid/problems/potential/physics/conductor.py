@@ -9,6 +9,7 @@ axis. B counts bodies, K sources; many sources may share one body (B = 1).
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -83,15 +84,17 @@ class Conductor:
 
     def _check_values(self) -> None:
         """Raise ValueError for a conductivity or a spacing that no body has."""
-        if not bool(torch.isfinite(self.sigma).all()):
+        smallest, largest = (float(value) for value in self.sigma.detach().aminmax())
+        if not (math.isfinite(smallest) and math.isfinite(largest)):
             raise ValueError("sigma must be finite (S/m); it holds NaN or infinity")
-        if not bool((self.sigma[:, :3] >= 0).all()):
+        if smallest < 0 and self.sigma.shape[1] > 3:
             smallest = float(self.sigma[:, :3].min())
+        if smallest < 0:
             raise ValueError(
                 f"sigma must be >= 0 (S/m); its smallest diagonal value is {smallest:g}"
             )
-        across_only = (self.sigma[:, 1:3] > 0) & (self.sigma[:, :1] <= 0)
-        if bool(across_only.any()):
+        across = self.sigma[:, 1:3]
+        if across.shape[1] and bool(((across > 0) & (self.sigma[:, :1] <= 0)).any()):
             raise ValueError(
                 "sigma is 0 along D and positive across it in some voxel: "
                 "a tensor must be 0 (air) or conduct along D, too"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from physics_hybrid.problems.potential.certify import certify
+from physics_hybrid.problems.potential.certify import certify, slopes
 from physics_hybrid.problems.potential.certify.body import Body, split
 from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
 from physics_hybrid.problems.potential.certify.current import Currents
@@ -25,8 +25,7 @@ def error_of(mismatch: Mismatch, fine: Conductor, truth: Tensor) -> float:
     """Energy norm of v less the finite-element field on the finer grid: no more than the error."""
     v = prolonged(mismatch.flux.nodes, FINER)
     for form in mismatch.flux.closed:
-        near = form.finer(FINER)
-        v = v + near.cutoff_at_nodes * near.at_nodes
+        v = form.finer(FINER).added_to(v)
     operator = ElementOperator.of(fine)
     away = torch.where(operator.in_tissue[0], truth - v, 0.0)
     return float((away * operator(away[None])[0]).sum()) ** 0.5
@@ -142,3 +141,38 @@ def test_an_electrode_on_skin_or_on_a_face_has_a_bound() -> None:
     )
     assert between < 2 * in_the_middle  # of one tissue: nothing happens at the face
     assert 100 * in_the_middle < outside < float("inf")
+
+
+@pytest.mark.parametrize("ends", ENDS, ids=lambda value: str(value))
+def test_slopes_chosen_together_leave_hardly_more_than_the_least(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conductor = body(8, ends, 6 if ends.kind == "pair" else 3)
+    place = source(3, conductor)
+    phi = solve(conductor, place, warn=False).phi[0]
+    currents = Currents.of(Body.of(conductor))
+
+    def left(steps: int) -> float:
+        """|sigma^-1/2 (q + sigma grad v)| after so many steps."""
+        monkeypatch.setattr(slopes, "STEPS", steps)
+        return Mismatch.of(currents, one_of(place, 0), phi).plain
+
+    together, alone, least = left(slopes.STEPS), left(0), left(60)
+    assert together < 0.98 * alone
+    assert least * (1 - 1e-9) < together < 1.01 * least
+
+
+def test_a_few_planes_at_a_time_are_as_good_as_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    conductor = body(9, Ends("grounded"), 3)
+    place = source(9, conductor)
+    patch = torch.zeros(conductor.shape, dtype=torch.bool)
+    patch[5:7, 2:4, 1:3] = True
+    patch &= conductor.tissue[0]
+    phi = solve(conductor, place, warn=False).phi
+    whole, between = certify(conductor, place, phi), interval(conductor, place, patch, phi=phi)
+    monkeypatch.setattr("physics_hybrid.problems.potential.certify.body.SLAB", 70)
+    monkeypatch.setattr("physics_hybrid.problems.potential.certify.rules.BATCH", 10)
+    parts, apart = certify(conductor, place, phi), interval(conductor, place, patch, phi=phi)
+    assert torch.allclose(parts.density, whole.density, rtol=1e-10)
+    assert apart.low == pytest.approx(between.low, rel=1e-10)
+    assert apart.high == pytest.approx(between.high, rel=1e-10)

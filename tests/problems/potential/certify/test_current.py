@@ -1,17 +1,22 @@
 """The current of a certificate conserves charge, in the weak sense and to rounding."""
 
 import dataclasses
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 
+from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
 from physics_hybrid.problems.potential.certify.current import Currents
-from physics_hybrid.problems.potential.certify.flux import inner
+from physics_hybrid.problems.potential.certify.flux import Flux, inner
+from physics_hybrid.problems.potential.certify.patch import Functional
 from physics_hybrid.problems.potential.certify.repair import Runs
-from physics_hybrid.problems.potential.certify.shapes import trilinear
+from physics_hybrid.problems.potential.certify.rules import Points
+from physics_hybrid.problems.potential.certify.shapes import bent, trilinear
+from physics_hybrid.problems.potential.physics.conductor import matrix
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.physics.solve import solve
 from tests.problems.potential.certify.scenes import ENDS, body, source
@@ -31,6 +36,8 @@ def test_weak_divergence_of_the_current_is_the_source(ends: Ends, components: in
     random = torch.Generator().manual_seed(0)
     w = torch.randn(*(n + 1 for n in one.shape), dtype=torch.float64, generator=random)
     w[[0, -1]] *= ends.kind != "grounded"
+    c = [torch.randn(shape, dtype=torch.float64, generator=random) for shape in _edges(one.shape)]
+    c[1][[0, -1]] = c[2][[0, -1]] = 0.0
     flux = mismatch.flux
     bare = dataclasses.replace(flux, sign=0.0)
     test = dataclasses.replace(
@@ -41,21 +48,62 @@ def test_weak_divergence_of_the_current_is_the_source(ends: Ends, components: in
         closed=[],
         corrections=[],
         slopes={},
+        edges=c,
     )
     product, doubt = inner(one, bare, test)  # int q . grad w - int_ends q . n w
     injected = 0.0
     for electrode in place.electrodes:
         at = electrode.point / conductor.spacing
         voxel = at.floor().long()
-        injected += float(electrode.current * trilinear(w, voxel, (at - voxel)[:, None])[0, 0])
+        injected += float(electrode.current * _value(w, c, voxel, at - voxel))
     if ends.kind == "sink":
-        d, h, k = one.tissue.nonzero().unbind(dim=1)
-        middle = torch.full((len(d), 1, 3), 0.5, dtype=torch.float64)
-        mean = trilinear(w, torch.stack([d, h, k], dim=1), middle).mean()
-        injected -= 1e-3 * float(mean)
-    waves, unsure = mismatch.oscillation.moment(w)
+        mean = Functional(one, one.tissue / one.tissue.sum() / one.volume, _no_skin(one))(test)[0]
+        injected -= 1e-3 * mean
+    waves, unsure = mismatch.oscillation.moment(w, c)
     assert float(product.sum()) == pytest.approx(waves - injected, abs=3 * (doubt + unsure) + 1e-12)
     assert doubt + unsure < 0.05 * float(w.abs().max()) * 1e-3
+
+
+def _edges(shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+    """The grids of edges along each axis."""
+    return [tuple(n + (a != axis) for a, n in enumerate(shape)) for axis in range(3)]
+
+
+def _value(
+    nodes: torch.Tensor, edges: list[torch.Tensor], voxels: torch.Tensor, xi: torch.Tensor
+) -> torch.Tensor:
+    """Of a function from nodes and edges at one place of each voxel."""
+    places = list(xi[..., None].unbind(dim=1))
+    points = Points(voxels, places, places)
+    return (trilinear(nodes, points) + bent(edges, points)).flatten()
+
+
+def _no_skin(one: Body) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """0 on all faces."""
+    shapes = [tuple(n + (a == axis) for a, n in enumerate(one.shape)) for axis in range(3)]
+    d, h, w = (torch.zeros(shape, dtype=torch.float64) for shape in shapes)
+    return d, h, w
+
+
+def test_waves_of_a_bent_potential_integrate_as_points_do() -> None:
+    one = Body.of(body(2, Ends("grounded"), 6))
+    random = torch.Generator().manual_seed(0)
+
+    def some(*shape: int) -> torch.Tensor:
+        """Random values."""
+        return torch.randn(*shape, dtype=torch.float64, generator=random)
+
+    nodes, edges = some(*(n + 1 for n in one.shape)), [some(*shape) for shape in _edges(one.shape)]
+    low, high = ([some(*one.shape) for _ in range(3)] for _ in range(2))
+    slopes = {ab: (some(*one.shape), some(*one.shape)) for ab in permutations(range(3), 2)}
+    flux = Flux(one, nodes, low, high, slopes=slopes, edges=edges)
+    density, _ = inner(one, flux, flux)
+    orders = rules.Orders(plain=4, graded=1)
+    (points,) = rules.box_points([], one.tissue.nonzero(), one.spacing, orders)
+    p = torch.stack(flux.at(points), dim=-1)
+    inverse = torch.linalg.inv(matrix(one.at(points.voxels)))
+    square = torch.einsum("npqra,nab,npqrb->npqr", p, inverse, p)
+    assert torch.allclose(density[one.tissue], one.volume * points.mean(square), rtol=1e-10)
 
 
 @pytest.mark.parametrize("open_ends", [True, False])
