@@ -54,6 +54,8 @@ BLOWN_UP = 10.0
 Z = 1.959964
 #: How much worse than the control's the median with AGC may be.
 WORSE = 1.10
+#: Of the arms in the figure.
+MARKERS = "os^vD<>P*X"
 
 
 # --- one training
@@ -421,14 +423,15 @@ def _line(s: Summary) -> list[str]:
 def draw(
     outcomes: Sequence[Outcome], summaries: Sequence[Summary], study: Study, path: Path
 ) -> Path:
-    """Medians, failure rates, growth at the start, and gradient norms in the last setting."""
+    """Medians, failure rates, growth at the end, and gradient norms in the last setting."""
     plt = pyplot()
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.6), layout="constrained")
     settings = [name for name in study.samples if any(s.samples == name for s in summaries)]
     colours = plt.get_cmap("tab10").colors
     for number, arm in enumerate(study.arms):
         mine = {s.samples: s for s in summaries if s.arm == arm}
-        style = {"color": colours[number % 10], "marker": "o", "markersize": 4, "linewidth": 1.1}
+        style = {"color": colours[number % 10], "marker": MARKERS[number % len(MARKERS)]}
+        style |= {"markersize": 4, "linewidth": 1.1}
         places = [i for i, name in enumerate(settings) if name in mine]
         shifted = [i + 0.08 * (number - len(study.arms) / 2) for i in places]
         entries = [mine[settings[i]] for i in places]
@@ -439,19 +442,20 @@ def draw(
             [s.interval[1] - s.rate for s in entries],
         ]
         axes[0, 1].errorbar(shifted, rates, yerr=bars, **{**style, "linestyle": ""}, capsize=2)
-        axes[1, 0].plot(shifted, [s.growth_first for s in entries], **{**style, "linestyle": ""})
+        axes[1, 0].plot(shifted, [s.growth_last for s in entries], **{**style, "linestyle": ""})
         _gradients(axes[1, 1], [o for o in outcomes if o.arm == arm], settings[-1], style)
     for axis in (axes[0, 0], axes[0, 1], axes[1, 0]):
         axis.set_xticks(range(len(settings)), settings, rotation=20, ha="right", fontsize=8)
     axes[0, 0].set_ylabel("error, median and quartiles")
     axes[0, 1].set_ylabel("failure rate, 95 %")
     axes[0, 1].set_ylim(-0.03, 1.03)
-    axes[1, 0].set_ylabel("growth over all blocks at the start")
+    axes[1, 0].set_ylabel("growth over all blocks at the end, median")
     axes[1, 1].set_ylabel(f"gradient norm, median ({settings[-1]})")
     axes[1, 1].set_xlabel("epoch")
+    axes[1, 1].xaxis.get_major_locator().set_params(integer=True)
     for axis in (axes[0, 0], axes[1, 0], axes[1, 1]):
         axis.set_yscale("log")
-        plain_ticks(axis)
+    plain_ticks(axes[0, 0])
     for axis in axes.flat:
         axis.grid(True, axis="y", alpha=0.3, linewidth=0.6)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
@@ -478,4 +482,4 @@ def _gradients(axis: Any, outcomes: Sequence[Outcome], setting: str, style: Any)
     for epoch in range(longest):
         values = [t[epoch] for t in traces if epoch < len(t) and math.isfinite(t[epoch])]
         medians.append(statistics.median(values) if values else math.nan)
-    axis.plot(range(1, longest + 1), medians, color=style["color"], linewidth=1.1)
+    axis.plot(range(1, longest + 1), medians, **{**style, "markersize": 3})
