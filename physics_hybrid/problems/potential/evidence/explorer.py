@@ -258,7 +258,7 @@ def tables(found: dict[str, Any]) -> str:
         f"{table(['from a click', 'least', 'median', '90 %'], lines)}\n\n"
         f"{len(found['waits'])} electrodes at {grid}; {within:.0%} within {ASKED:.0f} ms, bound"
         f" and all. Headless Chromium, load {found['load']:.1f} on {found['processors']}"
-        f" processors that others used, too: {found['hardware']}; commit"
+        f" processors: {found['hardware']}; commit"
         f" {found['commit'][:10]}, torch {found['torch']}, {found['date']}."
     )
 
