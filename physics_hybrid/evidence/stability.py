@@ -282,9 +282,7 @@ def verdict(summaries: Sequence[Summary], rule: Rule) -> Verdict | None:
 
     Of the other arms those are judged that have a median at every depth.
     """
-    table_of = {(s.arm, s.samples): s for s in summaries}
-    arms = list(dict.fromkeys(s.arm for s in summaries))
-    judged = {arm: _judged(arm, table_of, rule) for arm in arms}
+    judged = _all_judged(summaries, rule)
     control = judged.pop(rule.control, None)
     if control is None:
         return None
@@ -306,6 +304,13 @@ def verdict(summaries: Sequence[Summary], rule: Rule) -> Verdict | None:
 
 #: Median error and failure rate by depth.
 Judged = dict[str, tuple[float, float]]
+
+
+def _all_judged(summaries: Sequence[Summary], rule: Rule) -> dict[str, Judged | None]:
+    """By arm."""
+    table_of = {(s.arm, s.samples): s for s in summaries}
+    arms = dict.fromkeys(s.arm for s in summaries)
+    return {arm: _judged(arm, table_of, rule) for arm in arms}
 
 
 def _judged(arm: str, table_of: Mapping[tuple[str, str], Summary], rule: Rule) -> Judged | None:
@@ -342,8 +347,12 @@ def report(cells: list[Cell], study: Study, output: Path) -> str | None:
         return None
     outcomes = [outcome(cell, output) for cell in done]
     summaries = summarise(outcomes, study)
-    found = verdict(summaries, Rule(**study.verdict)) if study.verdict else None
-    text = markdown(summaries, outcomes, found, len(cells) - len(done))
+    found, text = None, ""
+    if study.verdict:
+        rule = Rule(**study.verdict)
+        found = verdict(summaries, rule)
+        text = judged_table(summaries, rule) + "\n\n"
+    text += markdown(summaries, outcomes, found, len(cells) - len(done))
     content = {
         "study": study.name,
         "verdict": None if found is None else vars(found),
@@ -365,6 +374,21 @@ def _null(node: Any) -> Any:
     if isinstance(node, (list, tuple)):
         return [_null(value) for value in node]
     return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def judged_table(summaries: Sequence[Summary], rule: Rule) -> str:
+    """What the rule looks at, by arm and depth: the median over the control's, the failure rate."""
+    judged = _all_judged(summaries, rule)
+    control = judged.get(rule.control)
+    medians = [f"median / {rule.control}'s, depth {depth}" for depth in rule.depths]
+    rows = []
+    for arm, values in judged.items():
+        if values is None or control is None:
+            rows.append([arm, *([""] * 2 * len(rule.depths))])
+            continue
+        ratios = [f"{values[depth][0] / control[depth][0]:.3f}" for depth in rule.depths]
+        rows.append([arm, *ratios, *(f"{values[depth][1]:.2f}" for depth in rule.depths)])
+    return table(["arm", *medians, *(f"failed, depth {depth}" for depth in rule.depths)], rows)
 
 
 def markdown(
