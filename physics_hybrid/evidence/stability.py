@@ -54,6 +54,8 @@ BLOWN_UP = 10.0
 Z = 1.959964
 #: How much worse than the control's the median with AGC may be.
 WORSE = 1.10
+#: Of the arms in the figure.
+MARKERS = "os^vD<>P*X"
 
 
 # --- one training
@@ -280,9 +282,7 @@ def verdict(summaries: Sequence[Summary], rule: Rule) -> Verdict | None:
 
     Of the other arms those are judged that have a median at every depth.
     """
-    table_of = {(s.arm, s.samples): s for s in summaries}
-    arms = list(dict.fromkeys(s.arm for s in summaries))
-    judged = {arm: _judged(arm, table_of, rule) for arm in arms}
+    judged = _all_judged(summaries, rule)
     control = judged.pop(rule.control, None)
     if control is None:
         return None
@@ -304,6 +304,13 @@ def verdict(summaries: Sequence[Summary], rule: Rule) -> Verdict | None:
 
 #: Median error and failure rate by depth.
 Judged = dict[str, tuple[float, float]]
+
+
+def _all_judged(summaries: Sequence[Summary], rule: Rule) -> dict[str, Judged | None]:
+    """By arm."""
+    table_of = {(s.arm, s.samples): s for s in summaries}
+    arms = dict.fromkeys(s.arm for s in summaries)
+    return {arm: _judged(arm, table_of, rule) for arm in arms}
 
 
 def _judged(arm: str, table_of: Mapping[tuple[str, str], Summary], rule: Rule) -> Judged | None:
@@ -340,8 +347,12 @@ def report(cells: list[Cell], study: Study, output: Path) -> str | None:
         return None
     outcomes = [outcome(cell, output) for cell in done]
     summaries = summarise(outcomes, study)
-    found = verdict(summaries, Rule(**study.verdict)) if study.verdict else None
-    text = markdown(summaries, outcomes, found, len(cells) - len(done))
+    found, text = None, ""
+    if study.verdict:
+        rule = Rule(**study.verdict)
+        found = verdict(summaries, rule)
+        text = judged_table(summaries, rule) + "\n\n"
+    text += markdown(summaries, outcomes, found, len(cells) - len(done))
     content = {
         "study": study.name,
         "verdict": None if found is None else vars(found),
@@ -363,6 +374,21 @@ def _null(node: Any) -> Any:
     if isinstance(node, (list, tuple)):
         return [_null(value) for value in node]
     return None if isinstance(node, float) and not math.isfinite(node) else node
+
+
+def judged_table(summaries: Sequence[Summary], rule: Rule) -> str:
+    """What the rule looks at, by arm and depth: the median over the control's, the failure rate."""
+    judged = _all_judged(summaries, rule)
+    control = judged.get(rule.control)
+    medians = [f"median / {rule.control}'s, depth {depth}" for depth in rule.depths]
+    rows = []
+    for arm, values in judged.items():
+        if values is None or control is None:
+            rows.append([arm, *([""] * 2 * len(rule.depths))])
+            continue
+        ratios = [f"{values[depth][0] / control[depth][0]:.3f}" for depth in rule.depths]
+        rows.append([arm, *ratios, *(f"{values[depth][1]:.2f}" for depth in rule.depths)])
+    return table(["arm", *medians, *(f"failed, depth {depth}" for depth in rule.depths)], rows)
 
 
 def markdown(
@@ -421,14 +447,15 @@ def _line(s: Summary) -> list[str]:
 def draw(
     outcomes: Sequence[Outcome], summaries: Sequence[Summary], study: Study, path: Path
 ) -> Path:
-    """Medians, failure rates, growth at the start, and gradient norms in the last setting."""
+    """Medians, failure rates, growth at the end, and gradient norms in the last setting."""
     plt = pyplot()
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.6), layout="constrained")
     settings = [name for name in study.samples if any(s.samples == name for s in summaries)]
     colours = plt.get_cmap("tab10").colors
     for number, arm in enumerate(study.arms):
         mine = {s.samples: s for s in summaries if s.arm == arm}
-        style = {"color": colours[number % 10], "marker": "o", "markersize": 4, "linewidth": 1.1}
+        style = {"color": colours[number % 10], "marker": MARKERS[number % len(MARKERS)]}
+        style |= {"markersize": 4, "linewidth": 1.1}
         places = [i for i, name in enumerate(settings) if name in mine]
         shifted = [i + 0.08 * (number - len(study.arms) / 2) for i in places]
         entries = [mine[settings[i]] for i in places]
@@ -439,19 +466,20 @@ def draw(
             [s.interval[1] - s.rate for s in entries],
         ]
         axes[0, 1].errorbar(shifted, rates, yerr=bars, **{**style, "linestyle": ""}, capsize=2)
-        axes[1, 0].plot(shifted, [s.growth_first for s in entries], **{**style, "linestyle": ""})
+        axes[1, 0].plot(shifted, [s.growth_last for s in entries], **{**style, "linestyle": ""})
         _gradients(axes[1, 1], [o for o in outcomes if o.arm == arm], settings[-1], style)
     for axis in (axes[0, 0], axes[0, 1], axes[1, 0]):
         axis.set_xticks(range(len(settings)), settings, rotation=20, ha="right", fontsize=8)
     axes[0, 0].set_ylabel("error, median and quartiles")
     axes[0, 1].set_ylabel("failure rate, 95 %")
     axes[0, 1].set_ylim(-0.03, 1.03)
-    axes[1, 0].set_ylabel("growth over all blocks at the start")
+    axes[1, 0].set_ylabel("growth over all blocks at the end, median")
     axes[1, 1].set_ylabel(f"gradient norm, median ({settings[-1]})")
     axes[1, 1].set_xlabel("epoch")
+    axes[1, 1].xaxis.get_major_locator().set_params(integer=True)
     for axis in (axes[0, 0], axes[1, 0], axes[1, 1]):
         axis.set_yscale("log")
-        plain_ticks(axis)
+    plain_ticks(axes[0, 0])
     for axis in axes.flat:
         axis.grid(True, axis="y", alpha=0.3, linewidth=0.6)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
@@ -478,4 +506,4 @@ def _gradients(axis: Any, outcomes: Sequence[Outcome], setting: str, style: Any)
     for epoch in range(longest):
         values = [t[epoch] for t in traces if epoch < len(t) and math.isfinite(t[epoch])]
         medians.append(statistics.median(values) if values else math.nan)
-    axis.plot(range(1, longest + 1), medians, color=style["color"], linewidth=1.1)
+    axis.plot(range(1, longest + 1), medians, **{**style, "markersize": 3})

@@ -17,7 +17,9 @@
         [--burgers-plane runs/burgers_plane] [--burgers-substeps substeps.json]
         [--burgers-viscosities runs/burgers_two]
         [--ptychography runs/ptychography] [--activations FOLDER]
-        [--stability-rates runs/stability_rates] [--stability-harsh runs/stability]
+        [--stability-rates runs/stability_rates] [--stability runs/stability]
+        [--stability-clipping runs/stability_clipping]
+        [--stability-potential runs/stability_potential]
 
 None is typed by hand. A table stands between <!-- name --> and <!-- /name --> on its page. That of
 the shipped model is written whenever there is one.
@@ -71,7 +73,9 @@ OWN = {
         "ptychography": "run of python train.py experiment=ptychography, or folder of several",
         "activations": "output folder of python -m physics_hybrid activations",
         "stability_rates": "output folder of study stability_rates",
-        "stability_harsh": "output folder of study stability",
+        "stability": "output folder of study stability",
+        "stability_clipping": "output folder of study stability_clipping",
+        "stability_potential": "output folder of study stability_potential",
     },
 }
 

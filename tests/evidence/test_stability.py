@@ -157,6 +157,7 @@ def test_outcomes_are_those_of_the_runs_and_the_report_says_what_is_missing(stud
     assert a.growth_first == 2.0
     text = report(cells, study, tmp_path)
     assert "| 4 | control | 2 | 1 | 0.50 (0.09 to 0.91) | 3 | 0 | 0.1 |" in text
+    assert "| a | 3.000 | 0.00 |" in text  # what the rule looks at
     assert "Not finished: 2 of 6 runs." in text
     assert "Verdict, had the study ended here: **pivot: a**" in text
     assert json.loads((tmp_path / "study.json").read_text())["verdict"]["medal"] == "pivot"

@@ -126,7 +126,7 @@ class PtychographyRecipe:
             not_negative(f"loss.{name}.weight", weight)
         if not any(weights.values()):
             raise ValueError(f"all of loss.{', loss.'.join(TERMS)} have weight 0: nothing is left")
-        return weights
+        return {name: float(weight) for name, weight in weights.items()}
 
     def build_model(self, statistics: Statistics) -> nn.Module:
         from hydra.utils import instantiate

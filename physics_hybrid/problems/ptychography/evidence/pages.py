@@ -81,7 +81,9 @@ TABLES: dict[str, tuple[str, Callable[[Path], str]]] = {
     "ptychography": ("docs/ptychography.md", seeds),
     "activations": ("docs/stability.md", _written("activations.md")),
     "stability_rates": ("docs/stability.md", _written("study.md")),
-    "stability_harsh": ("docs/stability.md", _written("study.md")),
+    "stability": ("docs/stability.md", _written("study.md")),
+    "stability_clipping": ("docs/stability.md", _written("study.md")),
+    "stability_potential": ("docs/stability.md", _written("study.md")),
 }
 
 
