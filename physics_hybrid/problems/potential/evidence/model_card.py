@@ -115,7 +115,7 @@ def _millimetres(metres: Iterable[float]) -> list[str]:
 
 
 def _training(about: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    data, training = config["data"], config["training"]
+    data, training, trained = config["data"], config["training"], about["trained"]
     stored, epochs = data["train_samples"], training["epochs"]
     if stored:
         seen = f"{stored} stored limbs, {epochs} times"
@@ -129,13 +129,14 @@ def _training(about: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
         "steps": epochs * steps_per_epoch,
         "batch_size": data["batch_size"],
         "minutes": about["training_seconds"] / 60,
-        "hardware": about["hardware"],
+        "hardware": trained["hardware"],
         "learning_rate": training["learning_rate"],
         "precision": training["precision"],
         "moving_average": training["ema"],
-        "commit": about["commit"][:10],
-        "torch": about["torch"],
-        "date": about["date"],
+        "commit": trained["commit"][:10],
+        "tested_on": f"{about['hardware']}, commit {about['commit'][:10]}, {about['date']}",
+        "torch": trained["torch"],
+        "date": trained["date"],
     }
 
 

@@ -1,7 +1,7 @@
 """A trained run becomes a model inside the package: weights, model card, pinned numbers.
 
 The first run is shipped; others, of the same recipe with other seeds, give the spread of its
-metrics. conf/experiment/shipped.yaml should be the recipe: where it differs, the card lists the
+metrics. conf/experiment/shipped.yaml should be the recipe: where a run differs, the card lists the
 overrides.
 """
 
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from physics_hybrid.command_line import CONF
+from physics_hybrid.configuration import options_of
 from physics_hybrid.evidence.bench import configuration
 from physics_hybrid.grid import Grid
 from physics_hybrid.models.model_files import CheckpointError, export_model
@@ -28,6 +30,9 @@ from physics_hybrid.problems.potential.scene import Batch
 from physics_hybrid.run.folder import leaves
 from physics_hybrid.run.load import load
 from physics_hybrid.writing import write_text
+
+#: The recipe of the model in the package.
+RECIPE = ["experiment=shipped"]
 
 #: The weights go with every copy of the source.
 LARGEST = 16e6
@@ -94,10 +99,11 @@ def _predict(model: Predictor, batch: Batch, components: int) -> Tensor:
     return torch.as_tensor(phi)
 
 
-def overrides(config: dict[str, Any]) -> list[str]:
-    """What must be added to `python train.py experiment=shipped` to get this configuration."""
-    recipe, own = leaves(configuration(["experiment=shipped"])), leaves(config)
-    words = []
+def command(config: dict[str, Any]) -> list[str]:
+    """The words after `python train.py` that give this configuration."""
+    start = _nearest(config)
+    recipe, own = leaves(configuration(start)), leaves(config)
+    words = [*start, f"seed={config['seed']}"]
     for key, value in own.items():
         if not _incidental(key) and value != recipe.get(key):
             words.append(f"{key}={_word(value)}")
@@ -105,6 +111,17 @@ def overrides(config: dict[str, Any]) -> list[str]:
         if key not in own and not _incidental(key) and value is not None:
             words.append(f"~{key}")
     return words
+
+
+def _nearest(config: dict[str, Any]) -> list[str]:
+    """What to begin with: the recipe of the package where it has the same network, else the
+    quickstart with that network."""
+    network = config["model"]["backbone"]["_target_"]
+    for words in (RECIPE, *([f"model={name}"] for name in options_of(CONF, "config")["model"])):
+        model = configuration(words)["model"]
+        if model.get("backbone", {}).get("_target_") == network:
+            return words
+    return RECIPE
 
 
 def _word(value: Any) -> str:
@@ -135,7 +152,7 @@ def ship(
             " could not draw its test samples again"
         )
     metrics = [_metrics(run) for run in runs]
-    recipe = overrides(config)
+    recipe = command(config)
     _refuse_other_recipes(runs, recipe)
     weights = export_model(folder / f".{NAME}.new.mdlus", model)
     try:
@@ -143,11 +160,10 @@ def ship(
             **_ends(config),
             "parameters": sum(p.numel() for p in model.parameters()),
             "bytes": _size(weights),
-            "command": " ".join(
-                ["python train.py experiment=shipped", f"seed={config['seed']}", *recipe]
-            ),
+            "command": " ".join(["python train.py", *recipe]),
             "metrics": {str(m["seed"]): _by_grid(m) for m in metrics},
             **_provenance(metrics[0]),
+            "trained": _trained(home, metrics[0]),
             "training_seconds": _last_line(home / "log.jsonl")["seconds"],
         }
         pins = _pins(config, about["ends"], samples, grid)
@@ -176,11 +192,15 @@ def _metrics(run: Path) -> dict[str, Any]:
 def _refuse_other_recipes(runs: list[Path], recipe: list[str]) -> None:
     for run in runs[1:]:
         _, config, _ = load(run)
-        if config is None or overrides(config) != recipe:
+        if config is None or _unseeded(command(config)) != _unseeded(recipe):
             raise ValueError(
                 f"{run} was trained by another recipe than {runs[0]}; give runs that differ in"
                 " their seed only"
             )
+
+
+def _unseeded(words: list[str]) -> list[str]:
+    return [word for word in words if not word.startswith("seed=")]
 
 
 def _size(weights: Path) -> int:
@@ -212,6 +232,14 @@ def _by_grid(metrics: dict[str, Any]) -> dict[str, Any]:
 def _provenance(metrics: dict[str, Any]) -> dict[str, Any]:
     keys = ("commit", "seed", "hardware", "torch", "date", "samples")
     return {key: metrics[key] for key in keys}
+
+
+def _trained(home: Path, tested: dict[str, Any]) -> dict[str, Any]:
+    """Where and with what a run was trained; runs of before keep no such file, and were tested
+    there."""
+    path = home / "origin.json"
+    origin: dict[str, Any] = json.loads(path.read_text()) if path.exists() else tested
+    return {key: origin[key] for key in ("commit", "hardware", "torch", "date")}
 
 
 def _last_line(log: Path) -> dict[str, Any]:

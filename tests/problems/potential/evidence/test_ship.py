@@ -88,25 +88,27 @@ def test_pinned_numbers_hold_and_a_changed_weight_is_found(shipped):
 def test_the_model_card_says_what_was_done(shipped):
     folder, model = shipped
     text = (folder / f"{NAME}.md").read_text()
-    command = next(
-        line
-        for line in text.splitlines()
-        if line.strip().startswith("python train.py experiment=shipped")
-    )
-    assert "seed=0" in command
+    command = next(line for line in text.splitlines() if line.strip().startswith("python train.py"))
+    # another network than that of the package: the quickstart with it
+    assert "python train.py model=fno_residual seed=0 " in command
     assert "data.grid=[16,12,12]" in command
     assert "model.backbone.width=8" in command
     assert " ± " in text
     assert "| 0, 1 |" in text
     assert model.card == text
     assert {"0", "1"} == set(model.about["metrics"])
-    words = command.split()[3:]
+    words = command.split()[2:]
     from physics_hybrid.evidence.bench import configuration
 
     # the command is the recipe
-    assert shipping.overrides(configuration(words)) == [
-        w for w in words if not w.startswith("seed=")
-    ]
+    assert shipping.command(configuration(words)) == words
+
+
+def test_the_recipe_of_the_package_is_named_where_a_run_is_of_it():
+    from physics_hybrid.evidence.bench import configuration
+
+    words = ["experiment=shipped", "seed=3", "training.epochs=2"]
+    assert shipping.command(configuration(words)) == words
 
 
 def test_many_sources_scale_with_their_current_and_a_second_electrode_is_subtracted(shipped, body):
