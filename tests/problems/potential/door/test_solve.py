@@ -182,7 +182,12 @@ def test_a_symmetric_body_has_a_symmetric_field():
         assert np.abs(phi - other).max() <= 1e-8 * phi.max()
 
 
-def test_the_solver_answers_where_no_model_is_and_says_why(limb):
+def test_the_solver_answers_where_no_model_is_and_says_why(limb, tmp_path, monkeypatch):
+    from physics_hybrid.problems.potential import predictor
+    from physics_hybrid.problems.potential.door import engines
+
+    for module in (engines, predictor):
+        monkeypatch.setattr(module, "FOLDER", tmp_path)
     field = ph.solve(limb, limb.electrode)
     assert (field.engine, field.why) == ("solver", "no model is shipped in this version")
     assert "solver: no model" in repr(field)
