@@ -125,7 +125,7 @@ def _training(about: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     return {
         "limbs_seen": seen,
         "command": about["command"],
-        "training_grids": " and ".join(map(name_of, _grids(data))),
+        "training_grids": " and ".join(dict.fromkeys(map(name_of, _grids(data)))),
         "steps": epochs * steps_per_epoch,
         "batch_size": data["batch_size"],
         "minutes": about["training_seconds"] / 60,

@@ -90,7 +90,7 @@ def shipped(about: dict[str, Any]) -> str:
     return (
         f"{seeds_table(about['metrics'])}\n\n{about['parameters'] / 1e6:.2f} M parameters,"
         f" {about['bytes'] / 1e6:.1f} MB; seed {about['seed']} is shipped, trained for"
-        f" {about['training_seconds'] / 60:.0f} min on {about['hardware']}; {tested};"
+        f" {about['training_seconds'] / 60:.0f} min on {about['trained']['hardware']}; {tested};"
         f" {_origin(about)}."
     )
 

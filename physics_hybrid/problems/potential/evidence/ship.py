@@ -48,6 +48,7 @@ INCIDENTAL = (
     "data.folder",
     "data.stage_to",
     "training.device",
+    "training.figures_every",
     "training.threads",
 )
 
@@ -100,16 +101,14 @@ def _predict(model: Predictor, batch: Batch, components: int) -> Tensor:
 
 
 def command(config: dict[str, Any]) -> list[str]:
-    """The words after `python train.py` that give this configuration."""
+    """The words after `python train.py` that give this configuration; what it lacks is of later
+    versions, and stays as it is."""
     start = _nearest(config)
     recipe, own = leaves(configuration(start)), leaves(config)
     words = [*start, f"seed={config['seed']}"]
     for key, value in own.items():
         if not _incidental(key) and value != recipe.get(key):
             words.append(f"{key}={_word(value)}")
-    for key, value in recipe.items():
-        if key not in own and not _incidental(key) and value is not None:
-            words.append(f"~{key}")
     return words
 
 
