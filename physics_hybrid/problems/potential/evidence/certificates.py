@@ -356,7 +356,7 @@ def tables(about: dict[str, Any]) -> str:
     widths_text = (
         f"Mean voltage of a cube of 5 voxels a side in tissue, 5 voxels or more from the electrode,"
         f" {len(found)} limbs at {about['widths_grid']}: half-width of the guaranteed interval"
-        f" {100 * found[0]:.0f} % at best, {100 * median:.0f} % in the median."
+        f" {100 * found[0]:.2g} % at best, {100 * median:.2g} % in the median."
     )
     origin = f"{about['hardware']}; commit {about['commit'][:10]}, {about['date']}."
     parts = [table(about["cases"]), "\n".join(costs_table), widths_text, origin]
