@@ -68,8 +68,8 @@ def _rows_by_set(folder: Path, metrics: Metrics) -> str:
     rows = []
     for name, found in _test_sets(metrics, "nrmse").items():
         names = rivals_of(_steppers(found), dt=1.0, twice=True)[1]
-        rows += [[name, *row] for row in _rows(found, {**names, "": _model(folder)}, ERRORS)]
-    return table(["test set", "what", *ERRORS.values()], rows)
+        rows += [[name, *row] for row in _rows(found, {**names, "": _model(folder)}, STEPS)]
+    return table(["test set", "what", *STEPS.values()], rows)
 
 
 def viscosities_table(folder: Path) -> str:
