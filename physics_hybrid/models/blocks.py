@@ -73,8 +73,7 @@ class Local3d(nn.Conv3d):
 
 # --- residual blocks
 
-#: What `model.backbone.block` may be. The first is that of files of weights which name none;
-#: trainings have the default of conf/model.
+#: What `model.backbone.block` may be; the first is the default.
 BLOCKS = (
     "zero_linear",
     "post_gelu",
