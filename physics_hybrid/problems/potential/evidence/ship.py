@@ -1,8 +1,8 @@
 """A trained run becomes a model inside the package: weights, model card, pinned numbers.
 
 The first run is shipped; others, of the same recipe with other seeds, give the spread of its
-metrics. conf/experiment/shipped.yaml should be the recipe: where a run differs, the card lists the
-overrides.
+metrics. conf/experiment/shipped.yaml should be the recipe: the card has the command that trains a
+run again, from there or, with another network, from the quickstart.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ INCIDENTAL = (
     "data.stage_to",
     "training.device",
     "training.threads",
+    "training.parallel",
 )
 
 
