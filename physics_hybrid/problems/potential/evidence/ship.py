@@ -27,7 +27,7 @@ from physics_hybrid.problems.potential.metrics import Metrics
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.predictor import FOLDER, NAME, Predictor
 from physics_hybrid.problems.potential.scene import Batch
-from physics_hybrid.run.folder import leaves
+from physics_hybrid.run.folder import UNSAID, leaves
 from physics_hybrid.run.load import load
 from physics_hybrid.writing import write_text
 
@@ -104,6 +104,7 @@ def command(config: dict[str, Any]) -> list[str]:
     """The words after `python train.py` that give this configuration."""
     start = _nearest(config)
     recipe, own = leaves(configuration(start)), leaves(config)
+    own = {key: value for key, value in UNSAID.items() if key in recipe} | own
     words = [*start, f"seed={config['seed']}"]
     for key, value in own.items():
         if not _incidental(key) and value != recipe.get(key):
