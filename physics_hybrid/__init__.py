@@ -147,7 +147,7 @@ def load_pretrained(
 
     Examples
     --------
-    In this version none is shipped: a run of your own becomes one.
+    A run of your own becomes a model in a folder of yours.
 
     >>> import physics_hybrid
     >>> # python -m physics_hybrid ship runs/NAME --output mine

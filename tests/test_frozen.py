@@ -51,6 +51,25 @@ def test_a_run_is_loaded_by_each_of_its_names_and_predicts_what_it_did(
         )
 
 
+@pytest.mark.parametrize("kept", ["best", "final"])
+def test_a_run_whose_state_was_deleted_gives_its_weights_and_is_not_begun_anew(kept, run):
+    from physics_hybrid.models.model_files import CheckpointError
+    from physics_hybrid.run.folder import resume
+    from physics_hybrid.run.load import load
+
+    expected, config, _ = load(run)
+    (run / "latest_checkpoint.pt").unlink()
+    (run / "best").rename(run / kept)
+    model, known, home = load(run)
+    assert (known, home) == (config, run)
+    weights = model.state_dict()
+    assert all(torch.equal(weights[name], w) for name, w in expected.state_dict().items())
+    with pytest.raises(CheckpointError, match="latest_checkpoint.pt is gone"):
+        resume(run, config)
+    shutil.rmtree(run / "evaluation")  # killed before it had a state: the same command begins it
+    assert resume(run, config) is None
+
+
 def test_the_solved_limbs_of_its_seed_have_the_name_they_had(tmp_path, run):
     """The name is a digest of all settings: another one would solve everything again."""
     from physics_hybrid.problem import Place

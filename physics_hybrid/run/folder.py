@@ -28,6 +28,7 @@ from physics_hybrid.kinds import flat
 from physics_hybrid.models.model_files import CheckpointError
 from physics_hybrid.problem import Config
 from physics_hybrid.run import splits as run_splits
+from physics_hybrid.run.ledger import METRICS
 from physics_hybrid.run.owner import FolderTaken, owned
 from physics_hybrid.training import checkpoint
 
@@ -187,9 +188,16 @@ def resume(folder: Path, config: dict[str, Any]) -> Resumed | None:
     ------
     CheckpointError
         The configuration differs from that of the run in the folder in more than `TAKEN`, no epoch
-        is left that a change could touch, or no checkpoint there can be read.
+        is left that a change could touch, no checkpoint there can be read, or the run was tested
+        and its state is gone: begun anew it would lose its weights.
     """
     state = checkpoint.load_latest(folder)
+    if state is None and (folder / METRICS).exists():
+        raise CheckpointError(
+            f"{folder} holds a run that was trained and tested, and {checkpoint.LATEST} is gone."
+            f" Use another run=NAME to start afresh, or training.init_from={folder} to start from"
+            " its weights"
+        )
     if state is None:
         return None
     known = bool(run_splits.recall(folder))

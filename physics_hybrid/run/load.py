@@ -56,7 +56,8 @@ def load(path: Path) -> tuple[Any, dict[str, Any] | None, Path]:
     """(model, configuration or None, folder for reports) of anything that `checkpoint=` takes.
 
     A run folder and its state files give the weights that training reports: the best on the
-    validation split so far. They are in its folder `best`, too, should the state be gone.
+    validation split so far. Should the state be gone, they are in its folder `best`, too; where
+    nothing was validated, those of the last epoch in `final`.
 
     Raises
     ------
@@ -74,8 +75,9 @@ def load(path: Path) -> tuple[Any, dict[str, Any] | None, Path]:
             f"{path} is not one of ours; give the run folder, latest_checkpoint.pt, a .mdlus file"
             " or the folder it lies in"
         )
-    if (path / "best").is_dir():  # a run folder whose state was deleted
-        return load(path / "best")
+    for kept in (path / "best", path / "final"):  # of a run folder whose state was deleted
+        if kept.is_dir():
+            return load(kept)
     inside = folder.resolve()
     config = run_folder.load_config(inside.parent)
     return model_files.load_model(path), config, inside.parent if config else inside

@@ -107,7 +107,6 @@ def main(arguments: list[str]) -> None:
             if own:
                 pages = f"physics_hybrid.problems.{problem}.evidence.pages"
                 importlib.import_module(pages).fill_page(own)
-        if run or reports:
-            from physics_hybrid.problems.potential.evidence.pages import fill_pages
+        from physics_hybrid.problems.potential.evidence.pages import fill_pages
 
-            fill_pages(run, reports)
+        fill_pages(run, reports)

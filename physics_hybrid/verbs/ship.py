@@ -5,8 +5,8 @@
 The first run is shipped; others, of the same recipe with other seeds, give the spread of its
 metrics. Written are limb.mdlus (at most 16 MB), limb.json (what `load_pretrained` needs, metrics,
 and for some test limbs the relative L2 and a few potentials that a test holds the model to) and
-limb.md, the model card. conf/experiment/shipped.yaml should be the recipe: where it differs, the
-card lists the overrides.
+limb.md, the model card, which has the command that trains it again: experiment=shipped and what
+differs, or the quickstart with model=NAME where the network is another one.
 """
 
 from __future__ import annotations

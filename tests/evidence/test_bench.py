@@ -12,7 +12,14 @@ from physics_hybrid.evidence.bench import bench
 from physics_hybrid.problems.burgers.evidence import pages as burgers
 from physics_hybrid.problems.flavour.evidence import pages as flavour
 from physics_hybrid.problems.potential.evidence import step_overhead
-from physics_hybrid.problems.potential.evidence.pages import PAGES, ROOT, linked, put, results
+from physics_hybrid.problems.potential.evidence.pages import (
+    PAGES,
+    ROOT,
+    linked,
+    put,
+    results,
+    shipped,
+)
 from physics_hybrid.problems.ptychography.evidence import pages as ptychography
 from physics_hybrid.report.pages import fill
 
@@ -75,6 +82,25 @@ def test_readme_is_filled_from_the_files_of_a_run(tmp_path):
     assert text.endswith("b\n")
     with pytest.raises(ValueError, match="no place"):
         fill("nothing", "results", "x")
+
+
+def test_the_table_of_the_shipped_model_says_where_it_was_trained_and_where_it_was_tested():
+    """Often two machines."""
+    tested = {"hardware": "a CPU", "commit": "b" * 40, "torch": "2", "date": "2026-01-02"}
+    metrics = dict.fromkeys(("relative_l2", "rdm", "mag", "field_error", "charge_defect"))
+    about = {
+        **tested,
+        "trained": {**tested, "hardware": "a GPU", "commit": "a" * 40, "date": "2026-01-01"},
+        "training_seconds": 300.0,
+        "samples": {"48x24x24": 24},
+        "seed": 0,
+        "parameters": 1_900_000,
+        "bytes": 8_000_000,
+        "metrics": {"0": {"48x24x24": dict.fromkeys(metrics, {"mean": 0.1, "p95": 0.2})}},
+    }
+    text = shipped(about)
+    assert "for 5 min on a GPU, commit aaaaaaaaaa" in text
+    assert "24 limbs at 48x24x24, a CPU, commit bbbbbbbbbb" in text
 
 
 def pages():

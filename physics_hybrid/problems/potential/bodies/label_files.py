@@ -93,7 +93,7 @@ def read_labels(
     ------
     SampleError
         File missing, of another format, damaged, not three-dimensional, not whole numbers within
-        0.05; spacing missing, not positive, implausible (a box under 1 mm or over 5 m: millimetres
+        0.05; spacing missing, not positive, implausible (a box under 1 mm or over 10 m: millimetres
         taken for metres); an affine that shears, or disagrees with the spacing of the header.
     """
     path = Path(path).expanduser()

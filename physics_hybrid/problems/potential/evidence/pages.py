@@ -87,11 +87,12 @@ def _origin(about: dict[str, Any]) -> str:
 def shipped(about: dict[str, Any]) -> str:
     """The metrics of the shipped model, from its limb.json."""
     tested = ", ".join(f"{n} limbs at {grid}" for grid, n in about["samples"].items())
+    trained = about["trained"]
     return (
         f"{seeds_table(about['metrics'])}\n\n{about['parameters'] / 1e6:.2f} M parameters,"
         f" {about['bytes'] / 1e6:.1f} MB; seed {about['seed']} is shipped, trained for"
-        f" {about['training_seconds'] / 60:.0f} min on {about['trained']['hardware']}; {tested};"
-        f" {_origin(about)}."
+        f" {about['training_seconds'] / 60:.0f} min on {trained['hardware']}, {_origin(trained)};"
+        f" tested on {tested}, {about['hardware']}, {_origin(about)}."
     )
 
 

@@ -1,8 +1,8 @@
 """A trained run becomes a model inside the package: weights, model card, pinned numbers.
 
 The first run is shipped; others, of the same recipe with other seeds, give the spread of its
-metrics. conf/experiment/shipped.yaml should be the recipe: where a run differs, the card lists the
-overrides.
+metrics. conf/experiment/shipped.yaml should be the recipe: the card has the command that trains a
+run again, from there or, with another network, from the quickstart.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from physics_hybrid.problems.potential.metrics import Metrics
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.predictor import FOLDER, NAME, Predictor
 from physics_hybrid.problems.potential.scene import Batch
-from physics_hybrid.run.folder import leaves
+from physics_hybrid.run.folder import UNSAID, leaves
 from physics_hybrid.run.load import load
 from physics_hybrid.writing import write_text
 
@@ -50,6 +50,7 @@ INCIDENTAL = (
     "training.device",
     "training.figures_every",
     "training.threads",
+    "training.parallel",
 )
 
 
@@ -105,6 +106,7 @@ def command(config: dict[str, Any]) -> list[str]:
     versions, and stays as it is."""
     start = _nearest(config)
     recipe, own = leaves(configuration(start)), leaves(config)
+    own = {key: value for key, value in UNSAID.items() if key in recipe} | own
     words = [*start, f"seed={config['seed']}"]
     for key, value in own.items():
         if not _incidental(key) and value != recipe.get(key):

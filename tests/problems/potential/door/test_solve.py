@@ -1,5 +1,6 @@
 """`ph.solve` and what it gives: physics first, then derivatives, then shapes."""
 
+import json
 import math
 
 import numpy as np
@@ -193,6 +194,15 @@ def test_the_solver_answers_where_no_model_is_and_says_why(limb, tmp_path, monke
     assert "solver: no model" in repr(field)
     with pytest.raises(FileNotFoundError, match="no model is shipped"):
         ph.solve(limb, limb.electrode, engine="network")
+    facts = {"metrics": {"0": {"24x12x12": {"relative_l2": {"mean": 0.08}}}}}
+    for about, why in (
+        ({}, "no error of the model on limbs"),
+        (facts, "to 0.08 in relative L2 on limbs it was not trained on, and a residual of"),
+    ):  # the weights are not looked at
+        (tmp_path / "limb.json").write_text(json.dumps(about))
+        field = ph.solve(limb, limb.electrode)
+        assert field.engine == "solver"
+        assert why in field.why
 
 
 def test_a_network_behind_the_door_and_the_solver_that_takes_it_farther(limb):

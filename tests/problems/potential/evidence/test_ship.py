@@ -109,6 +109,10 @@ def test_the_recipe_of_the_package_is_named_where_a_run_is_of_it():
 
     words = ["experiment=shipped", "seed=3", "training.epochs=2"]
     assert shipping.command(configuration(words)) == words
+    words = ["model=fno_residual", "seed=3", "model.backbone.block=zero_linear"]
+    before = configuration(words)
+    del before["model"]["backbone"]["block"]  # runs of before there were others
+    assert shipping.command(before) == words
 
 
 def test_many_sources_scale_with_their_current_and_a_second_electrode_is_subtracted(shipped, body):
