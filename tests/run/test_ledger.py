@@ -94,7 +94,7 @@ def test_the_best_is_first_and_runs_are_chosen_by_columns_and_keys(place):
     assert not any(run.tables for run in runs[len(runs) - 5 :])
     only = ledger.chosen(runs, ["state=finished", "model=Residual*"])
     assert {run.name for run in only} == {f"potential-{i:02d}" for i in range(1, 20, 2)}
-    assert len(ledger.chosen(runs, ["training.epochs=12"])) == 13
+    assert len(ledger.chosen(runs, ["problem.coordinates=cell"])) == 13
     worst = ledger.ordered(ledger.chosen(runs, ["state=finished"]), "-value")
     assert worst[0].name == "potential-19"
     with pytest.raises(UsageError, match=r"--sort valeu: neither a column \(run, state, .*"):
