@@ -202,6 +202,14 @@ LONGER = [
 ]
 
 
+def saved_at(folder):
+    """When a state was last saved, ns; 0 where there is none, or one just takes another's place."""
+    try:
+        return (folder / checkpoint.LATEST).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 @pytest.mark.program
 @pytest.mark.parametrize(
     ("kills", "grids"),
@@ -218,15 +226,8 @@ def test_killed_in_the_middle_and_started_again_gives_the_same_bits(
     chance = random.Random(0)
     for _ in range(kills):
         process = program("train", "run=cut", *longer, start=True)
-        before = (
-            (cut / checkpoint.LATEST).stat().st_mtime_ns
-            if (cut / checkpoint.LATEST).exists()
-            else 0
-        )
-        while process.poll() is None and not (
-            (cut / checkpoint.LATEST).exists()
-            and (cut / checkpoint.LATEST).stat().st_mtime_ns > before
-        ):
+        before = saved_at(cut)
+        while process.poll() is None and saved_at(cut) <= before:
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
