@@ -30,6 +30,7 @@ from physics_hybrid.problems.burgers.guards import GUARDS
 from physics_hybrid.problems.burgers.learning import Evolution, rivals_of
 from physics_hybrid.problems.burgers.metrics import Metrics
 from physics_hybrid.problems.burgers.predictor import Predictor
+from physics_hybrid.problems.burgers.stepper import UNSAID
 from physics_hybrid.training.order import Stored
 
 #: Keys of trajectories.
@@ -52,7 +53,7 @@ DATA_KEYS = {
 }
 #: Keys of conf that are this problem's.
 KEYS = {
-    "problem": {"_target_", "guards"},
+    "problem": {"_target_", "guards", "cfl"},
     "model": {"backbone", "cells", "composition", "scale", "learning_rate"},
     "loss": {"pushforward"},
     "data": DATA_KEYS,
@@ -179,6 +180,7 @@ class BurgersRecipe(TrajectoryRecipe):
             composition=model["composition"],
             scale=model["scale"],
             guards=self.guards,
+            cfl=cfl_of(self.config["problem"]),
             **statistics,
         )
         return step
@@ -258,6 +260,13 @@ def before_of(source: Any, wanted: str, experiment: str, needed: bool = True) ->
             f" experiment={experiment} run=NAME), and give model.from=runs/NAME"
         )
     return model
+
+
+def cfl_of(problem: Config) -> float:
+    """Share of the limit that substeps of the baseline use. Raises ValueError beyond (0, 1]."""
+    cfl = problem.get("cfl", UNSAID)
+    within(0, 1, "problem.cfl", cfl, ends="(]")
+    return float(cfl)
 
 
 def check_steppers(steppers: Sequence[int], cells: int) -> None:

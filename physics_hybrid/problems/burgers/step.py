@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from physics_hybrid.checks import one_of
 from physics_hybrid.problems.burgers.guards import keep_mean
-from physics_hybrid.problems.burgers.stepper import advance, prolong, restrict
+from physics_hybrid.problems.burgers.stepper import UNSAID, advance, prolong, restrict
 
 COMPOSITIONS = ("additive", "direct")
 #: Of the network's output: the size of what is missing where the stepper has all cells, and where
@@ -85,6 +85,9 @@ class HybridStep(Module, Rolled):  # type: ignore[misc]  # PhysicsNeMo has no ty
         Of `guards.GUARDS`, applied after each step of a rollout.
     largest : float or None
         |u| in what it is trained on; None: not known.
+    cfl : float
+        Share of the limit of stability that a substep of the stepper uses: a network corrects the
+        stepper that it was trained beside.
 
     Forward: u (B, N), nu (B,) -> (B, N).
 
@@ -105,6 +108,7 @@ class HybridStep(Module, Rolled):  # type: ignore[misc]  # PhysicsNeMo has no ty
         nu: Sequence[float],
         guards: Sequence[str] = (),
         largest: float | None = None,
+        cfl: float = UNSAID,
     ):
         super().__init__()
         one_of(COMPOSITIONS, "model.composition", composition)
@@ -115,13 +119,14 @@ class HybridStep(Module, Rolled):  # type: ignore[misc]  # PhysicsNeMo has no ty
         self.backbone, self.cells, self.composition = backbone, cells, composition
         self.dt, self.points, self.nu = float(dt), int(points), [float(v) for v in nu]
         self.guards, self.largest, self.advance = list(guards), largest, advance
+        self.cfl = float(cfl)
         self.scale = scale_of(scale, composition == "additive" and cells == points)
 
     def baseline(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:
         """B(u): the stepper on its own grid; u itself where there is none."""
         if self.composition == "direct":
             return u
-        coarse: Tensor = self.advance(restrict(u, self.cells), self.dt, nu)
+        coarse: Tensor = self.advance(restrict(u, self.cells), self.dt, nu, self.cfl)
         return prolong(coarse, u.shape[1] // self.cells)
 
     def forward(self, u: Float[Tensor, "B N"], nu: Float[Tensor, " B"]) -> Float[Tensor, "B N"]:

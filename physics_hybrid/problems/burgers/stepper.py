@@ -24,6 +24,8 @@ from torch import Tensor
 #: Share of the limit of stability that a substep uses; `evidence/substeps.py` chose it on the
 #: validation split.
 CFL = 0.6
+#: Of models and runs that do not say theirs: what it was before.
+UNSAID = 0.8
 #: A state so fast that it needs more substeps than this has diverged.
 MOST = 100_000
 

@@ -21,6 +21,7 @@ from physics_hybrid.problems.burgers.step import (
     rollout,
     steps_to,
 )
+from physics_hybrid.problems.burgers.stepper import CFL, advance
 
 NU = torch.tensor([1e-3, 1e-2])
 BACKBONES = {
@@ -41,6 +42,7 @@ def hybrid(backbone="unet", cells=32, composition="additive", guards=()):
         points=32,
         nu=[1e-3, 1e-2],
         guards=guards,
+        cfl=CFL,
     )
 
 
@@ -196,3 +198,17 @@ def test_rivals_are_what_they_say(u):
     same = forecast(Stepper(32, 0.05), frames, NU, 3)
     step = hybrid(cells=32)
     torch.testing.assert_close(forecast(step, frames, NU, 3).whole, same.whole)
+
+
+def test_the_file_says_which_substeps_the_baseline_takes(u, tmp_path):
+    """A network corrects the stepper that it was trained beside, whatever today's default is."""
+    from physics_hybrid.models.model_files import load_model
+
+    for cfl in (0.3, 0.9):
+        step = HybridStep(BACKBONES["unet"](3), 32, "additive", None, 0.05, 32, [1e-3], cfl=cfl)
+        step.save(str(tmp_path / "step.mdlus"))
+        again = load_model(tmp_path / "step.mdlus")
+        assert torch.equal(again.baseline(u, NU), advance(u, 0.05, NU, cfl=cfl))
+    older = HybridStep(BACKBONES["unet"](3), 32, "additive", None, 0.05, 32, [1e-3])
+    assert torch.equal(older.baseline(u, NU), advance(u, 0.05, NU, cfl=0.8))
+    assert not torch.equal(older.baseline(u, NU), again.baseline(u, NU))

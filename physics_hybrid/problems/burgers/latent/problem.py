@@ -21,6 +21,7 @@ from physics_hybrid.problems.burgers.problem import (
     DATA_KEYS,
     TrajectoryRecipe,
     before_of,
+    cfl_of,
     check_kind,
     check_steppers,
     source_of,
@@ -30,7 +31,7 @@ from physics_hybrid.training.order import Stored
 
 #: Keys of conf that are this problem's.
 KEYS = {
-    "problem": {"_target_", "cache"},
+    "problem": {"_target_", "cache", "cfl"},
     "model": {
         "form",
         "from",
@@ -161,7 +162,7 @@ class LatentRecipe(TrajectoryRecipe):
             network: nn.Module = Autoencoder(**sizes)
             return network
         sizes = {key: model[key] for key in ("width", "depth", "heads", "window")}
-        step = LatentStep(**statistics, **sizes)
+        step = LatentStep(**statistics, **sizes, cfl=cfl_of(self.config["problem"]))
         before = before_of(model["from"], "Autoencoder", "burgers_autoencoder", needed=False)
         if before is not None and before.arguments == statistics["autoencoder"]:
             step.autoencoder.load_state_dict(before.state_dict())

@@ -15,7 +15,7 @@ from physicsnemo.core.module import Module
 from torch import Tensor
 
 from physics_hybrid.problems.burgers.latent.autoencoder import Autoencoder, WindowOperator
-from physics_hybrid.problems.burgers.stepper import advance
+from physics_hybrid.problems.burgers.stepper import UNSAID, advance
 
 #: Of the operator's fluxes.
 FLUX = 0.1
@@ -36,6 +36,8 @@ class LatentStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         What it is trained on.
     width, depth, heads, window : int
         Of the operator.
+    cfl : float
+        Share of the limit of stability that a substep of the stepper uses.
 
     Forward: z (B, L, D), nu (B,) -> (B, L, D).
     """
@@ -54,6 +56,7 @@ class LatentStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         depth: int = 4,
         heads: int = 4,
         window: int = 8,
+        cfl: float = UNSAID,
     ):
         super().__init__()
         self.autoencoder = Autoencoder(**autoencoder).requires_grad_(False)
@@ -62,7 +65,7 @@ class LatentStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
         self.register_buffer("std", torch.tensor(std))
         self.register_buffer("weight", torch.tensor(weight))
         self.dt, self.points, self.nu = float(dt), int(points), [float(v) for v in nu]
-        self.largest = largest
+        self.largest, self.cfl = largest, float(cfl)
         self.operator = WindowOperator(channels + means, channels, width, depth, heads, window)
 
     @property
@@ -93,7 +96,7 @@ class LatentStep(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
             return z + change
         c = self.autoencoder.coarse(z)
         with torch.no_grad():
-            base = advance(c, self.dt, nu)
+            base = advance(c, self.dt, nu, self.cfl)
         out = self.operator(torch.cat([z, base.reshape(*z.shape[:2], means)], dim=2), condition)
         flux = FLUX * out[:, :, :means].flatten(1)
         later = base + flux - torch.roll(flux, 1, dims=1)

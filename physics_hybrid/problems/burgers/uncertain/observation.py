@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from physics_hybrid.problems.burgers.stepper import advance, prolong, resample, restrict
+from physics_hybrid.problems.burgers.stepper import CFL, advance, prolong, resample, restrict
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Observation:
 
     cells, noise : means over so many cells, each with noise of this standard deviation.
     ahead : frames. dt : of each. nu : viscosity.
-    stepper : cells of the stepper that makes B.
+    stepper : cells of the stepper that makes B. cfl : share of the limit that its substeps use.
     """
 
     cells: int
@@ -39,6 +39,7 @@ class Observation:
     dt: float
     nu: float
     stepper: int
+    cfl: float = CFL
 
     def observe(self, u: Float[Tensor, "B N"], generator: torch.Generator) -> Float[Tensor, "B C"]:
         means = restrict(u, self.cells)
@@ -52,7 +53,7 @@ class Observation:
     def advanced(self, u: Float[Tensor, "B M"], points: int) -> Float[Tensor, "B N"]:
         """A state on any grid, `ahead` frames later, on `points` cells."""
         for _ in range(self.ahead):
-            u = advance(u, self.dt, self.nu)
+            u = advance(u, self.dt, self.nu, self.cfl)
         return resample(u, points)
 
     def features(self, y: Float[Tensor, "B C"], points: int) -> Float[Tensor, "B 2 N"]:

@@ -16,6 +16,7 @@ from physics_hybrid.problems.burgers.problem import (
     DATA_KEYS,
     TrajectoryRecipe,
     before_of,
+    cfl_of,
     check_kind,
     source_of,
     trained,
@@ -27,7 +28,7 @@ from physics_hybrid.training.order import Stored
 
 #: Keys of conf that are this problem's.
 KEYS = {
-    "problem": {"_target_", "cells", "noise", "ahead", "starts", "stepper"},
+    "problem": {"_target_", "cells", "noise", "ahead", "starts", "stepper", "cfl"},
     "model": {"form", "from", "width", "levels", "steps", "learning_rate"},
     "loss": set[str](),
     "data": DATA_KEYS,
@@ -113,6 +114,7 @@ class UncertainRecipe(TrajectoryRecipe):
             dt=known["dt"],
             nu=known["nu"][0],
             stepper=problem["stepper"],
+            cfl=cfl_of(problem),
         )
 
     @property
