@@ -1,6 +1,6 @@
 """Options of a verb that are keys of a YAML file, too: names, defaults and help are in conf.
 
-    conf/VERB.yaml  <  --config FILE  <  what is typed
+    conf/body.yaml  <  conf/VERB.yaml  <  --config FILE  <  what is typed
 
 The comment above a key is its help. Files are read as if they were typed, so that both are held to
 the same and refused in the same words. Light to import.
@@ -75,7 +75,7 @@ def started(
 
 
 def options(verb: str, about: str, shapes: Mapping[str, Shape], words: list[str]) -> dict[str, Any]:
-    """The value of every key of conf/VERB.yaml: as typed, else as in --config, else its default.
+    """The value of every key of a verb: as typed, else as in --config, else its default.
 
     about : the page that --help shows above the options. shapes : key -> shape; `file` comes first.
 
@@ -85,9 +85,7 @@ def options(verb: str, about: str, shapes: Mapping[str, Shape], words: list[str]
         A word that is no option, a value of another kind; a file that cannot be read as YAML, or
         has keys that there are not.
     """
-    path = CONF / f"{verb}.yaml"
-    text = path.read_text()
-    defaults, help_of = yaml.safe_load(text), _comments(text)
+    defaults, help_of = keys_of(verb)
     program = f"python -m physics_hybrid {verb.replace('_', '-')}"
     parser = _Parser(
         prog=program,
@@ -107,6 +105,14 @@ def options(verb: str, about: str, shapes: Mapping[str, Shape], words: list[str]
     read = typed.pop("config", None)
     written = {} if read is None else _of_file(parser, shapes, read, defaults)
     return {**_as_typed(parser, shapes, defaults), **written, **typed}
+
+
+def keys_of(verb: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Defaults and help of every key of a verb: those of a body, and its own."""
+    texts = [(CONF / f"{name}.yaml").read_text() for name in ("body", verb)]
+    defaults = [yaml.safe_load(text) for text in texts]
+    body, own = (_comments(text) for text in texts)
+    return defaults[0] | defaults[1], body | own
 
 
 def _comments(text: str) -> dict[str, str]:

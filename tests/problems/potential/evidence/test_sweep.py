@@ -21,7 +21,7 @@ from physics_hybrid.problems.potential.evidence import sweep as sweeping
 from physics_hybrid.problems.potential.evidence.sweep_table import reciprocity
 from physics_hybrid.training.order import share
 from physics_hybrid.verbs.solve import read_body
-from physics_hybrid.verbs.sweep import SHAPES, main
+from physics_hybrid.verbs.sweep import main
 from tests.conftest import ROOT
 
 #: A body of 40 mm, its first axis D (mm), and electrodes in it, m.
@@ -307,17 +307,6 @@ def test_each_body_has_its_own_diffusion_image(bodies, tmp_path, capsys):
     field = ph.solve(body, PLACES[0], 1.0, tolerance=1e-8, progress=False)
     volts = float(field.at(PLACES[1]))
     assert found["leg0_000.json"]["transfer"][1] == pytest.approx(volts, rel=1e-9)
-
-
-def test_every_option_has_a_key_with_a_comment():
-    import yaml
-
-    from physics_hybrid.command_line import CONF
-    from physics_hybrid.options import _comments
-
-    text = (CONF / "sweep.yaml").read_text()
-    assert {*yaml.safe_load(text)} == {"file", *SHAPES}
-    assert all(_comments(text).values())
 
 
 @pytest.mark.slow
