@@ -41,6 +41,9 @@ COST = ("seconds", "milliseconds", "peak_memory_MB")
 #: What a run was begun with (`run/train.py`), and what it is tested by (`run/evaluate.py`).
 ORIGIN, METRICS = "origin.json", Path("evaluation") / "metrics.json"
 
+#: What a training goes on from (`training/checkpoint.py`): the last, and the one before.
+RESUMED = ("latest_checkpoint.pt", "latest_checkpoint.previous.pt")
+
 #: State -> what it means, in the order of the table.
 STATES = {
     "finished": "trained and tested",
@@ -320,7 +323,7 @@ def _last_line(text: str) -> Any:
 
 
 def _changed(folder: Path) -> float:
-    names = ("config.yaml", "log.jsonl", "latest_checkpoint.pt", METRICS)
+    names = ("config.yaml", "log.jsonl", RESUMED[0], METRICS)
     times = [p.stat().st_mtime for p in (folder / name for name in names) if p.exists()]
     if not times and folder.exists():
         times = [folder.stat().st_mtime]
@@ -338,6 +341,8 @@ def _state(run: Run, problems: list[str]) -> tuple[str, str]:
         state, why = "interrupted", f"{run.epoch} of {run.epochs or '?'} epochs"
         if "stopped" in run.last:
             why = f"stopped at step {run.last.get('step')}: {run.last['stopped']}"
+        if run.epoch and not any((run.folder / name).exists() for name in RESUMED):
+            why += "; nothing to go on from is there: train under another name"
     elif not run.tables:
         state, why = "unevaluated", "not tested as it was trained"
     elif run.metrics.get("step", run.last.get("step")) != run.last.get("step"):

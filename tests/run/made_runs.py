@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from physics_hybrid.run import ledger
+
 #: Days ago, of what is stale.
 LONG_AGO = 40
 
@@ -38,7 +40,7 @@ def make(
     owner: Any = None,
     seed: int = 0,
 ) -> Path:
-    """A run folder.
+    """A run folder; what it goes on from is empty.
 
     trained : share of its epochs. error : mean of the main metric, where it was tested. owner :
         whose claim lies there.
@@ -53,6 +55,7 @@ def make(
         lines.append({**record, "train/loss": 1 / epoch, "validation/error": 0.5 / epoch})
     if lines:
         (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (folder / ledger.RESUMED[0]).touch()
     (folder / "origin.json").write_text(json.dumps({"commit": "a" * 40, "parameters": 1000}))
     if error is not None:
         evaluated(folder / "evaluation", error, 10 * epochs, seed)

@@ -66,6 +66,15 @@ def test_a_training_that_stopped_says_why(tmp_path):
     assert found.why == "stopped at step 17: loss nan"
 
 
+def test_a_run_without_its_state_is_not_said_to_go_on(tmp_path):
+    run = make(tmp_path / "a", resolved("experiment=flavour", "training.epochs=2"), trained=0.5)
+    assert ledger.read(run).why == "1 of 2 epochs"
+    (run / "latest_checkpoint.pt").rename(run / "latest_checkpoint.previous.pt")
+    assert ledger.read(run).why == "1 of 2 epochs"
+    (run / "latest_checkpoint.previous.pt").unlink()
+    assert "train under another name" in ledger.read(run).why
+
+
 def test_an_evaluation_by_evaluate_counts_where_it_tests_the_same(tmp_path):
     run = make(tmp_path / "a", resolved("experiment=flavour"))
     assert ledger.read(run).state == "unevaluated"
