@@ -300,3 +300,11 @@ def test_what_cannot_be_meant_is_refused(overrides, message):
 
     with pytest.raises(ValueError, match=message):
         recipe_of(configured(*overrides)).open(Place(torch.device("cpu"))).statistics()
+
+
+def test_a_rival_that_was_not_tested_leaves_its_ratio_out():
+    from physics_hybrid.problems.burgers.evidence.pages import _over
+
+    runs = [[{"crps": "1", "physics_crps": "2"}, {"crps": "1.5", "physics_crps": "3"}]]
+    assert _over(runs, "", "heun8_") == ""
+    assert _over(runs, "", "physics_").startswith("0.500 (0.500 to 0.500)")

@@ -225,8 +225,10 @@ def _samples(run: Path) -> list[dict[str, str]]:
 
 
 def _over(runs: Sequence[Sequence[Mapping[str, str]]], prefix: str, rival: str) -> str:
-    """Ratio of the CRPS of two contenders, means over runs, and its interval."""
-    if prefix == rival:
+    """Ratio of the CRPS of two contenders, means over runs, and its interval; "" of one to itself,
+    and where the rival was not tested.
+    """
+    if prefix == rival or f"{rival}crps" not in runs[0][0]:
         return ""
 
     def crps(who: str) -> Any:
