@@ -25,6 +25,7 @@ from physics_hybrid.problems.potential.data.plausible import (
     wrong_box,
 )
 from physics_hybrid.problems.potential.data.sigma import components
+from physics_hybrid.problems.potential.experience import Experience
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.scene import Scene
@@ -147,6 +148,12 @@ class Predictor:
     def device(self) -> torch.device:
         device: torch.device = next(self.network.parameters()).device
         return device
+
+    @property
+    def experience(self) -> Experience | None:
+        """What it is likely to be wrong by, where `python -m physics_hybrid calibrate` has said."""
+        facts = self.about.get("calibration")
+        return None if facts is None else Experience.read(facts)
 
     @torch.no_grad()
     def predict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from physics_hybrid.problems.potential.door.interpolation import Weights
 from physics_hybrid.problems.potential.door.places import places
 from physics_hybrid.problems.potential.door.sources import Patch, Sources
 from physics_hybrid.problems.potential.door.ways_out import reached
+from physics_hybrid.problems.potential.experience import Experience
 from physics_hybrid.problems.potential.physics.conductor import Conductor, matrix
 from physics_hybrid.problems.potential.physics.electrodes import PointSource, nodal_source
 from physics_hybrid.problems.potential.physics.ends import Ends
@@ -49,6 +51,8 @@ class Field:
     seconds : it took.
     frame : of places that are given to it.
     split : into how many parts along each axis its voxels were split.
+    experience, unlike : of a network that was calibrated: what it is likely to be wrong by, and for
+        each source why that cannot be said of this body ("" where it can).
 
     Raises
     ------
@@ -88,6 +92,8 @@ class Field:
     singularity: str
     as_tensor: bool
     split: int = 1
+    experience: Experience | None = None
+    unlike: tuple[str, ...] = ()
     _kept: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -259,6 +265,31 @@ class Field:
     def bound(self) -> Any:
         """What the relative energy error is at most, () or (K,): `certify().relative`."""
         return like(self.certify().relative if self.many else self.certify().relative[0], False)
+
+    def likely(self, coverage: float = 0.9) -> Any:
+        """Relative L2 error that a share `coverage` of bodies like this one has at most, infinite
+        where nothing is known of such bodies. () or (K,). Statistics of a network's errors on
+        bodies that it was not trained on: `certify` and `interval` are guaranteed, this is not.
+
+        Raises
+        ------
+        ValueError
+            The field is not a network's, or that of one without a calibration; a coverage that is
+            not between 0 and 1.
+
+        Source
+        ------
+        Split conformal prediction: Lei et al., J. Am. Stat. Assoc. 113 (2018) 1094, thm. 2.2.
+        """
+        if self.experience is None:
+            has = "its model was not calibrated (python -m physics_hybrid calibrate FOLDER)"
+            raise ValueError(
+                f"{has if self.engine == 'network' else f'this field is of the {self.engine}'}:"
+                " field.certify() bounds the error of any field"
+            )
+        error = self.experience.likely(coverage)
+        found = torch.tensor([math.inf if said else error for said in self.unlike])
+        return like(found if self.many else found[0], False)
 
     def interval(
         self,

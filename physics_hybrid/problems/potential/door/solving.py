@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from physics_hybrid.problems.potential.door.equations import Equations
 from physics_hybrid.problems.potential.door.field import Field
 from physics_hybrid.problems.potential.door.sources import Sources, any_tensor, sources_of
 from physics_hybrid.problems.potential.door.ways_out import connected, ends_of, reached
+from physics_hybrid.problems.potential.experience import Experience
+from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.predictor import Predictor
 
 #: Relative residuals below are rounding of float64.
 ROUNDING = 1e-15
+#: Share of bodies whose error a network's field says.
+LIKELY = 0.9
 
 
 def solve(
@@ -137,11 +142,13 @@ def solve(
     if conductor.oblique and body.sigma.requires_grad:
         raise ValueError("derivatives in oblique tensors (6 components) are not there yet")
     guess = _guess(start, body, len(sources))
-    found = None
+    found, experience = None, None
+    unlike: tuple[str, ...] = ()
     if engine_of.model is not None:
         guess = _predicted(engine_of.model, body, sources, derivatives)
     if engine_of.name == "network" and guess is not None:
         volts = guess
+        experience, unlike = _experienced(engine_of.model, conductor, sources)
     else:
         problem = Equations(conductor, sources, tolerance, singularity, guess)
         found = problem.solved(progress)
@@ -152,7 +159,7 @@ def solve(
         volts=volts,
         ends=way_out,
         engine=engine_of.name,
-        why=engine_of.why,
+        why=_why(engine_of.why, experience, unlike),
         tolerance=tolerance,
         iterations=None if found is None else found.iterations,
         residual=None if found is None else found.residual,
@@ -160,6 +167,8 @@ def solve(
         frame=frame,
         singularity=singularity,
         as_tensor=body.of_tensor or any_tensor(at, current, returns),
+        experience=experience,
+        unlike=unlike,
     )
     if certify:
         field.certify()
@@ -331,6 +340,37 @@ def _guess(start: Any, body: Body, count: int) -> Tensor | None:
     if not bool(torch.isfinite(given).all()):
         raise ValueError("start must be finite (V)")
     return given.to(body.sigma.device).double().expand(count, -1, -1, -1)
+
+
+def _experienced(
+    model: Predictor | None, conductor: Conductor, sources: Sources
+) -> tuple[Experience | None, tuple[str, ...]]:
+    """What a network is known to be wrong by on such bodies; a warning where nothing is."""
+    experience = None if model is None else model.experience
+    if experience is None or sources.points is None:
+        return None, ()
+    unlike = tuple(experience.unlike(conductor, sources.points))
+    if any(unlike):
+        k = next(k for k, said in enumerate(unlike) if said)
+        which = f" (source {k})" if sources.many else ""
+        warnings.warn(
+            f"this body{which} is unlike those that the network was trained on: {unlike[k]}; what"
+            " it reaches on those says nothing of this one. engine='solver' or 'hybrid' does not"
+            " depend on it",
+            stacklevel=3,
+        )
+    return experience, unlike
+
+
+def _why(why: str, experience: Experience | None, unlike: tuple[str, ...]) -> str:
+    """The reason, and what a network is likely to be wrong by."""
+    if experience is None or any(unlike):
+        return why
+    error = experience.likely(LIKELY)
+    return (
+        f"{why}; {LIKELY:.0%} of bodies like those that it was trained on have a relative L2 error"
+        f" of at most {error:.2g} (statistics, no bound)"
+    )
 
 
 def _predicted(model: Predictor, body: Body, sources: Sources, derivatives: bool) -> Tensor:

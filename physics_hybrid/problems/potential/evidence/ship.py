@@ -74,7 +74,7 @@ def pinned(model: Predictor, recipe: dict[str, Any], probes: int = 4) -> list[di
     metrics, out = Metrics(recipe["exclude_radius"], ends=ends), []
     for number in recipe["numbers"]:
         batch = stream.batch([number])
-        phi = _predict(model, batch, network.sigma_components)
+        phi = predicted(model, batch, network.sigma_components)
         tissue = batch.tissue[0].nonzero()
         chosen = tissue[torch.linspace(0, len(tissue) - 1, probes + 2).long()[1:-1]].tolist()
         out.append(
@@ -88,7 +88,7 @@ def pinned(model: Predictor, recipe: dict[str, Any], probes: int = 4) -> list[di
     return out
 
 
-def _predict(model: Predictor, batch: Batch, components: int) -> Tensor:
+def predicted(model: Predictor, batch: Batch, components: int) -> Tensor:
     """phi (D, H, W) in volts of the one limb of a batch, as a user gets it."""
     sigma = batch.sigma[0].movedim(0, -1)
     phi = model.predict(

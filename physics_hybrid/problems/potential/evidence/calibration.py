@@ -1,0 +1,101 @@
+"""What a shipped model is likely to be wrong by: errors of limbs it has not seen, and what those it
+was trained on look like. Kept in its limb.json (`experience.Experience`).
+
+Calibration limbs are of the test split, after those of its evaluation; features of the bodies that
+trained it are of the training split, others' of the validation split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from physics_hybrid.grid import Grid, name_of
+from physics_hybrid.problems.potential.bodies.limb import LimbDistribution
+from physics_hybrid.problems.potential.data.stream import SPLITS, LimbStream, Solver
+from physics_hybrid.problems.potential.evidence.ship import predicted
+from physics_hybrid.problems.potential.experience import Experience, edge, features
+from physics_hybrid.problems.potential.metrics import Metrics
+from physics_hybrid.problems.potential.physics.conductor import Conductor
+from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.predictor import NAME, Predictor
+from physics_hybrid.writing import write_text
+
+
+def streams(model: Predictor, grids: Sequence[Grid], split: str) -> list[LimbStream]:
+    """The limbs of a shipped model's recipe, a stream for each grid."""
+    recipe = model.about["pinned"]
+    ends = Ends(**recipe["solver"]["ends"])
+    stream = LimbStream(
+        limbs=LimbDistribution.of(recipe["limbs"]),
+        grid=grids[0],
+        seed=recipe["seed"],
+        split=split,
+        solver=Solver(**{**recipe["solver"], "ends": ends}),
+        device=torch.device("cpu"),
+        sigma_components=model.network.sigma_components,
+    )
+    return [dataclasses.replace(stream, grid=grid) for grid in grids]
+
+
+def drawn(model: Predictor, grids: Sequence[Grid], split: str, count: int) -> Tensor:
+    """Features of limbs of a split, on each of the grids in turn. (count, F)"""
+    rows = []
+    turns = itertools.cycle(streams(model, grids, split))
+    for number, stream in zip(range(count), turns, strict=False):
+        body = stream.limbs.draw(stream.seed, SPLITS[split], number).voxelise(stream.grid)
+        sigma = torch.from_numpy(body.sigma.copy())[None]
+        spacing = torch.from_numpy(body.spacing)[None]
+        point = torch.from_numpy(body.source_point)[None]
+        rows.append(features(Conductor(sigma, spacing, model.ends), point))
+    return torch.cat(rows)
+
+
+def errors(
+    model: Predictor, grids: Sequence[Grid], first: int, count: int
+) -> Iterator[tuple[float, float]]:
+    """Relative L2 of test limbs from number `first` on, and the edge of their voxels in m."""
+    recipe = model.about["pinned"]
+    metrics = Metrics(recipe["exclude_radius"], ends=model.ends)
+    turns = itertools.cycle(streams(model, grids, "test"))
+    for number, stream in zip(range(first, first + count), turns, strict=False):
+        batch = stream.batch([number])
+        phi = predicted(model, batch, model.network.sigma_components)
+        body = Conductor(batch.sigma, batch.spacing, model.ends)
+        yield metrics(phi[None], batch)[0]["relative_l2"], edge(body)
+
+
+def calibrate(folder: Path, grids: Sequence[Grid] | None, count: int) -> Experience:
+    """Write `calibration` into limb.json of a shipped model.
+
+    grids : taken in turn; None: those of its tests that are not finer than the pinned one.
+    count : calibration limbs; as many features are kept back, and three times as many of training.
+
+    Raises
+    ------
+    FileNotFoundError
+        No model is shipped there.
+    ValueError
+        Too few limbs.
+    """
+    model = Predictor.load(folder)
+    about = dict(model.about)
+    if grids is None:
+        pinned = tuple(about["pinned"]["grid"])
+        tested = [tuple(map(int, name.split("x"))) for name in about["samples"]]
+        grids = [grid for grid in tested if grid <= pinned] or [pinned]  # type: ignore[misc]
+    first = max(about["samples"].values())
+    training = drawn(model, grids, "train", 3 * count)
+    kept_back = drawn(model, grids, "validation", count)
+    found, edges = zip(*errors(model, grids, first, count), strict=True)
+    experience = Experience.of(found, edges, training, kept_back)
+    said = {"split": "test", "first": first, "grids": [name_of(grid) for grid in grids]}
+    about["calibration"] = {**said, **experience.written()}
+    write_text(folder / f"{NAME}.json", json.dumps(about, indent=1) + "\n")
+    return experience
