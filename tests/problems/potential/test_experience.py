@@ -121,8 +121,8 @@ def test_the_shipped_model_keeps_what_it_says_on_limbs_of_another_seed():
     found = [error for error, _ in errors(model, [(48, 24, 24)], 20_000, 40)]
     held = sum(error <= experience.likely(0.9) for error in found)
     assert held >= 29
-    others = drawn(model, [(48, 24, 24)], "test", 200)
-    assert int(experience.likeness.unlike(others).sum()) <= 10  # 2 are expected
+    others = drawn(model, [(48, 24, 24)], "test", 100)
+    assert int(experience.likeness.unlike(others).sum()) <= 7  # 1 is expected
     far = others.clone()
     far[:, FEATURES.index("mean conductivity")] += math.log(100)
     assert bool(experience.likeness.unlike(far).all())
