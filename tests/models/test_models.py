@@ -11,7 +11,7 @@ from physicsnemo.core.module import Module
 
 from physics_hybrid.models.blocks import check_modes
 from physics_hybrid.models.fno import PlainFNO, ResidualFNO
-from physics_hybrid.models.unet import UNet3D
+from physics_hybrid.models.unet import PlainUNet, UNet3D
 from physics_hybrid.models.uno import UNO3D
 from physics_hybrid.problems.potential.baseline import PointSourceBaseline
 from physics_hybrid.problems.potential.geometry import GeometryEncoder
@@ -120,6 +120,18 @@ def test_weights_for_diagonal_tensors_are_widened_to_whole_ones(name, batch):
     tilted = torch.cat([x[:, :3], none + 0.1, x[:, 3:]], dim=1)
     whole(tilted, batch.spacing).square().sum().backward()
     assert (whole.encoder.first.weight.grad[:, 3:6].abs().sum(dim=(0, 2, 3, 4)) > 0).all()
+
+
+def test_physicsnemos_unet_is_as_deep_as_asked_and_says_what_grids_it_takes():
+    net = PlainUNet(3, width=8, levels=2, blocks=1)
+    x = torch.randn(1, 3, 12, 8, 8)
+    assert net(x).shape == (1, 1, 12, 8, 8)
+    pools = [m for m in net.modules() if isinstance(m, torch.nn.MaxPool3d)]
+    assert len(pools) == 2
+    net.check_grid((48, 24, 24))
+    for grid in ((48, 24, 22), (4, 24, 24)):
+        with pytest.raises(ValueError, match="multiple of 4, and at least 8"):
+            net.check_grid(grid)
 
 
 def test_compositions_are_what_they_say(batch):

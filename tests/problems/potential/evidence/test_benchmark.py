@@ -197,6 +197,22 @@ def test_the_rival_fno_keeps_the_same_modes_as_ours():
         net.check_grid((16, 3, 12))
 
 
+def test_the_rival_uno_halves_the_grid_once_and_comes_back():
+    pytest.importorskip("neuralop")
+    from physics_hybrid.models.neuraloperator import NeuralOperatorUNO
+
+    torch.manual_seed(0)
+    net = NeuralOperatorUNO(5, 1, 4, 4, [4, 4, 4])
+    seen = []
+    for block in net.net.fno_blocks:
+        block.register_forward_hook(lambda block, given, out: seen.append(tuple(out.shape[1:])))
+    x = torch.randn(1, 5, 16, 12, 12)
+    assert net(x).shape == (1, 1, 16, 12, 12)
+    assert seen == [(8, 8, 6, 6)] * 3 + [(4, 16, 12, 12)]
+    with pytest.raises(ValueError, match="even sides"):
+        net.check_grid((16, 13, 12))
+
+
 @pytest.mark.slow
 def test_its_page_takes_table_and_figure(made, tmp_path):
     from physics_hybrid.problems.potential.evidence.pages import pictured
