@@ -253,8 +253,9 @@ def test_a_real_failure_is_reported_and_a_job_script_gets_the_overrides(tmp_path
     assert "model.compositoin=direct" in path.read_text().splitlines()
 
 
-def test_there_is_a_place_for_it():
-    fill((ROOT / PAGES["study"]).read_text(), "study", "x")
+@pytest.mark.parametrize("name", ["study", "hundred_samples"])
+def test_there_is_a_place_for_it(name):
+    fill((ROOT / PAGES[name]).read_text(), name, "x")
 
 
 @pytest.mark.parametrize(
