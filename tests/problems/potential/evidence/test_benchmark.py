@@ -173,7 +173,22 @@ def test_operations_and_bytes_of_the_fno_are_those_of_the_formulas():
         * 4
         == depth * 8 * width**2 * M
     )
-    assert roofline.count(torch.nn.Conv3d(1, 1, 3), 1, 1, GRID) is None
+
+
+def test_operations_of_a_network_of_convolutions_are_counted_where_they_are_done():
+    """Of a U-Net most are on its finest level; what has weights elsewhere is not counted."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv3d(5, 4, 3, padding=1),
+        torch.nn.Conv3d(4, 8, 3, stride=2, padding=1),
+        torch.nn.GroupNorm(2, 8),
+        torch.nn.ConvTranspose3d(8, 1, 2, stride=2),
+    )
+    N = 2 * math.prod(GRID)
+    moved, operations = roofline.count(net, 5, 2, GRID)
+    assert moved == 4 * N * (5 + 1)
+    assert operations == 2 * N * (27 * 5 * 4 + 27 * 4 * 8 / 8 + 8 * 1)
+    net.append(torch.nn.BatchNorm3d(1))
+    assert roofline.count(net, 5, 2, GRID) is None
 
 
 def test_peaks_of_this_machine_make_a_floor():
