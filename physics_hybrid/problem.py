@@ -248,6 +248,15 @@ class Excerpts(Protocol):
         """At most so many samples of each kind, made in a folder of their own."""
 
 
+class Widens(Protocol):
+    """A recipe whose models may start from weights that see less of a body than they do."""
+
+    def widened(
+        self, weights: Mapping[str, Tensor], source: nn.Module, model: nn.Module
+    ) -> Mapping[str, Tensor]:
+        """The weights of `source` for `model`: the same function of what both see."""
+
+
 def refuse_foreign(config: Config, group: str, known: set[str], problem: str) -> None:
     """Raise ValueError where a group of the configuration has keys that a problem does not know.
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,6 +86,7 @@ def file_of(what: str, kind: str) -> Path:
 class Study:
     """What conf/study/*.yaml says. panels: title of a picture -> arm -> its label there.
 
+    alone : arm -> what its baseline is called, where that has a line of its own, like an arm.
     verdict : of a study of failures (`stability.Rule`), who is compared with whom; {} where they
         are counted and nobody is judged. A training that stops because it is not finite is an
         outcome there, not a failure to run.
@@ -99,6 +100,7 @@ class Study:
     reference: str
     panels: dict[str, dict[str, str]]
     verdict: dict[str, Any] | None = None
+    alone: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, what: str) -> Study:
@@ -108,18 +110,19 @@ class Study:
         path = file_of(what, "study")
         keys = set(cls.__dataclass_fields__) - {"name"}
         content = content_of(path)
-        optional = {"verdict"}
+        optional = {"verdict", "alone"}
         if not isinstance(content, dict) or set(content) | optional != keys:
             needed = ", ".join(sorted(keys - optional))
             raise ValueError(f"{path}: a study has the keys {needed}")
         for group in ("samples", "arms"):
             check_overrides_of(path, group, content[group])
         study = cls(path.stem, **content)
-        strange = study._named_arms() - set(study.arms)
+        lines = [*study.arms, *study.alone.values()]
+        strange = (study._named_arms() - set(lines)) | (set(study.alone) - set(study.arms))
         if strange:
             raise ValueError(
-                f"{path}: reference and panels name {', '.join(sorted(strange))}, and there are"
-                f" only the arms {', '.join(study.arms)}"
+                f"{path}: reference, panels and alone name {', '.join(sorted(strange))}, and there"
+                f" are only the arms {', '.join(lines)}"
             )
         if len(set(map(slug, study.arms))) < len(study.arms):
             raise ValueError(

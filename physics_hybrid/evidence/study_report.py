@@ -41,7 +41,7 @@ def report(cells: list[Cell], study: Study, output: Path) -> str | None:
     rows = collect(cells, output)
     if not rows:
         return None
-    summary = summarise(rows, study)
+    summary = summarise(rows + alone(rows, study), study)
     missing = [c.name for c in cells if not finished(c, output)]
     table = markdown(summary, rows, study)
     if missing:
@@ -90,6 +90,22 @@ def _row(cell: Cell, folder: Path) -> dict[str, Any]:
     }
 
 
+def alone(rows: list[dict[str, Any]], study: Study) -> list[dict[str, Any]]:
+    """Rows as `collect` makes them, of the baselines that `study.alone` names: no network, no
+    training.
+    """
+    out = []
+    for row in rows:
+        if row["arm"] in study.alone:
+            grids = {}
+            for grid, metrics in row["grids"].items():
+                main = main_of(metrics)
+                grids[grid] = {main: metrics[f"baseline_{main}"]}
+            untrained = {"parameters": 0, "steps": 0, "training_s": 0.0}
+            out.append({**row, **untrained, "arm": study.alone[row["arm"]], "grids": grids})
+    return out
+
+
 def spread(values: list[float]) -> dict[str, float]:
     """Mean, sample standard deviation (0 of one value) and how many."""
     return {
@@ -106,7 +122,7 @@ def summarise(rows: list[dict[str, Any]], study: Study) -> list[dict[str, Any]]:
     reference = {(r["samples"], r["seed"]): r["grids"] for r in rows if r["arm"] == study.reference}
     out = []
     for samples in study.samples:
-        for arm in study.arms:
+        for arm in [*study.alone.values(), *study.arms]:
             mine = [r for r in rows if (r["samples"], r["arm"]) == (samples, arm)]
             if mine:
                 grids = {grid: _on_grid(mine, reference, grid) for grid in mine[0]["grids"]}
@@ -206,7 +222,7 @@ def _entry(entry: dict[str, Any], grids: list[str]) -> list[str]:
         entry["samples"],
         entry["arm"],
         *values,
-        f"{entry['parameters'] / 1e6:.2f} M",
+        f"{entry['parameters'] / 1e6:.2f} M" if entry["parameters"] else "",
         f"{seconds['mean']:.0f}",
         str(seconds["count"]),
     ]
@@ -222,7 +238,7 @@ def _number(value: dict[str, float] | None) -> str:
 
 
 def _budget(summary: list[dict[str, Any]]) -> str:
-    steps = sorted({s for entry in summary for s in entry["steps"]})
+    steps = sorted({s for entry in summary for s in entry["steps"]} - {0})
     if len(steps) == 1:
         return f"{steps[0]} optimiser steps each"
     return f"**unequal budgets: {', '.join(map(str, steps))} optimiser steps**"

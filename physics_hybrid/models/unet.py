@@ -188,3 +188,62 @@ class UNet2D(UNet3D):
             groups=groups,
             activation_checkpointing=activation_checkpointing,
         )
+
+
+class PlainUNet(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
+    """PhysicsNeMo's U-Net as it is: a rival to measure against.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    width : int
+        Channels at full resolution; doubled at each of `levels` halvings of the grid.
+    levels : int
+        How often the grid is halved.
+    blocks : int
+        Convolutions a level.
+
+    Forward: x (B, in_channels, D, H, W) -> (B, out_channels, D, H, W).
+
+    Raises
+    ------
+    ValueError
+        Where a side of the grid cannot be halved `levels` times.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 1,
+        width: int = 16,
+        levels: int = 2,
+        blocks: int = 2,
+    ):
+        from physicsnemo.models.unet import UNet
+
+        super().__init__()
+        self.levels = levels
+        self.net = UNet(
+            in_channels,
+            out_channels,
+            model_depth=levels + 1,
+            feature_map_channels=[width * 2**i for i in range(levels + 1) for _ in range(blocks)],
+            num_conv_blocks=blocks,
+            gradient_checkpointing=False,
+        )
+
+    def check_grid(self, grid: Sequence[int]) -> None:
+        step = 2**self.levels
+        if any(n % step or n < 2 * step for n in grid):
+            raise ValueError(
+                f"PhysicsNeMo's U-Net halves the grid {self.levels} times, so each side must be a"
+                f" multiple of {step}, and at least {2 * step}; got {tuple(grid)}: lower"
+                " model.backbone.levels or use another grid"
+            )
+
+    def forward(
+        self, x: Float[Tensor, "B in_channels D H W"]
+    ) -> Float[Tensor, "B out_channels D H W"]:
+        self.check_grid(x.shape[2:])
+        y: Tensor = self.net(x)
+        return y

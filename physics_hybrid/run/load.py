@@ -18,6 +18,9 @@ from physics_hybrid.training import checkpoint
 #: The problem of configurations from before there were several.
 FIRST_PROBLEM = "physics_hybrid.problems.potential.problem.PotentialRecipe"
 
+#: Models inside the package, NAME.mdlus.
+SHIPPED = Path(__file__).resolve().parents[1] / "pretrained"
+
 
 def recipe_of(config: Config) -> Recipe[Any, Any]:
     """The problem of a configuration: what `problem._target_` names.
@@ -41,13 +44,17 @@ def recipe_of(config: Config) -> Recipe[Any, Any]:
 
 
 def weights_of(path: Path) -> nn.Module:
-    """The model in a run folder, a state file, a `.mdlus` file or a PhysicsNeMo checkpoint folder.
+    """The model in a run folder, a state file, a `.mdlus` file or a PhysicsNeMo checkpoint folder;
+    or, where there is none of that name, the one inside the package.
 
     Raises
     ------
     CheckpointError
         Nothing there that can be read.
     """
+    shipped = SHIPPED / f"{path}.mdlus"
+    if not path.exists() and shipped.exists():
+        path = shipped
     model: nn.Module = load(path)[0]
     return model
 

@@ -276,8 +276,11 @@ def _model(
         statistics = problem.statistics()
     model = recipe.build_model(statistics)
     if source is not None:
+        weights = source.state_dict()
+        if hasattr(recipe, "widened"):
+            weights = recipe.widened(weights, source, model)
         try:
-            model.load_state_dict(source.state_dict())
+            model.load_state_dict(weights)
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip()
             raise CheckpointError(

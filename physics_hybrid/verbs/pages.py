@@ -6,7 +6,7 @@
         [--matrix resolution_matrix/resolution_matrix.json]
         [--certificates certificates/certificates.json] [--uncertainty uncertainty.json]
         [--benchmark benchmark/benchmark.json] [--bench bench/bench.json]
-        [--study runs/hybrid_value]
+        [--study runs/hybrid_value] [--hundred-samples runs/hundred_samples]
         [--flavour runs/flavour_families] [--flavour-grid runs/flavour_grid]
         [--flavour-convergence convergence.json] [--flavour-fresh evaluations/fresh]
         [--flavour-times flavour_times.json]
@@ -89,6 +89,9 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument(
         "--study", type=Path, help="output folder of python -m physics_hybrid study"
+    )
+    parser.add_argument(
+        "--hundred-samples", type=Path, help="output folder of study hundred_samples"
     )
     for tables in OWN.values():
         for name, what in tables.items():

@@ -2,6 +2,7 @@
 what the runs say.
 """
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -29,7 +30,8 @@ def crossed(cells: list[Cell]) -> list[Cell]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_composes_and_all_make_the_same_number_of_steps(name):
-    """Those of Burgers, the same seconds: networks and steppers cost what they cost."""
+    """Those of Burgers, of a hundred samples and of rivals, the same seconds: networks cost what
+    they cost."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
@@ -51,7 +53,7 @@ def test_every_cell_composes_and_all_make_the_same_number_of_steps(name):
             )
             assert config["runs_folder"] == "a folder [1]"
             assert config["seed"] == study.seeds[0]
-    assert len(steps) == 1 or name == "burgers"
+    assert len(steps) == 1 or name in ("burgers", "hundred_samples", "rivals")
     assert len({c.name for c in study.cells(Path("x"))}) == len(study.seeds) * len(
         study.samples
     ) * len(study.arms)
@@ -163,6 +165,21 @@ def test_means_spreads_and_paired_ratios(tiny, tmp_path):
     assert "unequal budgets: 10, 11" in markdown(summarise(rows, tiny), rows, tiny)
 
 
+def test_baselines_alone_have_lines_of_their_own_and_may_be_the_reference(tiny, tmp_path):
+    study = dataclasses.replace(tiny, alone={"direct": "closed form"}, reference="closed form")
+    cells = study.cells(tmp_path)
+    for cell in cells:
+        write_run(cell, tmp_path, 0.1)
+        path = tmp_path / cell.name / "evaluation" / "metrics.json"
+        about = json.loads(path.read_text())
+        about["8x8x8"]["baseline_relative_l2"] = {"mean": 0.4}
+        path.write_text(json.dumps(about))
+    text = report(cells, study, tmp_path)
+    assert "| 4 | closed form | 0.4 | 0.1 | 1 | 1 |" in text
+    assert "| 4 | direct | 0.1 | 0.1 | 0.25 | 1 |" in text
+    assert "10 optimiser steps each" in text
+
+
 def test_runs_of_any_problem_are_compared_by_what_they_are_monitored_by(tiny, tmp_path):
     cells = tiny.cells(tmp_path)
     for cell in cells:
@@ -236,8 +253,9 @@ def test_a_real_failure_is_reported_and_a_job_script_gets_the_overrides(tmp_path
     assert "model.compositoin=direct" in path.read_text().splitlines()
 
 
-def test_there_is_a_place_for_it():
-    fill((ROOT / PAGES["study"]).read_text(), "study", "x")
+@pytest.mark.parametrize("name", ["study", "hundred_samples"])
+def test_there_is_a_place_for_it(name):
+    fill((ROOT / PAGES[name]).read_text(), name, "x")
 
 
 @pytest.mark.parametrize(

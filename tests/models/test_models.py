@@ -11,11 +11,11 @@ from physicsnemo.core.module import Module
 
 from physics_hybrid.models.blocks import check_modes
 from physics_hybrid.models.fno import PlainFNO, ResidualFNO
-from physics_hybrid.models.unet import UNet3D
+from physics_hybrid.models.unet import PlainUNet, UNet3D
 from physics_hybrid.models.uno import UNO3D
 from physics_hybrid.problems.potential.baseline import PointSourceBaseline
 from physics_hybrid.problems.potential.geometry import GeometryEncoder
-from physics_hybrid.problems.potential.hybrid import HybridWrapper, feature_channels
+from physics_hybrid.problems.potential.hybrid import HybridWrapper, feature_channels, widened
 from physics_hybrid.problems.potential.physics.conductor import distance_from
 from physics_hybrid.problems.potential.surrogate import coordinates, model_inputs
 
@@ -27,17 +27,20 @@ BACKBONES = {
 }
 
 
-def hybrid(name="fno_residual", composition="multiplicative", kernel=3, **options):
+def hybrid(name="fno_residual", composition="multiplicative", kernel=3, whole=False, **options):
+    """whole : sees whole tensors, else diagonal ones."""
     torch.manual_seed(0)
-    encoder = GeometryEncoder(4, 5, 1, kernel)
+    components = 6 if whole else 3
+    encoder = GeometryEncoder(components + 1, 5, 1, kernel)
     baseline = options.pop("baseline", PointSourceBaseline())
     model = HybridWrapper(
-        BACKBONES[name](feature_channels(3, 5), **options),
+        BACKBONES[name](feature_channels(components, 5), **options),
         encoder,
         baseline,
         composition,
-        sigma_mean=[-1.0] * 3,
-        sigma_std=[0.8] * 3,
+        components,
+        sigma_mean=[-1.0] * 3 + [0.0] * 3 * whole,
+        sigma_std=[0.8] * 3 + [1.0] * 3 * whole,
     )
     return model
 
@@ -102,6 +105,33 @@ def test_multiplicative_hybrid_starts_as_the_baseline(name, batch):
         * batch.tissue[:, None]
     )
     assert torch.allclose(phi, phi_a, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_weights_for_diagonal_tensors_are_widened_to_whole_ones(name, batch):
+    """The same potential where there is nothing off the diagonal; and what there is can be learned,
+    for its weights have gradients."""
+    narrow, whole = stir(hybrid(name)), stir(hybrid(name, whole=True))
+    whole.load_state_dict(widened(narrow.state_dict(), narrow, whole))
+    x = model_inputs(batch)
+    none = torch.zeros_like(x[:, :3])
+    wide = torch.cat([x[:, :3], none, x[:, 3:]], dim=1)
+    assert torch.allclose(whole(wide, batch.spacing), narrow(x, batch.spacing), rtol=1e-4)
+    tilted = torch.cat([x[:, :3], none + 0.1, x[:, 3:]], dim=1)
+    whole(tilted, batch.spacing).square().sum().backward()
+    assert (whole.encoder.first.weight.grad[:, 3:6].abs().sum(dim=(0, 2, 3, 4)) > 0).all()
+
+
+def test_physicsnemos_unet_is_as_deep_as_asked_and_says_what_grids_it_takes():
+    net = PlainUNet(3, width=8, levels=2, blocks=1)
+    x = torch.randn(1, 3, 12, 8, 8)
+    assert net(x).shape == (1, 1, 12, 8, 8)
+    pools = [m for m in net.modules() if isinstance(m, torch.nn.MaxPool3d)]
+    assert len(pools) == 2
+    net.check_grid((48, 24, 24))
+    for grid in ((48, 24, 22), (4, 24, 24)):
+        with pytest.raises(ValueError, match="multiple of 4, and at least 8"):
+            net.check_grid(grid)
 
 
 def test_compositions_are_what_they_say(batch):

@@ -8,7 +8,7 @@ c is the network's output, U the mean of |phi_a| over tissue, a scale in volts. 
 same inputs in all three. Nothing here knows where the baseline comes from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -269,3 +269,31 @@ def transform_sigma(
 def feature_channels(sigma_components: int, geometry_channels: int) -> int:
     """Channels that `HybridWrapper` gives its backbone."""
     return geometry_channels + sigma_components + EXTRA_CHANNELS
+
+
+def widened(
+    weights: Mapping[str, Tensor], source: HybridWrapper, model: HybridWrapper
+) -> dict[str, Tensor]:
+    """Weights of a network that sees diagonal tensors (3 components), for one that sees whole ones.
+
+    Off-diagonal components count nothing at first: on bodies without any, `model` is `source`.
+    Where the two see as much, or differ in more, the weights stay as they are.
+    """
+    out = dict(weights)
+    diagonal, whole = source.sigma_components, model.sigma_components
+    if (diagonal, whole) != (3, 6):
+        return out
+    for name, wanted in model.state_dict().items():
+        given = out.get(name)
+        if given is None or given.ndim != wanted.ndim:
+            continue
+        more = [n - m for n, m in zip(wanted.shape, given.shape, strict=True)]
+        if sorted(more) != [0] * (given.ndim - 1) + [whole - diagonal]:
+            continue
+        axis = more.index(whole - diagonal)
+        # the encoder is given sigma first, all others the channels of the encoder before it
+        place = diagonal if name.startswith("encoder.") else model.encoder.channels + diagonal
+        before, after = given.tensor_split([place], dim=axis)
+        none = torch.zeros_like(given.narrow(axis, 0, whole - diagonal))
+        out[name] = torch.cat([before, none, after], dim=axis)
+    return out

@@ -6,12 +6,13 @@ The only file of this problem that reads the configuration; below, everything ta
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from physics_hybrid.checks import one_of
 from physics_hybrid.grid import Grid, is_grid
@@ -90,9 +91,22 @@ class PotentialRecipe:
         return build_model(self.config, statistics)
 
     def statistics_of(self, model: nn.Module) -> Statistics:
+        """Of components that the model does not see and this configuration has: 0 and 1 S/m."""
+        unseen = self.config["data"]["sigma_components"] - model.sigma_components
         return {
-            name: getattr(model, name).flatten().tolist() for name in ("sigma_mean", "sigma_std")
+            name: getattr(model, name).flatten().tolist() + [value] * unseen
+            for name, value in (("sigma_mean", 0.0), ("sigma_std", 1.0))
         }
+
+    def widened(
+        self, weights: Mapping[str, Tensor], source: nn.Module, model: nn.Module
+    ) -> Mapping[str, Tensor]:
+        """Weights of a network that sees diagonal tensors, for one that sees whole ones."""
+        from physics_hybrid.problems.potential.hybrid import HybridWrapper, widened
+
+        assert isinstance(source, HybridWrapper)
+        assert isinstance(model, HybridWrapper)
+        return widened(weights, source, model)
 
     def predictor(self, model: nn.Module) -> Predictor:
         return Predictor(model, build_ends(self.config), self.config["problem"]["coordinates"])

@@ -48,6 +48,7 @@ from physics_hybrid.problems.potential.evidence.benchmark_measures import (
     speeds,
 )
 from physics_hybrid.problems.potential.evidence.benchmark_report import BONES, tables
+from physics_hybrid.problems.potential.evidence.rivals_clock import one_thread
 from physics_hybrid.problems.potential.learning import Potential
 from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.problem import PotentialRecipe
@@ -197,7 +198,9 @@ def run_benchmark(plan: Plan) -> dict[str, Any]:
     rows += [trial.row(contender) for contender in closed_forms(networks, problem)]
 
     compared = [*networks, *rivals(solvers, rows)]
-    peak = roofline.peaks(machine)
+    with one_thread():
+        peak = roofline.peaks(machine)
+        against_floor = floors(networks, trial.batches, peak, machine, plan.repeats)
     on_gpu = machine.device.type == "cuda"
     return {
         "grid": name_of(plan.grid),
@@ -211,7 +214,7 @@ def run_benchmark(plan: Plan) -> dict[str, Any]:
         "speeds": speeds(rows),
         "by_grid": by_grid(compared, data, plan.grids, machine, plan.repeats),
         "peak": peak,
-        "roofline": floors(networks, trial.batches, peak, machine, plan.repeats),
+        "roofline": against_floor,
         "cpu_threads": plan.cpu_threads if on_gpu else torch.get_num_threads(),
         **surroundings(machine.device),
     }

@@ -171,8 +171,8 @@ def floor_of(
     moved, operations = counted
     call = functools.partial(backbone, features)
     for _ in range(2):
-        seconds(call, machine)
-    took = median_seconds(call, machine, repeats)
+        roofline.clock(call, machine)
+    took = statistics.median(roofline.clock(call, machine) for _ in range(repeats))
     least = roofline.floor(moved, operations, peak)
     return {
         "bytes": moved,

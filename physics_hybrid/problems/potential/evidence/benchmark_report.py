@@ -191,5 +191,6 @@ def peak_sentence(result: Result) -> str:
     peak = result["peak"]
     return (
         f"Floor: at {peak['bandwidth'] / 1e9:.0f} GB/s (a copy) and {peak['matmul'] / 1e12:.3g}"
-        " Top/s (a float32 matrix product), measured in the same run."
+        " Top/s (a float32 matrix product), measured in the same run, on a CPU in one thread and in"
+        " seconds of the processor."
     )

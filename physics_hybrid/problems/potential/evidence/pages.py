@@ -49,6 +49,7 @@ PAGES = {
     "certificates": "docs/certify.md",
     "uncertainty": "docs/uncertainty.md",
     "study": "docs/hybrid_form.md",
+    "hundred_samples": "docs/hundred_samples.md",
     "scaling": "docs/cluster.md",
     "memory": "docs/cluster.md",
 }
@@ -129,14 +130,18 @@ def pictured(
     return f"{table(_read(report))}\n\n![{caption}]({linked(picture.name, name)})"
 
 
-def worth(folder: Path, root: Path = ROOT) -> str:
-    """Picture and table of a study (`python -m physics_hybrid study`); the picture goes to
-    docs/.
+def worth(folder: Path, root: Path = ROOT, name: str = "study") -> str:
+    """Picture and table of a study (`python -m physics_hybrid study`) for its place `name`; the
+    picture goes to docs/.
     """
     picture = f"{_read(folder / 'study.json')['study']}.png"
     shutil.copy(folder / "study.png", root / "docs" / picture)
     table = (folder / "study.md").read_text()
-    return f"![Error against the number of training samples]({linked(picture, 'study')})\n\n{table}"
+    return f"![Error against the number of training samples]({linked(picture, name)})\n\n{table}"
+
+
+def _hundred_samples(folder: Path) -> str:
+    return worth(folder, name="hundred_samples")
 
 
 def _scaling(report: Path) -> str:
@@ -214,6 +219,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "overhead": _overhead,
     "memory": _memory,
     "study": worth,
+    "hundred_samples": _hundred_samples,
 }
 
 

@@ -17,7 +17,6 @@ solves; where the network is not faster, never.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -42,7 +41,7 @@ from physics_hybrid.problems.potential.evidence.benchmark_contenders import (
     from_checkpoint,
     on_grid,
 )
-from physics_hybrid.problems.potential.evidence.rivals_clock import clocked
+from physics_hybrid.problems.potential.evidence.rivals_clock import clocked, one_thread
 from physics_hybrid.problems.potential.evidence.rivals_cylinder import (
     OnMesh,
     has_ngsolve,
@@ -146,17 +145,6 @@ def about(plan: Plan, load: float) -> dict[str, Any]:
         "cores": os.cpu_count(),
         **surroundings(torch.device("cpu")),
     }
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """torch works in one thread, and then in as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def say(line: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
+
+import torch
 
 T = TypeVar("T")
 
@@ -31,3 +34,14 @@ def clocked(call: Callable[[], T], repeats: int) -> tuple[float, T]:
         seconds.append(time.process_time() - started)
         if len(seconds) > repeats or sum(seconds) > ENOUGH:
             return statistics.median(seconds[1:] or seconds), given
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """torch works in one thread, and then in as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

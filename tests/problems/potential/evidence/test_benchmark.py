@@ -173,7 +173,22 @@ def test_operations_and_bytes_of_the_fno_are_those_of_the_formulas():
         * 4
         == depth * 8 * width**2 * M
     )
-    assert roofline.count(torch.nn.Conv3d(1, 1, 3), 1, 1, GRID) is None
+
+
+def test_operations_of_a_network_of_convolutions_are_counted_where_they_are_done():
+    """Of a U-Net most are on its finest level; what has weights elsewhere is not counted."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv3d(5, 4, 3, padding=1),
+        torch.nn.Conv3d(4, 8, 3, stride=2, padding=1),
+        torch.nn.GroupNorm(2, 8),
+        torch.nn.ConvTranspose3d(8, 1, 2, stride=2),
+    )
+    N = 2 * math.prod(GRID)
+    moved, operations = roofline.count(net, 5, 2, GRID)
+    assert moved == 4 * N * (5 + 1)
+    assert operations == 2 * N * (27 * 5 * 4 + 27 * 4 * 8 / 8 + 8 * 1)
+    net.append(torch.nn.BatchNorm3d(1))
+    assert roofline.count(net, 5, 2, GRID) is None
 
 
 def test_peaks_of_this_machine_make_a_floor():
@@ -195,6 +210,22 @@ def test_the_rival_fno_keeps_the_same_modes_as_ours():
     assert net(torch.randn(2, 5, *GRID)).shape == (2, 1, *GRID)
     with pytest.raises(ValueError, match="Fourier modes along H"):
         net.check_grid((16, 3, 12))
+
+
+def test_the_rival_uno_halves_the_grid_once_and_comes_back():
+    pytest.importorskip("neuralop")
+    from physics_hybrid.models.neuraloperator import NeuralOperatorUNO
+
+    torch.manual_seed(0)
+    net = NeuralOperatorUNO(5, 1, 4, 4, [4, 4, 4])
+    seen = []
+    for block in net.net.fno_blocks:
+        block.register_forward_hook(lambda block, given, out: seen.append(tuple(out.shape[1:])))
+    x = torch.randn(1, 5, 16, 12, 12)
+    assert net(x).shape == (1, 1, 16, 12, 12)
+    assert seen == [(8, 8, 6, 6)] * 3 + [(4, 16, 12, 12)]
+    with pytest.raises(ValueError, match="even sides"):
+        net.check_grid((16, 13, 12))
 
 
 @pytest.mark.slow
