@@ -33,9 +33,10 @@ Vohralik, Numer. Math. 111 (2008) 121, has the same parts: diffusive flux, oscil
 
 **What else is counted.** A solver's tolerance leaves f - div J not 0: it is carried off exactly
 along tissue (`repair`), a current that belongs to q, so that no algebraic term is left. Integrals
-over voxels without closed form are exact sums of squares. Those with it are by quadrature; by how
-much the next coarser rule differs is added to eta^2: an estimate, the one place where the bound
-trusts smoothness. Rounding of float64 is covered by 1e-12 of the energies of q.
+over voxels without closed form are exact sums of squares. Those with it are by quadrature; what the
+highest waves that it resolves have of the integral is added to eta^2 (of the product of two fields,
+by how much a coarser rule differs): an estimate, the one place where the bound trusts smoothness.
+Rounding of float64 is covered by 1e-12 of the energies of q.
 
 **Two sides** (`certify(..., refine=2)`): the currents of a solution on smaller voxels make eta of
 the same v close to the error, and w = (its potential) - v gives a(phi - v, w) / |||w||| <= error.

@@ -16,7 +16,7 @@ from physics_hybrid.problems.potential.physics.ends import Ends
 AXES = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 #: Voxels handled at once: what fits into a fast memory.
-SLAB = 16_000
+SLAB = 32_000
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Body:
     ends: Ends
 
     def __post_init__(self) -> None:
-        if len(self.sigma) == 1:
+        if len(self.sigma) == 1 or (len(self.sigma) < 6 and self._all_along_axes()):
             return
         smallest = torch.where(self.tissue, self.stiffest, 1.0)
         if not bool((smallest > 0).all()):
@@ -44,6 +44,11 @@ class Body:
                 f"{self.sigma[:, index[0], index[1], index[2]].tolist()} S/m. "
                 "A certificate needs tissue that conducts in every direction"
             )
+
+    def _all_along_axes(self) -> bool:
+        """Whether what conducts along D does across it, too."""
+        along, *across = (int(torch.count_nonzero(sigma)) for sigma in self.sigma)
+        return all(count == along for count in across)
 
     @classmethod
     def of(cls, conductor: Conductor, index: int = 0) -> "Body":
@@ -74,7 +79,7 @@ class Body:
         """True where current can flow."""
         return self.sigma[0] > 0
 
-    @property
+    @cached_property
     def volume(self) -> float:
         """Of a voxel, m^3."""
         return float(self.spacing.prod())
@@ -89,13 +94,12 @@ class Body:
         """Mean of the diagonal, S/m."""
         if len(self.sigma) == 1:
             return self.sigma[0]
-        return self.sigma[:3].mean(dim=0)
+        return (self.sigma[0] + self.sigma[1]).add_(self.sigma[2]).div_(3)
 
     @cached_property
     def shares(self) -> Float[Tensor, "nD nH nW"]:
         """One over the sum of `mean` over the voxels round a node; 0 in air."""
-        total = around(self.mean)
-        return torch.where(total > 0, 1 / total, 0.0)
+        return reciprocal(around(self.mean))
 
     @cached_property
     def stiffest(self) -> Float[Tensor, "D H W"]:
@@ -113,10 +117,18 @@ class Body:
     def resistivity(self) -> Float[Tensor, "C D H W"]:
         """sigma^-1, ohm m; 0 in air."""
         if len(self.sigma) < 6:
-            return torch.where(self.tissue, 1 / self.sigma.clamp_min(1e-300), 0.0)
+            return reciprocal(self.sigma)
         full = matrix(torch.where(self.tissue, self.sigma, _UNIT).movedim(0, -1))
         inverse = torch.linalg.inv(full)
         return torch.stack([inverse[..., a, b] for a, b in AXES]) * self.tissue
+
+    @cached_property
+    def drops(self) -> list[Float[Tensor, "D H W"]]:
+        """h / (8 sigma) times `mean` along each axis, m: what a current over these is worth at
+        nodes (`potential`)."""
+        steps = (float(h) / 8 for h in self.spacing)
+        rows = (self.resistivity[min(axis, len(self.sigma) - 1)] for axis in range(3))
+        return [(rho * self.mean).mul_(step) for rho, step in zip(rows, steps, strict=True)]
 
     def at(self, voxels: Int[Tensor, "n 3"]) -> Float[Tensor, "n C"]:
         """sigma of voxels, S/m."""
@@ -125,12 +137,17 @@ class Body:
 
     def slab(self, planes: slice) -> "Body":
         """Some planes across D, with what is known of them."""
+        return self.part((planes, slice(None), slice(None)))
+
+    def part(self, there: tuple[slice, slice, slice]) -> "Body":
+        """Some voxels, with what is known of them."""
         part = Body.__new__(Body)
-        object.__setattr__(part, "sigma", self.sigma[:, planes])
+        object.__setattr__(part, "sigma", self.sigma[(slice(None), *there)])
         object.__setattr__(part, "spacing", self.spacing)
         object.__setattr__(part, "ends", self.ends)
-        part.__dict__["tissue"] = self.tissue[planes]
-        part.__dict__["resistivity"] = self.resistivity[:, planes]
+        part.__dict__["tissue"] = self.tissue[there]
+        part.__dict__["resistivity"] = self.resistivity[(slice(None), *there)]
+        part.__dict__["mean"] = self.mean[there]
         return part
 
     @property
@@ -156,13 +173,15 @@ def gathered(
 ) -> Float[Tensor, "_ _ _"]:
     """At every place between voxels along an axis: what the voxel above it has on its lower side,
     and the one below it on its upper side; the same where `high` is None."""
-    shape = list(low.shape)
-    n = shape[axis]
-    shape[axis] += 1
-    total = torch.zeros(shape, dtype=low.dtype)
-    total.narrow(axis, 0, n).copy_(low)
-    total.narrow(axis, 1, n).add_(low if high is None else high)
-    return total
+    high, n = low if high is None else high, low.shape[axis]
+    inner = low.narrow(axis, 1, n - 1) + high.narrow(axis, 0, n - 1)
+    return torch.cat([low.narrow(axis, 0, 1), inner, high.narrow(axis, n - 1, 1)], dim=axis)
+
+
+def reciprocal(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """1 / values; 0 where they are 0."""
+    square = (values * values).clamp_min_(torch.finfo(values.dtype).tiny)
+    return torch.div(values, square, out=square)
 
 
 def around(values: Float[Tensor, "D H W"]) -> Float[Tensor, "nD nH nW"]:

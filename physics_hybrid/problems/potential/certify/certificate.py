@@ -10,7 +10,13 @@ from torch import Tensor
 
 from physics_hybrid.problems.potential.certify.body import Body, split
 from physics_hybrid.problems.potential.certify.closed_form import REACH, ClosedForm
-from physics_hybrid.problems.potential.certify.current import Currents, added, sides
+from physics_hybrid.problems.potential.certify.current import (
+    Currents,
+    Drive,
+    added,
+    mean_square,
+    sides,
+)
 from physics_hybrid.problems.potential.certify.flux import Flux, inner
 from physics_hybrid.problems.potential.certify.oscillation import Oscillation
 from physics_hybrid.problems.potential.certify.potential import (
@@ -22,13 +28,20 @@ from physics_hybrid.problems.potential.certify.shapes import prolonged
 from physics_hybrid.problems.potential.certify.slopes import with_slopes
 from physics_hybrid.problems.potential.physics.box import Box
 from physics_hybrid.problems.potential.physics.conductor import ON_FACE, Conductor, Faces
-from physics_hybrid.problems.potential.physics.electrodes import PointSource
+from physics_hybrid.problems.potential.physics.electrodes import PointSource, check_number
+from physics_hybrid.problems.potential.physics.flux import FluxOperator
 from physics_hybrid.problems.potential.physics.solve import solve
 from physics_hybrid.problems.potential.physics.subtraction import Subtraction
 
 #: The bound is raised by this share of |sigma^-1/2 q| + |sigma^1/2 grad w|, for rounding: float64
 #: sums of some hundred terms a voxel.
 ROUNDING = 1e-12
+
+
+#: Bytes. A block of this size, taken and given back, makes glibc keep up to twice as much memory
+#: for what follows (mallopt(3): its threshold for mmap is dynamic, 32 MiB at most). Otherwise many
+#: a field is new pages from the system, which take longer to come by than to fill.
+KEPT = 2**25 - 2**16
 
 
 @dataclass(frozen=True)
@@ -72,11 +85,10 @@ class Mismatch:
         edges, too (`bent_from_centres`).
         """
         body = currents.body
-        closed, known = _known(currents, source, reach)
+        closed, drive, as_it_is = _as_it_is(currents, source, phi, reach)
         if held is not None:
             closed = held.closed
-        as_it_is = currents.of_field(known, phi)
-        q, algebraic = currents.conserved(known, as_it_is)
+        q, algebraic = currents.conserved(drive, as_it_is)
         if inflow is not None:
             q, as_it_is = added(q, inflow), added(as_it_is, inflow)
         edges = None
@@ -100,7 +112,7 @@ class Mismatch:
             beyond[max(0, d - 1) : d + 2, max(0, h - 1) : h + 2, max(0, w_ - 1) : w_ + 2] = 0
         energy = float(beyond.sum().sqrt())
         if closed:
-            low, high = [q.clone() for q in low], [q.clone() for q in high]
+            low = [below.clone() for below in low]  # both are views of q, which nothing needs now
         for form in closed:
             there, Phi = form.voxels_there, form.through_faces
             medium = form.medium[there]
@@ -123,8 +135,12 @@ class Mismatch:
     @property
     def bound(self) -> float:
         """At least the energy norm of the error, W^(1/2)."""
-        per_voxel = self.density.clamp_min(0).sqrt() + self.oscillation.sizes
-        total = float((per_voxel**2).sum()) + self.quadrature
+        density, sizes = self.density.clamp_min(0), self.oscillation.sizes
+        total = float(density.sum()) + self.quadrature
+        if self.oscillation.corrections:
+            there = self.oscillation.there
+            more = sizes[there] * (2 * density[there].sqrt() + sizes[there])
+            total += float(more.sum())
         return math.sqrt(total) + ROUNDING * self.scale
 
     def lower(self, w: Float[Tensor, "nD nH nW"]) -> float:
@@ -141,41 +157,50 @@ class Mismatch:
         return max(0.0, sure) / max(float(size.sum().sqrt()), 1e-300)
 
 
-def _known(
-    currents: Currents, source: PointSource | Tensor, reach: int
-) -> tuple[list[ClosedForm], Subtraction]:
-    """The closed forms of one source, and what its finite volumes know."""
-    conductor = currents.body.conductor
+def _as_it_is(
+    currents: Currents, source: PointSource | Tensor, phi: Float[Tensor, "D H W"], reach: int
+) -> tuple[list[ClosedForm], Drive, Faces]:
+    """The closed forms of one source, what drives its current, and that of a field, A/m^2."""
+    body, operator = currents.body, currents.operator
     if not isinstance(source, PointSource):
-        return [], Subtraction.density(conductor, currents.operator, source)
-    source = _off_skin(currents.body, source)
-    closed = [ClosedForm.of(conductor, one, reach) for one in source.electrodes]
-    known = Subtraction.of(conductor, currents.operator, source)
-    return closed, known
+        known = Subtraction.density(body.conductor, operator, source)
+        return [], Drive.of(known, body.volume), currents.of_field(known, phi)
+    check_number(body.conductor, source)
+    source = _inside(body, source)
+    closed = [ClosedForm.of(body.conductor, one, reach) for one in source.electrodes]
+    if isinstance(operator, FluxOperator):
+        drive = Drive.of_points(body, closed)
+        return closed, drive, currents.of_points(operator, closed, phi)
+    known = Subtraction.of(body.conductor, operator, source)
+    return closed, Drive.of(known, body.volume), currents.of_field(known, phi)
 
 
-def _off_skin(body: Body, source: PointSource) -> PointSource:
-    """Electrodes on faces, moved inside by `Conductor.in_tissue`, and as far from the outer faces
-    of the grid; on a grounded end they stay."""
+def _inside(body: Body, source: PointSource) -> PointSource:
+    """Electrodes on the outer faces of the grid, as far inside as `Conductor.in_tissue` moves those
+    on other faces; on a grounded end they stay."""
     least = 2 * ON_FACE * body.spacing
     if body.ends.kind == "grounded":
         least = least * torch.tensor([0.0, 1, 1], dtype=torch.float64)
+    returns = None if source.returns is None else source.returns.maximum(least)
+    return PointSource(source.point.maximum(least), source.current, returns)
+
+
+def _off_faces(body: Body, source: PointSource) -> PointSource:
+    """The same, those on other faces moved, too."""
+    source = _inside(body, source)
     conductor, returns = body.conductor, source.returns
-    point = conductor.in_tissue(source.point.maximum(least))
     if returns is not None:
-        returns = conductor.in_tissue(returns.maximum(least))
-    return PointSource(point, source.current, returns)
+        returns = conductor.in_tissue(returns)
+    return PointSource(conductor.in_tissue(source.point), source.current, returns)
 
 
 def _energy_of(body: Body, low: list[Tensor], high: list[Tensor]) -> Float[Tensor, "D H W"]:
     """q . sigma^-1 q in every voxel, of the diagonal of sigma, W."""
     total = torch.zeros(body.shape, dtype=torch.float64)
     for axis in range(3):
-        below, above = low[axis], high[axis]
-        part = below * below
-        part.addcmul_(below, above).addcmul_(above, above)
-        total.addcmul_(body.resistivity[min(axis, len(body.sigma) - 1)], part)
-    return total.mul_(body.volume / 3)
+        rho = body.resistivity[min(axis, len(body.sigma) - 1)]
+        total.addcmul_(rho, mean_square(low[axis], high[axis]))
+    return total.mul_(body.volume)
 
 
 @dataclass(frozen=True)
@@ -266,33 +291,16 @@ def certify(
     """
     count = len(source.point)
     check_parts(refine)
+    how = _How(reach, sharp, refine)
+    torch.empty(KEPT, dtype=torch.uint8)
     if phi is None:
         phi = solve(conductor, source, warn=False).phi
     _check(conductor, count, phi, nodes)
     box = Box.of(conductor)
     phi, source = box.within(phi), box.source(source, conductor.spacing)
     nodes = None if nodes is None else box.at_nodes(nodes)
-    conductor = box.conductor(conductor)
-    found: list[Mismatch] = []
-    bounds: list[float] = []
-    lower: list[float] = []
-    currents = finer = None
-    for k in range(count):
-        if currents is None or len(conductor.sigma) > 1:
-            currents = Currents.of(Body.of(conductor, k if len(conductor.sigma) > 1 else 0))
-        at_nodes = None if nodes is None else nodes[k].double()
-        one = one_of(source, k)
-        if refine > 1:
-            # one place on both grids: what lies on a face is moved by a share of a voxel
-            one = _off_skin(currents.body, one)
-        found.append(Mismatch.of(currents, one, phi[k].double(), at_nodes, reach, sharp))
-        bounds.append(found[-1].bound)
-        if refine > 1:
-            if finer is None or len(conductor.sigma) > 1:
-                finer = Currents.of(Body.of(split(currents.body.conductor, refine)))
-            upper, below = _on_finer(finer, one, found[-1].flux, refine)
-            bounds[-1] = min(bounds[-1], upper)
-            lower.append(below)
+    with torch.inference_mode():
+        found, bounds, lower = _certified(box.conductor(conductor), source, phi, nodes, how)
 
     def gathered(values: list[float]) -> Tensor:
         """A number for each source."""
@@ -307,6 +315,42 @@ def certify(
         algebraic=gathered([m.algebraic for m in found]),
         quadrature=gathered([m.quadrature**0.5 for m in found]),
     )
+
+
+@dataclass(frozen=True)
+class _How:
+    """As in `certify`."""
+
+    reach: int
+    sharp: bool
+    refine: int
+
+
+def _certified(
+    conductor: Conductor, source: PointSource, phi: Tensor, nodes: Tensor | None, how: _How
+) -> tuple[list[Mismatch], list[float], list[float]]:
+    """Of every source what is proved, and bounds from above and, of a refined grid, below."""
+    found: list[Mismatch] = []
+    bounds: list[float] = []
+    lower: list[float] = []
+    currents = finer = None
+    for k in range(len(source.point)):
+        if currents is None or len(conductor.sigma) > 1:
+            currents = Currents.of(Body.of(conductor, k if len(conductor.sigma) > 1 else 0))
+        at_nodes = None if nodes is None else nodes[k].double()
+        one = one_of(source, k)
+        if how.refine > 1:
+            # one place on both grids: what lies on a face is moved by a share of a voxel
+            one = _off_faces(currents.body, one)
+        found.append(Mismatch.of(currents, one, phi[k].double(), at_nodes, how.reach, how.sharp))
+        bounds.append(found[-1].bound)
+        if how.refine > 1:
+            if finer is None or len(conductor.sigma) > 1:
+                finer = Currents.of(Body.of(split(currents.body.conductor, how.refine)))
+            upper, below = _on_finer(finer, one, found[-1].flux, how.refine)
+            bounds[-1] = min(bounds[-1], upper)
+            lower.append(below)
+    return found, bounds, lower
 
 
 def _on_finer(finer: Currents, source: PointSource, flux: Flux, factor: int) -> tuple[float, float]:
@@ -324,10 +368,9 @@ def _on_finer(finer: Currents, source: PointSource, flux: Flux, factor: int) -> 
 
 def one_of(source: PointSource, k: int) -> PointSource:
     """One source of a batch, in float64."""
-    returns = None if source.returns is None else source.returns[k : k + 1]
-    return PointSource(source.point[k : k + 1], source.current[k : k + 1], returns).to(
-        torch.float64
-    )
+    returns = None if source.returns is None else source.returns[k : k + 1].double()
+    point, current = (values[k : k + 1].double() for values in (source.point, source.current))
+    return PointSource(point, current, returns)
 
 
 def check_parts(refine: object) -> None:
@@ -348,5 +391,5 @@ def _check(conductor: Conductor, count: int, phi: Tensor, nodes: Tensor | None) 
     if nodes is not None and tuple(nodes.shape) != at_nodes:
         raise ValueError(f"nodes must have shape {at_nodes}; got {tuple(nodes.shape)}")
     for name, values in (("phi", phi), ("nodes", nodes)):
-        if values is not None and not bool(torch.isfinite(values).all()):
+        if values is not None and not all(math.isfinite(float(v)) for v in values.aminmax()):
             raise ValueError(f"{name} must be finite (V); it holds NaN or infinity")

@@ -30,6 +30,7 @@ from physics_hybrid.problems.potential.physics.point_source import (
     infinite_medium,
     potential,
 )
+from physics_hybrid.problems.potential.physics.subtraction import on_grid
 
 #: Voxels on each side of that of the electrode in which the closed form is used.
 REACH = 4
@@ -159,6 +160,45 @@ class ClosedForm:
         gradient = [slope[0] * bc, a * (slope[1] * c), a * (slope[2] * b)]
         return a * bc, gradient
 
+    def add_to(
+        self,
+        p: list[Float[Tensor, "n P Q R"]],
+        points: Points,
+        chi: Float[Tensor, " n"],
+        sigma: Float[Tensor, "n 3"],
+        ratio: Float[Tensor, "n 3"],
+    ) -> None:
+        """Add chi J_s + sigma grad(theta phi_s) at points, A/m^2, of a straight medium.
+
+        sigma : along the axes, S/m. ratio : of it to sigma_inf.
+        """
+        i = points.voxels
+        low = torch.stack([values[i[:, axis]] for axis, values in enumerate(self.cutoff)], dim=1)
+        high = torch.stack(
+            [values[i[:, axis] + 1] for axis, values in enumerate(self.cutoff)], dim=1
+        )
+        step = high - low
+        t = [
+            low[:, axis].view(-1, 1, 1, 1) + step[:, axis].view(-1, 1, 1, 1) * points.xi(axis)
+            for axis in range(3)
+        ]
+        steep = (sigma * step / self.spacing).T[..., None, None, None]
+        hw = t[1] * t[2]
+        theta = t[0] * hw
+        chi, ratio = chi.view(-1, 1, 1, 1), ratio.T[..., None, None, None]
+        metres = [points.metres(axis, self.spacing) for axis in range(3)]
+        inverse = self.inverse.view(3, 3, 1, 1, 1, 1)
+        left = [torch.addcmul(chi, theta, part, value=-1) for part in ratio]
+        for charge in self.charges:
+            offset = [x - charge.point[0, axis] for axis, x in enumerate(metres)]
+            phi, dense = self.seen_from(charge, offset, inverse)
+            for axis in range(3):
+                p[axis].addcmul_(left[axis] * dense, offset[axis])
+            along = phi * t[0]
+            p[0].addcmul_(phi * hw, steep[0])
+            p[1].addcmul_(along * t[2], steep[1])
+            p[2].addcmul_(along * t[1], steep[2])
+
     def at(self, points: Points) -> tuple[Float[Tensor, "n _ _ _"], list[Tensor]]:
         """phi_s at points, V, and the components of J_s, A/m^2."""
         phi, J = torch.zeros(()), [torch.zeros(())] * 3
@@ -175,15 +215,14 @@ class ClosedForm:
     ) -> tuple[Tensor, Tensor]:
         """phi_s of one charge, V, and J_s over the offset, A/m^3, at offsets along three axes in
         metres; sigma_inf^-1 along the same axes."""
-        square = torch.zeros(())
-        for a in range(3):
-            square = square + inverse[a, a] * offset[a] ** 2
+        d, h, w = (inverse[a, a] * offset[a] ** 2 for a in range(3))
+        square = d + h + w
         if not self.straight:
             for a, b in combinations(range(3), 2):
                 square = square + 2 * inverse[a, b] * offset[a] * offset[b]
         root = square.clamp_min(_TINY).rsqrt()
         phi = root * self._strength(charge)
-        return phi, phi * root * root
+        return phi, root.square_().mul_(phi)
 
     @cached_property
     def straight(self) -> bool:
@@ -293,6 +332,19 @@ class ClosedForm:
         d, h, w = (torch.cat([part[axis] for part in parts]).sum(dim=0) for axis in range(3))
         return d, h, w
 
+    def everywhere(self) -> tuple[Float[Tensor, "D H W"], Float[Tensor, "2 H W"], Faces]:
+        """As `subtraction.on_grid`, of all voxels: phi_s, V, also on the two cut faces, and the
+        mean of J_s on faces, A/m^2. The window then has its part of these."""
+        phi, phi_end, Phi = on_grid(
+            self.shape, self.spacing[None], self.charges, self.sigma_inf, arctan=_arctan
+        )
+        d, h, w = self.voxels_there
+        D, H, W = self.nodes_there
+        kept = self.__dict__
+        kept["at_centres"] = phi[0, d, h, w]
+        kept["through_faces"] = Phi[0][0, D, h, w], Phi[1][0, d, H, w], Phi[2][0, d, h, W]
+        return phi[0], phi_end[0], Phi
+
     def finer(self, factor: int) -> "ClosedForm":
         """The same on voxels that are `factor` times smaller along each axis: theta as it is."""
         cutoff = []
@@ -313,6 +365,11 @@ class ClosedForm:
             shape=_times(self.shape, factor),
             window=(_times(self.window[0], factor), _times(self.window[1], factor)),
         )
+
+
+def _arctan(values: Tensor) -> Tensor:
+    """By NumPy: on some processors several times faster."""
+    return torch.from_numpy(np.arctan(values.numpy()))
 
 
 #: The least square of a length by sigma_inf^-1: never reached where it counts.
@@ -345,12 +402,14 @@ def _cutoff(n: int, voxel: int, below: int, above: int) -> Float[Tensor, " nodes
 
 def _clear(conductor: Conductor, voxel: Grid, sigma_inf: Tensor, reach: int) -> int:
     """The largest reach up to `reach`, at least 1, that keeps better conductors out."""
-    better = conductor.sigma[0, :3].mean(dim=0) > BETTER * sigma_inf[0, :3].mean()
-    for r in range(reach, 1, -1):
-        box = tuple(slice(max(0, i - r), i + r + 1) for i in voxel)
-        if not bool(better[box].any()):
-            return r
-    return 1
+    d, h, w = (slice(max(0, i - reach), i + reach + 1) for i in voxel)
+    sigma = conductor.sigma[0, :3, d, h, w].mean(dim=0)
+    better = (sigma > BETTER * sigma_inf[0, :3].mean()).nonzero()
+    if not len(better):
+        return reach
+    centre = torch.tensor([min(reach, i) for i in voxel])
+    nearest = int((better - centre).abs().amax(dim=1).min())
+    return max(1, nearest - 1)
 
 
 def _close(
@@ -358,13 +417,19 @@ def _close(
 ) -> Bool[Tensor, "D H W"]:
     """The voxels of a box in which sigma is close to sigma_inf."""
     out = torch.zeros(conductor.shape, dtype=torch.bool)
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    sigma = matrix(conductor.sigma[0][(slice(None), *box)].movedim(0, -1))
+    d, h, w = (slice(a, b) for a, b in zip(low, high, strict=True))
+    sigma, tissue = conductor.sigma[0, :, d, h, w], conductor.tissue[0, d, h, w]
+    if len(sigma) < 6 and not bool((inverse - inverse.diag().diag()).any()):
+        ratio = sigma.expand(3, -1, -1, -1) * inverse.diag().view(3, 1, 1, 1)
+        away, back = ((part - 1).square().sum(dim=0) for part in (ratio, 1 / ratio))
+        out[d, h, w] = (torch.maximum(away, back) <= CLOSE**2) & tissue
+        return out
     one = torch.eye(3, dtype=sigma.dtype)
-    ratio = torch.where(conductor.tissue[0][box][..., None, None], sigma @ inverse, one)
+    full = matrix(sigma.movedim(0, -1)) @ inverse
+    ratio = torch.where(tissue[..., None, None], full, one)
     away = torch.maximum(_size(ratio - one), _size(torch.linalg.inv(ratio) - one))
-    out[box] = away <= CLOSE
-    return out & conductor.tissue[0]
+    out[d, h, w] = (away <= CLOSE) & tissue
+    return out
 
 
 def _size(matrices: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n"]:

@@ -26,9 +26,9 @@ from physics_hybrid.problems.potential.certify.body import AXES, Body, slabs
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.oscillation import Correction
 from physics_hybrid.problems.potential.certify.rules import (
+    Group,
     Orders,
     Points,
-    box_points,
     face_points,
 )
 from physics_hybrid.problems.potential.certify.shapes import (
@@ -36,10 +36,12 @@ from physics_hybrid.problems.potential.certify.shapes import (
     Edges,
     Mode,
     bent_gradient,
+    corners_of,
     flat_haar,
     gradient,
     haar,
     others,
+    sums,
     trilinear,
 )
 from physics_hybrid.problems.potential.physics.conductor import matrix
@@ -180,54 +182,7 @@ class Flux:
 
     def at(self, points: Points) -> list[Float[Tensor, "n P Q R"]]:
         """The components of the whole of it at points."""
-        E, q = gradient(self.nodes, points, self.body.spacing), []
-        if self.edges is not None:
-            more = bent_gradient(self.edges, points, self.body.spacing)
-            E = [one + other for one, other in zip(E, more, strict=True)]
-        for axis in range(3):
-            low, high = (points.of_voxels(side[axis]) for side in (self.low, self.high))
-            q.append(low + (high - low) * points.xi(axis))
-        X = [2 * points.xi(axis) - 1 for axis in range(3)]
-        for (a, b), (S_low, S_high) in self.slopes.items():
-            low, high = points.of_voxels(S_low), points.of_voxels(S_high)
-            share = self.body.spacing[b] / (4 * self.body.spacing[a])
-            q[a] = q[a] + X[b] * ((low + high + X[a] * (high - low)) / 2)
-            q[b] = q[b] + (high - low) * share * (1 - X[b] ** 2)
-        sigma = self.body.at(points.voxels)
-        for form in self.closed:
-            theta, slope = form.theta(points)
-            phi, J = form.at(points)
-            E = [one + phi * other for one, other in zip(E, slope, strict=True)]
-            q = [
-                one + other for one, other in zip(q, self._of(form, points, theta, J), strict=True)
-            ]
-        if self.sign != 0:
-            q = [
-                torch.add(one, other, alpha=self.sign)
-                for one, other in zip(q, _times(sigma, E), strict=True)
-            ]
-        shape = points.weight.shape
-        q = [one.expand(shape).contiguous() for one in q]
-        for correction in self.corrections:
-            correction.add_to(q, points)
-        return q
-
-    def _of(self, form: ClosedForm, points: Points, theta: Tensor, J: list[Tensor]) -> list[Tensor]:
-        """chi J_s - sign theta sigma grad phi_s = (chi - sign theta sigma sigma_inf^-1) J_s, chi 1
-        in G."""
-        sigma, same = self.body.at(points.voxels), self.same(form, points.voxels)
-        chi = points.of_voxels(form.medium.double())
-        if sigma.shape[1] < 6 and form.straight:
-            out = []
-            for axis, one in enumerate(J):
-                ratio = sigma[:, min(axis, sigma.shape[1] - 1)] * form.inverse[axis, axis]
-                ratio = torch.where(same, 1.0, ratio).view(-1, 1, 1, 1)
-                out.append((chi - self.sign * theta * ratio) * one)
-            return out
-        ratio = matrix(sigma) @ form.inverse
-        ratio[same] = torch.eye(3, dtype=ratio.dtype)
-        turned = _times_matrix(ratio, J)
-        return [chi * one - self.sign * theta * other for one, other in zip(J, turned, strict=True)]
+        return Local.of(self, points.voxels).at(points)
 
     def same(self, form: ClosedForm, voxels: Int[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
         """Whether voxels are of the medium of the closed form."""
@@ -237,18 +192,20 @@ class Flux:
         return (matrix(here) == matrix(there)).flatten(1).all(dim=1)
 
     @cached_property
-    def mixed(self) -> Bool[Tensor, "D H W"]:
+    def mixed(self) -> Int[Tensor, "n 3"]:
         """The voxels in which the closed form does not cancel: those of quadrature."""
-        marked = torch.zeros(self.body.shape, dtype=torch.bool)
+        found = [torch.zeros(0, 3, dtype=torch.long)]
         for form in self.closed:
             voxels = _in_tissue(self.body, form.voxels)
             plain = form.whole(voxels) & self.same(form, voxels) & (self.sign == 1)
-            d, h, w = voxels[~plain].unbind(dim=1)
-            marked[d, h, w] = True
-        for correction in self.corrections:
-            d, h, w = correction.faces.voxels.unbind(dim=1)
-            marked[d, h, w] = True
-        return marked
+            found.append(voxels[~plain])
+        found += [correction.faces.voxels for correction in self.corrections]
+        _, H, W = self.body.shape
+        numbers = torch.cat(found) @ torch.tensor([H * W, W, 1])
+        marked = torch.zeros(self.body.tissue.numel(), dtype=torch.bool)
+        marked[numbers] = True
+        flat = marked.nonzero()[:, 0]
+        return torch.stack([flat // (H * W), flat // W % H, flat % W], dim=1)
 
     def on_ends(self, end: int) -> Iterator[tuple[float, Float[Tensor, "H W"]]]:
         """Weights and modes of q . n - sign gamma v on a robin end, without the closed form."""
@@ -278,6 +235,102 @@ class Flux:
             q = q + points.of_voxels(form.medium.double()) * J[0]
             v = v + form.theta(points)[0] * phi
         return outward * q - self.sign * gamma * v
+
+
+@dataclass(frozen=True)
+class Local:
+    """A flux in some voxels: what is the same everywhere in each.
+
+    corners : w, V. low, high : on the faces below and above along each axis, A/m^2. sigma : S/m.
+    corrections : of faces of these voxels, with their rows.
+    """
+
+    flux: Flux
+    voxels: Int[Tensor, "n 3"]
+    corners: Float[Tensor, "n 2 2 2"]
+    low: list[Float[Tensor, "n 1 1 1"]]
+    high: list[Float[Tensor, "n 1 1 1"]]
+    sigma: Float[Tensor, "n C"]
+    corrections: list[tuple[Correction, Tensor]]
+
+    @classmethod
+    def of(cls, flux: Flux, voxels: Int[Tensor, "n 3"]) -> "Local":
+        """In these voxels."""
+        where = voxels.unbind(dim=1)
+        low, high = (
+            [values[where].view(-1, 1, 1, 1) for values in side] for side in (flux.low, flux.high)
+        )
+        there = [correction.among(voxels) for correction in flux.corrections]
+        return cls(
+            flux=flux,
+            voxels=voxels,
+            corners=corners_of(flux.nodes, voxels),
+            low=low,
+            high=high,
+            sigma=flux.body.at(voxels),
+            corrections=[(some, rows) for some, rows in there if len(rows)],
+        )
+
+    def at(self, points: Points) -> list[Float[Tensor, "n P Q R"]]:
+        """The components at points of these voxels."""
+        flux, spacing = self.flux, self.flux.body.spacing
+        E = gradient(self.corners, points, spacing)
+        if flux.edges is not None:
+            more = bent_gradient(flux.edges, points, spacing)
+            E = [one + other for one, other in zip(E, more, strict=True)]
+        q = [
+            torch.addcmul(low, high - low, points.xi(axis))
+            for axis, (low, high) in enumerate(zip(self.low, self.high, strict=True))
+        ]
+        X = [2 * points.xi(axis) - 1 for axis in range(3)] if flux.slopes else []
+        for (a, b), (S_low, S_high) in flux.slopes.items():
+            low, high = points.of_voxels(S_low), points.of_voxels(S_high)
+            share = spacing[b] / (4 * spacing[a])
+            q[a] = q[a] + X[b] * ((low + high + X[a] * (high - low)) / 2)
+            q[b] = q[b] + (high - low) * share * (1 - X[b] ** 2)
+        if flux.sign != 0:
+            turned = _times(self.sigma if flux.sign == 1 else self.sigma * flux.sign, E)
+            q = [one + other for one, other in zip(q, turned, strict=True)]
+        p = [one if one.shape == points.shape else one.expand(points.shape).clone() for one in q]
+        for form, parts in zip(flux.closed, self._media, strict=True):
+            if parts is None:
+                self._add_oblique(p, form, points)
+            else:
+                form.add_to(p, points, *parts)
+        for correction, rows in self.corrections:
+            correction.add_to(p, rows, points)
+        return p
+
+    @cached_property
+    def _media(self) -> list[tuple[Tensor, Tensor, Tensor] | None]:
+        """chi, sign sigma along the axes and its ratio to sigma_inf, for each closed form; None
+        where one of both is oblique."""
+        flux = self.flux
+        out: list[tuple[Tensor, Tensor, Tensor] | None] = []
+        for form in flux.closed:
+            if self.sigma.shape[1] == 6 or not form.straight:
+                out.append(None)
+                continue
+            sigma = self.sigma.expand(-1, 3)
+            ratio = sigma * form.inverse.diag()
+            ratio = ratio.masked_fill(flux.same(form, self.voxels)[:, None], 1.0)
+            chi = form.medium[self.voxels.unbind(dim=1)].double()
+            out.append((chi, sigma * flux.sign, ratio * flux.sign))
+        return out
+
+    def _add_oblique(self, p: list[Tensor], form: ClosedForm, points: Points) -> None:
+        """Add chi J_s + sign sigma grad(theta phi_s), the latter
+        sign (phi_s sigma grad theta - theta sigma sigma_inf^-1 J_s)."""
+        sign, sigma = self.flux.sign, matrix(self.sigma)
+        theta, slope = form.theta(points)
+        phi, J = form.at(points)
+        chi = points.of_voxels(form.medium.double())
+        ratio = sigma @ form.inverse
+        ratio[self.flux.same(form, self.voxels)] = torch.eye(3, dtype=ratio.dtype)
+        turned, steep = _times_matrix(ratio, J), _times_matrix(sigma, slope)
+        for axis in range(3):
+            p[axis] += chi * J[axis] - sign * theta * turned[axis]
+            p[axis] += (sign * phi) * steep[axis]
 
 
 def _times(sigma: Float[Tensor, "n C"], vector: list[Tensor]) -> list[Tensor]:
@@ -328,23 +381,22 @@ def inner(body: Body, one: Flux, other: Flux) -> tuple[Float[Tensor, "D H W"], f
     doubt = _replace(out, body, one, other)
     if body.robin:
         doubt += _add_ends(out, body, one, other)
-    return out * body.tissue, doubt
+    return out, doubt
 
 
 def _squares(flux: Flux) -> Float[Tensor, "D H W"]:
     """int p . sigma^-1 p without slopes, of sigma along the axes, in some planes: what `_of_slab`
     has, in fewer passes."""
     body = flux.body
-    waves = haar(flux.nodes)
-    scale = [2 / float(h) for h in body.spacing]
+    waves = sums(flux.nodes)
+    scale = [1 / (4 * float(h)) for h in body.spacing]
     total: Tensor = torch.zeros(())
     for axis in range(3):
-        sigma = body.diagonal[axis]
         low, high = flux.low[axis], flux.high[axis]
-        mean = torch.add(low, high).mul_(0.5)
-        mean.addcmul_(sigma, waves[_with((0, 0, 0), axis, 1)], value=flux.sign * scale[axis])
-        step = high - low
-        part = mean.mul_(mean).addcmul_(step, step, value=1 / 12)
+        mean, step = torch.add(low, high).mul_(0.5), high - low
+        slope = waves[_with((0, 0, 0), axis, 1)]
+        mean.addcmul_(body.diagonal[axis], slope, value=flux.sign * scale[axis])
+        part = mean.square_().addcmul_(step, step, value=1 / 12)
         if len(body.sigma) > 1:
             part.mul_(body.resistivity[axis])
         total = part if axis == 0 else total.add_(part)
@@ -374,7 +426,7 @@ def _of_slab(one: Flux, other: Flux) -> Float[Tensor, "D H W"]:
     body = one.body
     full = len(body.sigma) == 6
     pairs = AXES if full else AXES[:3]
-    sums: list[Tensor | float] = [0.0] * len(pairs)
+    products: list[Tensor | float] = [0.0] * len(pairs)
     others = {} if other is one else {m: components for m, _, components in other.modes()}
     for m, weight, p in one.modes():
         r = p if other is one else others.get(m)
@@ -384,39 +436,71 @@ def _of_slab(one: Flux, other: Flux) -> Float[Tensor, "D H W"]:
             for i, j in {(a, b), (b, a)}:
                 left, right = p[i], r[j]
                 if left is not None and right is not None:
-                    sums[c] = sums[c] + weight * left * right
+                    products[c] = products[c] + weight * left * right
     total = torch.zeros(body.shape, dtype=torch.float64)
-    for c, part in enumerate(sums):
+    for c, part in enumerate(products):
         total += body.resistivity[min(c, len(body.sigma) - 1)] * part
     return total * body.volume
 
 
 def _replace(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
     """Put what quadrature says in the place of voxels in which a closed form is at work."""
-    sums = []
-    for orders in (rules.CHECK, rules.FINE):
-        total = 0.0
-        for points in quadrature_points(body, one, other, orders):
-            p = one.at(points)
-            r = p if other is one else other.at(points)
-            d, h, w = points.voxels.unbind(dim=1)
-            turned = _times(body.resistivity[:, d, h, w].T, r)
-            product = p[0] * turned[0] + p[1] * turned[1] + p[2] * turned[2]
-            value = body.volume * points.mean(product)
-            out[d, h, w] = value
-            total += float(value.sum())
-        sums.append(total)
-    return abs(sums[1] - sums[0])
+    doubt = 0.0
+    for group in _groups(body, one, other):
+        points = group.points(rules.FINE)
+        where = points.voxels.unbind(dim=1)
+        d, h, w = where
+        resistivity = body.resistivity[:, d, h, w].T * body.volume
+        p = _weighted(one, points)
+        r = p if other is one else _weighted(other, points)
+        fine = _product(resistivity, p, r)
+        out[where] = 0.0
+        out.index_put_(where, fine, accumulate=True)
+        if other is one:
+            smoother = rules.smoother(points.shape[1], 3)
+            p = r = [part @ smoother for part in p]
+        else:  # the highest waves of p may meet none of those of r, and p be wrong nevertheless
+            points = group.points(rules.CHECK)
+            p, r = _weighted(one, points), _weighted(other, points)
+        doubt += float(fine.sum() - _product(resistivity, p, r).sum())
+    return abs(doubt)
+
+
+def _weighted(flux: Flux, points: Points) -> list[Float[Tensor, "n PQR"]]:
+    """The components at points, times the roots of weights."""
+    root = points.weight.sqrt()
+    return [part.mul_(root).flatten(1) for part in flux.at(points)]
+
+
+def _product(
+    resistivity: Float[Tensor, "n C"],
+    p: list[Float[Tensor, "n m"]],
+    r: list[Float[Tensor, "n m"]],
+) -> Float[Tensor, " n"]:
+    """p . sigma^-1 r of vectors in voxels."""
+    if resistivity.shape[1] == 6:
+        r = list((matrix(resistivity) @ torch.stack(r, dim=1)).unbind(dim=1))
+        resistivity = torch.ones_like(resistivity[:, :1])
+    total = torch.zeros(())
+    for axis, (one, other) in enumerate(zip(p, r, strict=True)):
+        rho = resistivity[:, min(axis, resistivity.shape[1] - 1)]
+        total = total + rho * torch.linalg.vecdot(one, other)
+    return total
+
+
+def _groups(body: Body, one: Flux, other: Flux) -> list[Group]:
+    """Voxels of quadrature: those beside an electrode, and the others."""
+    closed = [*one.closed, *other.closed]
+    if not closed:
+        return []
+    mixed = one.mixed if other is one else torch.unique(torch.cat([one.mixed, other.mixed]), dim=0)
+    places = [place for form in closed for place in form.places]
+    return rules.grouped(places, mixed, body.spacing)
 
 
 def quadrature_points(body: Body, one: Flux, other: Flux, orders: Orders) -> list[Points]:
     """Rules of quadrature: plain, and graded beside an electrode."""
-    closed = [*one.closed, *other.closed]
-    if not closed:
-        return []
-    mixed = one.mixed if other is one else one.mixed | other.mixed
-    places = [place for form in closed for place in form.places]
-    return box_points(places, mixed.nonzero(), body.spacing, orders)
+    return [group.points(orders) for group in _groups(body, one, other)]
 
 
 def _in_tissue(body: Body, voxels: Int[Tensor, "n 3"]) -> Int[Tensor, "m 3"]:
@@ -435,7 +519,7 @@ def _add_ends(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
         total = torch.zeros_like(gamma)
         for (weight, p), (_, r) in zip(one.on_ends(end), other.on_ends(end), strict=True):
             total += weight * area * p * r / gamma
-        sums = []
+        both = []
         for orders in (rules.CHECK, rules.FINE):
             at_points = 0.0
             points = points_on_end(body, [*one.closed, *other.closed], end, orders)
@@ -445,8 +529,8 @@ def _add_ends(out: Tensor, body: Body, one: Flux, other: Flux) -> float:
                 value = area * some.mean(p * r) / gamma[h, w]
                 total[h, w] = value
                 at_points += float(value.sum())
-            sums.append(at_points)
-        doubt += abs(sums[1] - sums[0])
+            both.append(at_points)
+        doubt += abs(both[1] - both[0])
         out[end] += total * tissue
     return doubt
 

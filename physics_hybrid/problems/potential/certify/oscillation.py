@@ -23,6 +23,7 @@ the least energy of a current that enters as one such wave and leaves nowhere el
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -44,19 +45,30 @@ class Sampled:
     """Values on some faces, by a rule for each along both of its sides.
 
     rows : which faces of those that were asked for. places, weights : (n, P) along the first and
-    second side. values : at the points.
+    second side. values : at the points. sides : of an electrode on which there are points.
     """
 
     rows: Int[Tensor, " n"]
     places: list[Float[Tensor, "n P"]]
     weights: list[Float[Tensor, "n P"]]
     values: Float[Tensor, "n P P"]
+    sides: int
+
+    @cached_property
+    def weight(self) -> Float[Tensor, "n P P"]:
+        """Of every point."""
+        u, v = self.weights
+        return u[:, :, None] * v[:, None]
 
     @property
-    def weighted(self) -> Float[Tensor, "n P P"]:
-        """Weights times values."""
-        u, v = self.weights
-        return self.values * (u[:, :, None] * v[:, None])
+    def rooted(self) -> Float[Tensor, "n PP"]:
+        """Values times the roots of weights."""
+        return (self.values * self.weight.sqrt()).flatten(1)
+
+    @property
+    def smoother(self) -> Float[Tensor, "PP modes"]:
+        """As `rules.smoother` has it, of that."""
+        return rules.smoother(self.values.shape[1] // self.sides, 2, self.sides)
 
     def cosines(self, count: int) -> list[Float[Tensor, "n P k"]]:
         """cos(k pi y / h) along both sides."""
@@ -78,28 +90,25 @@ class Faces:
     @classmethod
     def loose(cls, body: Body, form: ClosedForm) -> "Faces":
         """Those of G that are skin, or behind which G ends."""
-        found = []
         box = tuple(slice(a, b) for a, b in zip(form.low, form.high, strict=True))
-        inside = form.medium[box].nonzero() + torch.tensor(form.low)
-        for axis in range(3):
-            for side in (0, 1):
-                beside = inside.clone()
-                beside[:, axis] += 2 * side - 1
-                outside = (beside[:, axis] < 0) | (beside[:, axis] >= body.shape[axis])
-                d, h, w = _clamped(body, beside).unbind(dim=1)
-                joined = ~outside & form.medium[d, h, w]
-                if axis == 0 and not body.ends.floating:
-                    joined = joined | outside  # no condition, or one that `Flux` has
-                voxels = inside[~joined]
-                found.append((voxels, axis, side))
-        count = [len(voxels) for voxels, _, _ in found]
-        axes, sides = (
-            torch.tensor([one[i] for one in found]).repeat_interleave(torch.tensor(count))
-            for i in (1, 2)
-        )
-        return cls(torch.cat([voxels for voxels, _, _ in found]), axes, sides)
+        medium = form.medium[box]
+        shape = [n + 2 for n in medium.shape]
+        joined = torch.zeros(shape, dtype=torch.bool)
+        joined[1:-1, 1:-1, 1:-1] = medium
+        if not body.ends.floating:  # no condition, or one that `Flux` has
+            joined[0] |= form.low[0] == 0
+            joined[-1] |= form.high[0] == body.shape[0]
+        free = []
+        for axis, n in enumerate(medium.shape):
+            there = [slice(1, -1)] * 3
+            for first in (0, 2):
+                there[axis] = slice(first, first + n)
+                free.append(medium & ~joined[tuple(there)])
+        number, *voxel = torch.stack(free).nonzero().unbind(dim=1)
+        voxels = torch.stack(voxel, dim=1) + torch.tensor(form.low)
+        return cls(voxels, number // 2, number % 2)
 
-    @property
+    @cached_property
     def order(self) -> Int[Tensor, "n 3"]:
         """The axis of the normal, and the two others."""
         return torch.tensor(_ORDER)[self.axis]
@@ -156,48 +165,60 @@ class Correction:
         sigma, edges = _along_order(body, faces, faces.voxels), body.spacing[faces.order]
         return cls(faces, waves, sigma, edges, _kappa(sigma, edges, waves.shape[-1]))
 
-    def add_to(self, q: list[Float[Tensor, "n P P P"]], points: Points) -> None:
-        """Add c at points, A/m^2, to the components of a current there; rules have as many places
-        along every axis."""
-        faces, voxels = _number(self.faces.voxels), _number(points.voxels)
-        order = torch.argsort(voxels)
-        place = torch.searchsorted(voxels[order], faces).clamp_max(len(voxels) - 1)
-        where = order[place]
-        row = (voxels[where] == faces).nonzero()[:, 0]
-        if not len(row):
-            return
-        xi = torch.stack(points.places, dim=1)
-        order = self.faces.order[row]
-        if points.alike:
-            xi, order = xi[:1], order[:1]
-        else:
-            xi = xi[where[row]]
-        c = self._of(row, xi.gather(1, order[..., None].expand_as(xi)))
-        axis = self.faces.axis[row]
-        for normal, turned in enumerate(_TURNED):
-            along = (axis == normal).nonzero()[:, 0]
-            rows = where[row[along]]
-            for component, value in zip(_ORDER[normal], c, strict=True):
-                q[component].index_add_(0, rows, value[along].permute(turned))
+    def among(self, voxels: Int[Tensor, "n 3"]) -> tuple["Correction", Int[Tensor, " m"]]:
+        """Of the faces of these voxels, as often as they are named, and the row of each."""
+        faces = _number(self.faces.voxels)
+        numbers, order = _number(voxels).sort()
+        first = torch.searchsorted(numbers, faces)
+        count = torch.searchsorted(numbers, faces, right=True) - first
+        row = torch.repeat_interleave(count)
+        before = first - (count.cumsum(dim=0) - count)
+        where = order[before[row] + torch.arange(len(row))]
+        some = Correction(
+            faces=self.faces.chosen(row),
+            waves=self.waves[row],
+            sigma=self.sigma[row],
+            edges=self.edges[row],
+            kappa=self.kappa[row],
+        )
+        return some, where
 
-    def _of(self, row: Int[Tensor, " m"], xi: Float[Tensor, "_ 3 P"]) -> list[Tensor]:
-        """c of some faces at places of the voxels behind them, those of each or the same for all:
+    def add_to(
+        self, p: list[Float[Tensor, "n P P P"]], rows: Int[Tensor, " m"], points: Points
+    ) -> None:
+        """Add c at points, A/m^2, to the components of a current there. rows : of the voxels behind
+        the faces; rules have as many places along every axis."""
+        if points.alike:
+            xi = points.places[0][:1, None].expand(1, 3, -1)
+        else:
+            xi = torch.stack(points.places, dim=1)[rows]
+            xi = xi.gather(1, self.faces.order[..., None].expand_as(xi))
+        c = self._of(xi)
+        counts = torch.bincount(self.faces.axis, minlength=3).tolist()
+        first = 0
+        for normal, count in enumerate(counts):
+            there = slice(first, first + count)
+            first += count
+            for component, value in zip(_ORDER[normal], c, strict=True):
+                p[component].index_add_(0, rows[there], value[there].permute(_TURNED[normal]))
+
+    def _of(self, xi: Float[Tensor, "_ 3 P"]) -> list[Tensor]:
+        """c at places of the voxels behind the faces, those of each or the same for all:
         components, axes and places in the order normal, first and second side. (m, P, P, P) each"""
         normal, u, v = xi.unbind(dim=1)
-        above = self.faces.side[row][:, None] == 1
+        above = self.faces.side[:, None] == 1
         t = torch.where(above, normal, 1 - normal)[:, :, None]
-        sigma, edges = self.sigma[row, :, None, None], self.edges[row, :, None, None]
-        m, P, count = len(row), t.shape[1], self.waves.shape[-1]
-        kappa = self.kappa[row].flatten(1)[:, None]
-        length = kappa * edges[:, 0]
+        m, P, count = len(self.waves), t.shape[1], self.waves.shape[-1]
+        length, scale, inward = self._profile
         near, far = torch.exp(-length * (1 - t)), torch.exp(-length * (1 + t))
-        scale = self.waves[row].flatten(1)[:, None] / (1 - torch.exp(-2 * length))
-        psi = (near + far) * (scale / (sigma[:, 0] * kappa))
-        along = (far - near) * scale * self.faces.outward[row].view(-1, 1, 1)
+        psi = (near + far) * inward
+        along = (far - near) * scale
         k = torch.pi * torch.arange(count, dtype=torch.float64)[:, None]
-        cos_u, cos_v = torch.cos(k * u[:, None]), torch.cos(k * v[:, None])
-        steep_u, steep_v = k * torch.sin(k * u[:, None]), k * torch.sin(k * v[:, None])
+        angle_u, angle_v = k * u[:, None], k * v[:, None]
+        cos_u, cos_v = torch.cos(angle_u), torch.cos(angle_v)
+        steep_u, steep_v = k * torch.sin(angle_u), k * torch.sin(angle_v)
         out = []
+        sigma, edges = self.sigma[..., None, None], self.edges[..., None, None]
         for profile, first, second in (
             (along, cos_u, cos_v),
             (psi * (sigma[:, 1] / edges[:, 1]), steep_u, cos_v),
@@ -208,6 +229,16 @@ class Correction:
             waves = profile @ (shape[0] if len(xi) == 1 else shape)
             out.append(waves.view(m, P, P, P))
         return out
+
+    @cached_property
+    def _profile(self) -> tuple[Tensor, Tensor, Tensor]:
+        """kappa h, g_kl outward over 1 - exp(-2 kappa h), A/m^2, and g_kl over that and sigma_1
+        kappa, V: of every wave, (m, 1, k l)."""
+        kappa = self.kappa.flatten(1)[:, None]
+        length = kappa * self.edges[:, :1, None]
+        scale = self.waves.flatten(1)[:, None] / (1 - torch.exp(-2 * length))
+        outward = scale * self.faces.outward.view(-1, 1, 1)
+        return length, outward, scale / (self.sigma[:, :1, None] * kappa)
 
 
 #: Axis of the normal and of both sides, by that of the normal.
@@ -242,18 +273,18 @@ def _kappa(
 
 @dataclass(frozen=True)
 class Oscillation:
-    """corrections : to be added to q.
+    """forms, corrections : to be added to q, each of a closed form.
 
     sizes : sum of C |g_r|_F over the faces that a voxel answers for, W^(1/2), raised by what a
         coarser quadrature changes.
-    rest, check : g_r on the faces of each correction, A/m^2, by two rules.
+    rest : g_r on the faces of each correction, A/m^2.
     """
 
     body: Body
+    forms: list[ClosedForm]
     corrections: list[Correction]
     sizes: Float[Tensor, "D H W"]
     rest: list[list[Sampled]]
-    check: list[list[Sampled]]
 
     @classmethod
     def of(cls, body: Body, closed: list[ClosedForm]) -> "Oscillation":
@@ -261,22 +292,28 @@ class Oscillation:
         sizes, coarser = (torch.zeros(body.shape, dtype=torch.float64) for _ in range(2))
         corrections: list[Correction] = []
         rest: list[list[Sampled]] = []
-        check: list[list[Sampled]] = []
+        forms: list[ClosedForm] = []
         for form, faces, waves in _tiers(body, closed):
-            fine, coarse = (
-                _sampled(body, form, faces, orders) for orders in (rules.FINE, rules.CHECK)
-            )
-            correction = Correction.of(body, faces, _waves(faces, fine, waves))
+            forms.append(form)
+            samples = _sampled(body, form, faces, rules.FINE)
+            correction = Correction.of(body, faces, _waves(faces, samples, waves))
             corrections.append(correction)
-            rest.append(_left(correction, fine))
-            check.append(_left(correction, coarse))
+            rest.append(_left(correction, samples))
             owners = _owners(body, faces)
             constant = trace_constant(body, faces, owners, waves)
-            _add(sizes, body, correction, rest[-1], owners, constant)
-            _add(coarser, body, correction, check[-1], owners, constant)
-        # what quadrature misses of the first waves has a larger C than the waves that are left
-        doubt = math.sqrt(NEAR_WAVES) * (sizes - coarser).abs()
-        return cls(body, corrections, sizes + doubt, rest, check)
+            for part in rest[-1]:
+                rows, rooted = part.rows, part.rooted
+                scale = constant[rows] * (body.volume / correction.edges[rows, 0]).sqrt()
+                owner = owners[rows].unbind(dim=1)
+                for total, values in ((sizes, rooted), (coarser, rooted @ part.smoother)):
+                    norm = torch.linalg.vector_norm(values, dim=1)
+                    total.index_put_(owner, norm * scale, accumulate=True)
+        found = cls(body, forms, corrections, sizes, rest)
+        if corrections:
+            # what quadrature misses of the first waves has a larger C than the waves that are left
+            some, other = sizes[found.there], coarser[found.there]
+            some += math.sqrt(NEAR_WAVES) * (some - other)
+        return found
 
     def moment(
         self, nodes: Float[Tensor, "nD nH nW"], edges: Edges | None = None
@@ -286,12 +323,20 @@ class Oscillation:
         fine, coarse = (self._moment(rest, nodes, edges) for rest in (self.rest, self.check))
         return fine, abs(fine - coarse)
 
+    @cached_property
+    def check(self) -> list[list[Sampled]]:
+        """rest by another rule."""
+        return [
+            _left(one, _sampled(self.body, form, one.faces, rules.CHECK))
+            for form, one in zip(self.forms, self.corrections, strict=True)
+        ]
+
     def _moment(self, rest: list[list[Sampled]], nodes: Tensor, edges: Edges | None) -> float:
         """By one rule."""
         total = 0.0
         for correction, samples in zip(self.corrections, rest, strict=True):
             for part in samples:
-                faces, weighted = correction.faces.chosen(part.rows), part.weighted
+                faces, weighted = correction.faces.chosen(part.rows), part.values * part.weight
                 for axis in range(3):
                     there = (faces.axis == axis).nonzero()[:, 0]
                     points = faces.points(axis, there, part.places)
@@ -302,10 +347,18 @@ class Oscillation:
                     total += area * float((w.squeeze(axis + 1) * weighted[there]).sum())
         return total
 
+    @cached_property
+    def there(self) -> tuple[slice, slice, slice]:
+        """Voxels that hold all that answer for a face."""
+        faces = torch.cat([correction.faces.voxels for correction in self.corrections])
+        low, high = faces.amin(dim=0) - 1, faces.amax(dim=0) + 2
+        d, h, w = (slice(max(0, a), b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+        return d, h, w
+
     @property
     def norm(self) -> float:
         """Of all voxels, W^(1/2)."""
-        return float((self.sizes**2).sum().sqrt())
+        return float(torch.linalg.vector_norm(self.sizes))
 
 
 def _tiers(body: Body, closed: list[ClosedForm]) -> Iterator[tuple[ClosedForm, Faces, int]]:
@@ -326,29 +379,26 @@ def _sampled(body: Body, form: ClosedForm, faces: Faces, orders: Orders) -> list
         along = faces.axis == axis
         d, h, w = (i[along] - first for i, first in zip(number, form.window[0], strict=True))
         mean[along] = means[d, h, w]
-    out = []
     order = faces.order
     spacing = body.spacing[order]
-    lower = (faces.voxels.gather(1, order) * spacing).T
+    lower = faces.voxels.gather(1, order) * spacing
+    lower[:, 0] += faces.side * spacing[:, 0]
     inverse = form.inverse[order[:, :, None], order[:, None]].permute(1, 2, 0)[..., None, None]
-    finer = rules.on_faces(orders)
-    for rows, sides in rules.lines(form.places, faces.voxels, order[:, 1:], body.spacing, finer):
-        (u, weight_u), (v, weight_v) = sides
-        h_n, h_u, h_v = spacing[rows].T[..., None]
-        corner = lower[:, rows, None]
-        metres = [
-            (corner[0] + faces.side[rows, None] * h_n)[:, :, None],
-            (corner[1] + u * h_u)[:, :, None],
-            (corner[2] + v * h_v)[:, None],
-        ]
+    out = []
+    for group in rules.grouped(form.places, faces.voxels, body.spacing):
+        rows = group.rows
+        lines = group.lines(order[rows, 1:], rules.on_faces(orders))
+        (u, weight_u), (v, weight_v) = lines
+        _, h_u, h_v = spacing[rows].T[..., None]
         J = torch.zeros(())
         for charge in form.charges:
-            place = charge.point[0][order[rows]].T[..., None, None]
-            offset = [x - place[i] for i, x in enumerate(metres)]
+            n, below_u, below_v = (lower[rows] - charge.point[0][order[rows]]).T[..., None]
+            offset = [n[:, :, None], (below_u + u * h_u)[..., None], (below_v + v * h_v)[:, None]]
             _, dense = form.seen_from(charge, offset, inverse[:, :, rows])
             J = J + dense * offset[0]
         g = faces.outward[rows].view(-1, 1, 1) * (J - mean[rows].view(-1, 1, 1))
-        out.append(Sampled(rows, [u, v], [weight_u, weight_v], g))
+        sides = 1 if group.at is None else 2
+        out.append(Sampled(rows, [u, v], [weight_u, weight_v], g, sides))
     return out
 
 
@@ -359,7 +409,7 @@ def _waves(faces: Faces, samples: list[Sampled], count: int) -> Float[Tensor, "n
     size[0] = 1.0
     for part in samples:
         cos_u, cos_v = part.cosines(count)
-        waves[part.rows] = cos_u.mT @ part.weighted @ cos_v * size[:, None] * size
+        waves[part.rows] = cos_u.mT @ (part.values * part.weight) @ cos_v * size[:, None] * size
     waves[:, 0, 0] = 0.0
     return waves
 
@@ -372,22 +422,6 @@ def _left(correction: Correction, samples: list[Sampled]) -> list[Sampled]:
         cos_u, cos_v = part.cosines(waves.shape[-1])
         out.append(replace(part, values=part.values - cos_u @ waves @ cos_v.mT))
     return out
-
-
-def _add(
-    sizes: Tensor,
-    body: Body,
-    correction: Correction,
-    rest: list[Sampled],
-    owners: Int[Tensor, "n 3"],
-    constant: Float[Tensor, " n"],
-) -> None:
-    """Add C |g_r|_F to the voxels that answer for the faces."""
-    for part in rest:
-        area = body.volume / correction.edges[part.rows, 0]
-        norm = (area * (part.weighted * part.values).sum(dim=(1, 2))).sqrt()
-        owner = owners[part.rows].unbind(dim=1)
-        sizes.index_put_(owner, norm * constant[part.rows], accumulate=True)
 
 
 def _owners(body: Body, faces: Faces) -> Int[Tensor, "n 3"]:
@@ -408,4 +442,6 @@ def trace_constant(
     slopes = (sigma[:, 1:] / sigma[:, :1]).sqrt() / edges[:, 1:]
     kappa = wave * torch.pi * slopes.amin(dim=1)
     square = 1 / (torch.tanh(kappa * edges[:, 0]) * sigma[:, 0] * kappa)
-    return (square / body.stiffest[voxels.unbind(dim=1)]).sqrt()
+    if len(body.sigma) == 6:
+        square = square / body.stiffest[voxels.unbind(dim=1)]
+    return square.sqrt()

@@ -37,8 +37,19 @@ def from_centres(
 ) -> Float[Tensor, "nD nH nW"]:
     """w of a field phi, V, whose currents are J, A/m^2 (1, D+1, H, W) and so on."""
     total = torch.zeros([n + 1 for n in body.shape], dtype=torch.float64)
-    for planes, part, u, low, high in _slabs(body, phi, J, closed):
-        total[planes.start : planes.stop + 1] += _at_nodes(part, u, low, high)
+    for planes in slabs(body.shape):
+        part, u = body.slab(planes), phi[planes]
+        beyond = slice(planes.start, planes.stop + 1)
+        currents = (J[0][0, beyond], J[1][0, planes], J[2][0, planes])
+        if len(body.sigma) == 6:
+            there = _at_nodes(part, u, *_resisted(part, currents))
+        else:
+            drops = [values[planes] for values in body.drops]
+            there = _weighted(part.mean * u, drops, *_sides_of(currents))
+        total[beyond] += there
+    for form in closed:
+        part = body.part(form.voxels_there)
+        total[form.nodes_there] -= _at_nodes(part, form.at_centres, *_field(form))
     return _finished(body, total, closed)
 
 
@@ -97,15 +108,26 @@ def _take_off(
         return
     there = (slice(first - planes.start, last - planes.start), *across)
     own = slice(first - along.start, last - along.start)
-    d, h, w = form.through_faces
     u[there] -= form.at_centres[own]
-    below, above = _sides_of((d[own.start : own.stop + 1], h[own], w[own]))
-    for a in range(3):
-        for b in range(3):
-            rho = float(form.inverse[a, b])
-            if rho != 0:
-                low[a][there] -= rho * below[b]
-                high[a][there] -= rho * above[b]
+    below, above = _field(form)
+    for E, E_s in zip([*low, *high], [*below, *above], strict=True):
+        E[there] -= E_s[own]
+
+
+def _field(form: ClosedForm) -> tuple[list[Tensor], list[Tensor]]:
+    """sigma_inf^-1 J_s on the faces below and above every voxel of the window, V/m."""
+    below, above = _sides_of(form.through_faces)
+    rows = form.inverse.tolist()
+    return [_turned(row, below) for row in rows], [_turned(row, above) for row in rows]
+
+
+def _turned(row: list[float], vector: list[Tensor]) -> Tensor:
+    """A row of a matrix times a vector."""
+    parts = [rho * value for rho, value in zip(row, vector, strict=True) if rho != 0]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 def _finished(
@@ -163,13 +185,22 @@ def _at_nodes(
     body: Body, u: Tensor, low: list[Tensor], high: list[Tensor]
 ) -> Float[Tensor, "nD nH nW"]:
     """Sum over the voxels round a node of what each says of it, times conductivity."""
+    drops = [body.mean * (float(h) / 8) for h in body.spacing]
+    return _weighted(body.mean * u, drops, low, high)
+
+
+def _weighted(
+    u: Tensor, drops: list[Tensor], low: list[Tensor], high: list[Tensor]
+) -> Float[Tensor, "nD nH nW"]:
+    """The same of u times conductivity and of what falls along each axis, low and high times
+    drops."""
     steps = []
     for axis in range(3):
-        step = float(body.spacing[axis]) / 8
-        below = torch.add(high[axis], low[axis], alpha=3).mul_(body.mean).mul_(step)
-        above = torch.add(low[axis], high[axis], alpha=3).mul_(body.mean).mul_(step)
-        steps.append(gathered(below, axis, above.neg_()))
-    total = gathered(body.mean * u, 0).add_(steps[0])
+        both = low[axis] + high[axis]
+        below = torch.add(both, low[axis], alpha=2).mul_(drops[axis])
+        above = both.add_(high[axis], alpha=2).mul_(drops[axis]).neg_()
+        steps.append(gathered(below, axis, above))
+    total = gathered(u, 0).add_(steps[0])
     total = gathered(total, 1).add_(gathered(steps[1], 0))
     return gathered(total, 2).add_(gathered(gathered(steps[2], 0), 1))
 

@@ -5,6 +5,7 @@ All rules are products of rules along the axes, and so are most factors of what 
 are worked out along the axes, many voxels at a time, and meet at the points.
 """
 
+import functools
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -39,6 +40,19 @@ def gauss(points: int) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     return torch.from_numpy((x + 1) / 2), torch.from_numpy(w / 2)
 
 
+@cache
+def smoother(points: int, axes: int, sides: int = 1) -> Float[Tensor, "points^axes modes"]:
+    """From a function at Gauss points along some axes, times the roots of their weights, to its
+    waves (orthonormal Legendre polynomials) but those of the highest order along any axis: of a
+    product of two functions the sum over these is the integral that a rule of a point less has."""
+    x, w = np.polynomial.legendre.leggauss(points)
+    orders = np.arange(points - 1)
+    waves = np.polynomial.legendre.legvander(x, points - 2) * np.sqrt(orders + 0.5)
+    line = np.kron(np.eye(sides), waves * np.sqrt(w)[:, None])
+    whole = functools.reduce(np.kron, [line] * axes)
+    return torch.from_numpy(whole)
+
+
 @dataclass(frozen=True)
 class Points:
     """A product of rules along the axes, in each of some voxels.
@@ -62,13 +76,22 @@ class Points:
         return _along((self.places[axis] + self.voxels[:, axis, None]) * spacing[axis], axis)
 
     @cached_property
-    def weight(self) -> Float[Tensor, "n P Q R"]:
-        """Of every point."""
-        d, h, w = (_along(weight, axis) for axis, weight in enumerate(self.weights))
+    def weight(self) -> Float[Tensor, "_ P Q R"]:
+        """Of every point; the same in all voxels where places are."""
+        weights = [weight[:1] if self.alike else weight for weight in self.weights]
+        d, h, w = (_along(weight, axis) for axis, weight in enumerate(weights))
         return d * h * w
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Voxels, and points along each axis."""
+        P, Q, R = (weight.shape[1] for weight in self.weights)
+        return len(self.voxels), P, Q, R
 
     def mean(self, values: Float[Tensor, "n P Q R"]) -> Float[Tensor, " n"]:
         """Over every voxel, or face."""
+        if self.alike:
+            return values.flatten(1) @ self.weight.flatten()
         return (values * self.weight).sum(dim=(1, 2, 3))
 
     def of_voxels(self, values: Float[Tensor, "D H W"]) -> Float[Tensor, "n 1 1 1"]:
@@ -101,6 +124,17 @@ def graded(at: Float[Tensor, " n"], points: int) -> tuple[Tensor, Tensor]:
     return places, weights
 
 
+def graded_parts(
+    at: Float[Tensor, "m 3"], above: Bool[Tensor, "m 3"], points: int
+) -> tuple[Float[Tensor, "m 3 P"], Float[Tensor, "m 3 P"]]:
+    """The same along three axes, on one side of the place each."""
+    x, w = gauss(points)
+    x, w = x**GRADING, GRADING * x ** (GRADING - 1) * w
+    middle = at.clamp(0, 1)
+    length = torch.where(above, 1 - middle, -middle)[..., None]
+    return middle[..., None] + length * x, length.abs() * w
+
+
 def nearest(
     places: list[Float[Tensor, " 3"]], voxels: Int[Tensor, "n 3"], spacing: Float[Tensor, " 3"]
 ) -> tuple[Bool[Tensor, " n"], Float[Tensor, "n 3"]]:
@@ -125,24 +159,48 @@ def nearest(
 Line = tuple[Float[Tensor, "n _"], Float[Tensor, "n _"]]
 
 
-def lines(
-    places: list[Float[Tensor, " 3"]],
-    voxels: Int[Tensor, "n 3"],
-    axes: Int[Tensor, "n axes"],
-    spacing: Float[Tensor, " 3"],
-    orders: Orders,
-) -> list[tuple[Tensor, list[Line]]]:
-    """Rows of voxels, and for these a rule along each of some axes, which may be others in every
-    voxel: plain ones, and those of voxels beside an electrode."""
+@dataclass(frozen=True)
+class Group:
+    """Voxels that are integrated over alike.
+
+    rows : which of those that were asked for. voxels : they. at : where the electrode that they lie
+        beside is, in voxels from the lower corner of each; None: beside none.
+    """
+
+    rows: Int[Tensor, " n"]
+    voxels: Int[Tensor, "n 3"]
+    at: Float[Tensor, "n 3"] | None
+
+    def lines(self, axes: Int[Tensor, "n axes"], orders: Orders) -> list[Line]:
+        """A rule along each of some axes, which may be others in every voxel."""
+        if self.at is None:
+            return [_plain(len(self.rows), orders.plain)] * axes.shape[1]
+        at = self.at.gather(1, axes)
+        return [graded(at[:, i], orders.graded) for i in range(axes.shape[1])]
+
+    def points(self, orders: Orders) -> Points:
+        """Rules in the voxels; parts of a voxel beside an electrode count one by one."""
+        if self.at is None:
+            x, w = _plain(len(self.rows), orders.plain)
+            return Points(self.voxels, [x] * 3, [w] * 3, alike=True)
+        # boxes into which the planes through an electrode part the voxels beside it
+        sides = torch.cartesian_prod(*[torch.tensor([False, True])] * 3)
+        full = torch.where(sides, self.at[:, None] < 1, self.at[:, None] > 0).all(dim=2)
+        row, side = full.nonzero().unbind(dim=1)
+        x, w = graded_parts(self.at[row], sides[side], orders.graded)
+        return Points(self.voxels[row], list(x.unbind(dim=1)), list(w.unbind(dim=1)))
+
+
+def grouped(
+    places: list[Float[Tensor, " 3"]], voxels: Int[Tensor, "n 3"], spacing: Float[Tensor, " 3"]
+) -> list[Group]:
+    """Those beside an electrode, and the others, some at a time."""
     near, at = nearest(places, voxels, spacing)
-    out: list[tuple[Tensor, list[Line]]] = []
-    count = axes.shape[1]
     batches = torch.split((~near).nonzero()[:, 0], BATCH)
-    out += [(far, [_plain(len(far), orders.plain)] * count) for far in batches if len(far)]
+    out = [Group(far, voxels[far], None) for far in batches if len(far)]
     close = near.nonzero()[:, 0]
     if len(close):
-        at = at[close].gather(1, axes[close])
-        out.append((close, [graded(at[:, i], orders.graded) for i in range(count)]))
+        out.append(Group(close, voxels[close], at[close]))
     return out
 
 
@@ -153,12 +211,7 @@ def box_points(
     orders: Orders,
 ) -> list[Points]:
     """Rules in voxels: graded beside an electrode, plain elsewhere."""
-    axes = torch.arange(3).expand(len(voxels), 3)
-    out = []
-    for rows, rules in lines(places, voxels, axes, spacing, orders):
-        alike = rules[0] is rules[1]
-        out.append(Points(voxels[rows], [x for x, _ in rules], [w for _, w in rules], alike))
-    return out
+    return [group.points(orders) for group in grouped(places, voxels, spacing)]
 
 
 def on_faces(orders: Orders) -> Orders:
@@ -178,11 +231,12 @@ def face_points(
     across = [other for other in range(3) if other != axis]
     axes = torch.tensor(across).expand(len(voxels), 2)
     out = []
-    for rows, rules in lines(places, voxels, axes, spacing, on_faces(orders)):
+    for group in grouped(places, voxels, spacing):
+        rules = group.lines(axes[group.rows], on_faces(orders))
         x, w = [torch.empty(0)] * 3, [torch.empty(0)] * 3
-        x[axis] = torch.full((len(rows), 1), float(side), dtype=torch.float64)
+        x[axis] = torch.full((len(group.rows), 1), float(side), dtype=torch.float64)
         w[axis] = torch.ones_like(x[axis])
         for other, (places_there, weights) in zip(across, rules, strict=True):
             x[other], w[other] = places_there, weights
-        out.append(Points(voxels[rows], x, w))
+        out.append(Points(group.voxels, x, w))
     return out

@@ -1,10 +1,11 @@
 """Trilinear functions on voxels: their values, slopes and waves."""
 
+from functools import cache
 from itertools import product
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from physics_hybrid.problems.potential.certify.rules import Points
@@ -22,6 +23,13 @@ def haar(
 ) -> dict[Mode, Float[Tensor, "D H W"]]:
     """Coefficients of a function that is linear between nodes along some axes in P_m1 P_m2 P_m3 of
     every voxel; constant along the others."""
+    return {m: values / 2 ** len(axes) for m, values in sums(nodes, axes).items()}
+
+
+def sums(
+    nodes: Float[Tensor, "_ _ _"], axes: tuple[int, ...] = (0, 1, 2)
+) -> dict[Mode, Float[Tensor, "D H W"]]:
+    """The same, twice as large for every axis."""
     fields: dict[tuple[int, ...], Tensor] = {(): nodes}
     for axis in range(3):
         split: dict[tuple[int, ...], Tensor] = {}
@@ -31,8 +39,8 @@ def haar(
                 continue
             n = values.shape[axis] - 1
             low, high = values.narrow(axis, 0, n), values.narrow(axis, 1, n)
-            split[(*m, 0)] = (low + high) / 2
-            split[(*m, 1)] = (high - low) / 2
+            split[(*m, 0)] = low + high
+            split[(*m, 1)] = high - low
         fields = split
     return {(m[0], m[1], m[2]): values for m, values in fields.items()}
 
@@ -56,17 +64,23 @@ def prolonged(nodes: Float[Tensor, "nD nH nW"], factor: int) -> Float[Tensor, "_
 
 def trilinear(nodes: Float[Tensor, "nD nH nW"], points: Points) -> Float[Tensor, "n _ _ _"]:
     """Values of a trilinear function at points."""
-    values = _corners(nodes, points)
+    values = corners_of(nodes, points.voxels)
     for axis in range(3):
         values = _between(values, points, axis)
     return values
 
 
 def gradient(
-    nodes: Float[Tensor, "nD nH nW"], points: Points, spacing: Float[Tensor, " 3"]
+    corners: Float[Tensor, "n 2 2 2"], points: Points, spacing: Float[Tensor, " 3"]
 ) -> list[Float[Tensor, "n _ _ _"]]:
-    """The components of its gradient at points, V/m; each has one place along its own axis."""
-    corners = _corners(nodes, points)
+    """The components of the gradient of a trilinear function at points, V/m, from its values at the
+    corners of voxels; each has one place along its own axis."""
+    if points.alike:
+        x = points.places[0][0]
+        P = len(x)
+        shapes = _gradients(tuple(x.tolist())) / spacing[:, None]
+        found = (corners.flatten(1) @ shapes.flatten(1)).view(-1, 3, P, P)
+        return [found[:, axis].unsqueeze(axis + 1) for axis in range(3)]
     out = []
     for axis in range(3):
         slope = _step(corners, axis) / spacing[axis]
@@ -76,12 +90,23 @@ def gradient(
     return out
 
 
+@cache
+def _gradients(places: tuple[float, ...]) -> Float[Tensor, "8 3 PP"]:
+    """Slopes of the functions of the eight corners of a unit cube, each along an axis, at places
+    across it."""
+    x = torch.tensor(places, dtype=torch.float64)
+    value, slope = torch.stack([1 - x, x]), torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    lines = ("a,bp,cq->abcpq", "b,ap,cq->abcpq", "c,ap,bq->abcpq")
+    parts = [torch.einsum(line, slope, value, value) for line in lines]
+    return torch.stack(parts, dim=3).view(8, 3, -1)
+
+
 def bent(edges: Edges, points: Points) -> Float[Tensor, "n _ _ _"]:
     """Values of the sum over axes a of c_a (1 - X_a^2) at points, X_a from -1 to 1 along the axis
     and c_a bilinear across it, from its values on the edges."""
     total = torch.zeros(())
     for axis, values in enumerate(edges):
-        c = _corners(values, points, axis)
+        c = corners_of(values, points.voxels, axis)
         for other in others(axis):
             c = _between(c, points, other)
         total = total + c * (1 - (2 * points.xi(axis) - 1) ** 2)
@@ -95,7 +120,7 @@ def bent_gradient(
     total = [torch.zeros(())] * 3
     for axis, values in enumerate(edges):
         X = 2 * points.xi(axis) - 1
-        corners = _corners(values, points, axis)
+        corners = corners_of(values, points.voxels, axis)
         u, v = others(axis)
         along_u, along_v = _between(corners, points, u), _between(corners, points, v)
         total[axis] = total[axis] - _between(along_u, points, v) * (4 * X / spacing[axis])
@@ -110,15 +135,17 @@ def others(axis: int) -> tuple[int, int]:
     return u, v
 
 
-def _corners(values: Tensor, points: Points, along: int | None = None) -> Float[Tensor, "n _ _ _"]:
-    """Values at the corners of the voxels, or on their edges along an axis."""
-    indices = []
-    for axis, i in enumerate(points.voxels.view(-1, 3, 1, 1, 1).unbind(dim=1)):
-        shape = [1, 1, 1]
-        shape[axis] = 1 if axis == along else 2
-        indices.append(i + torch.arange(shape[axis]).view(shape))
-    d, h, w = indices
-    return values[d, h, w]
+def corners_of(
+    values: Tensor, voxels: Int[Tensor, "n 3"], along: int | None = None
+) -> Float[Tensor, "n _ _ _"]:
+    """Values at the corners of voxels, or on their edges along an axis."""
+    d, h, w = ([0] if axis == along else [0, 1] for axis in range(3))
+    values = values.contiguous()
+    strides = values.stride()
+    steps = [i * strides[0] + j * strides[1] + k * strides[2] for i in d for j in h for k in w]
+    first = voxels @ torch.tensor(strides)
+    flat = values.flatten().take(first[:, None] + torch.tensor(steps))
+    return flat.view(-1, len(d), len(h), len(w))
 
 
 def _step(values: Tensor, axis: int) -> Tensor:

@@ -102,7 +102,8 @@ def _moments(flux: Flux) -> Waves:
                 there = found[m][a]
                 if there is None:
                     there = torch.zeros(body.shape, dtype=torch.float64)
-                there[where] = (p[a] * shape).sum(dim=(1, 2, 3))
+                there[where] = 0.0
+                there.index_put_(where, (p[a] * shape).sum(dim=(1, 2, 3)), accumulate=True)
                 found[m][a] = there
     return found
 

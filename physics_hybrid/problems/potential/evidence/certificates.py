@@ -265,6 +265,7 @@ def limb(number: int, grid: Grid) -> tuple[Conductor, PointSource]:
 def costs(grids: list[Grid]) -> list[dict[str, Any]]:
     """Seconds of CPU of a solve and of its certificates, the median of seven in turn."""
     rows = []
+    torch.set_num_threads(1)
     for grid in grids:
         conductor, source = limb(0, grid)
         phi = solve(conductor, source, warn=False).phi
@@ -323,11 +324,15 @@ def widths(grid: Grid, limbs: int, side: int) -> list[dict[str, Any]]:
     return rows
 
 
+def grids_of(quick: bool) -> list[Grid]:
+    """What costs are measured on."""
+    grids: list[Grid] = [(24, 12, 12), (48, 24, 24), (96, 48, 48)]
+    return grids[:2] if quick else grids
+
+
 def report(cases: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
     """All that the page says."""
-    grids: list[Grid] = [(24, 12, 12), (48, 24, 24)]
-    if not quick:
-        grids.append((96, 48, 48))
+    grids = grids_of(quick)
     return {
         "cases": cases,
         "costs": costs(grids),
@@ -337,20 +342,25 @@ def report(cases: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
     }
 
 
-def tables(about: dict[str, Any]) -> str:
-    """What the page says of a report."""
-    costs_table = [
+def costs_table(costs: list[dict[str, Any]]) -> str:
+    """What the page says of `costs`."""
+    lines = [
         "| grid | solve, s of CPU | cheap certificate | its relative bound | with slopes |"
         " its relative bound |",
         "|---|---|---|---|---|---|",
     ]
-    for row in about["costs"]:
+    for row in costs:
         seconds, relative = row["seconds"], row["relative"]
         cheap, sharp = (seconds[name] / seconds["solve"] for name in ("cheap", "sharp"))
-        costs_table.append(
+        lines.append(
             f"| {row['grid']} | {seconds['solve']:.3f} | {100 * cheap:.0f} % of it |"
             f" {relative['cheap']:.3f} | {100 * sharp:.0f} % of it | {relative['sharp']:.3f} |"
         )
+    return "\n".join(lines)
+
+
+def tables(about: dict[str, Any]) -> str:
+    """What the page says of a report."""
     found = sorted(row["half_width"] for row in about["widths"])
     median = statistics.median(found)
     widths_text = (
@@ -359,5 +369,5 @@ def tables(about: dict[str, Any]) -> str:
         f" {100 * found[0]:.2g} % at best, {100 * median:.2g} % in the median."
     )
     origin = f"{about['hardware']}; commit {about['commit'][:10]}, {about['date']}."
-    parts = [table(about["cases"]), "\n".join(costs_table), widths_text, origin]
+    parts = [table(about["cases"]), costs_table(about["costs"]), widths_text, origin]
     return "\n\n".join(parts)

@@ -26,11 +26,11 @@ class Box:
     @classmethod
     def of(cls, conductor: Conductor) -> "Box":
         """Round the tissue of all bodies, at least 2 voxels along every axis."""
-        tissue, shape = conductor.tissue.any(dim=0), conductor.shape
+        most, shape = conductor.sigma.detach()[:, 0].amax(dim=0), conductor.shape
+        across, along = most.amax(dim=0), most.amax(dim=2)
         low, high = [], []
-        for axis in range(3):
-            others = [a for a in range(3) if a != axis]
-            (used,) = tissue.any(dim=others[1]).any(dim=others[0]).nonzero(as_tuple=True)
+        for axis, values in enumerate((along.amax(dim=1), along.amax(dim=0), across.amax(dim=0))):
+            (used,) = (values > 0).nonzero(as_tuple=True)
             open_ends = axis == 0 and not conductor.ends.floating
             if open_ends or not len(used):
                 first, last = 0, shape[axis]

@@ -60,8 +60,15 @@ class PointSource:
 
 
 def check_source(conductor: Conductor, source: PointSource) -> None:
-    """Raise ValueError for several conductors with another number of sources; an electrode outside
-    the grid or in air; the second electrode of a pair missing, or not asked for."""
+    """Raise ValueError as `check_number`, and for an electrode outside the grid or in air."""
+    check_number(conductor, source)
+    for electrode in source.electrodes:
+        conductor.sigma_at(conductor.in_tissue(electrode.point))  # refuses air
+
+
+def check_number(conductor: Conductor, source: PointSource) -> None:
+    """Raise ValueError for several conductors with another number of sources; the second electrode
+    of a pair missing, or not asked for."""
     bodies, count = len(conductor.sigma), len(source.point)
     if bodies not in (1, count):
         raise ValueError(
@@ -75,8 +82,6 @@ def check_source(conductor: Conductor, source: PointSource) -> None:
             f"ends={conductor.ends.kind} with {have}: ends=pair needs a returning electrode, "
             "and no other ends takes one"
         )
-    for electrode in source.electrodes:
-        conductor.sigma_at(conductor.in_tissue(electrode.point))  # refuses air
 
 
 def nodal_source(conductor: Conductor, source: PointSource) -> Float[Tensor, "K D H W"]:

@@ -164,7 +164,7 @@ def _between(sigma: Float[Tensor, "B D H W"], axis: int) -> Float[Tensor, "B _ _
     low, high = sigma.narrow(axis + 1, 0, inner), sigma.narrow(axis + 1, 1, inner)
     total = low + high
     # air on both sides has a derivative, too: 0
-    return F.pad(2 * low * high / torch.where(total > 0, total, 1.0), pad(axis))
+    return F.pad(2 * low * high / total.clamp_min(torch.finfo(total.dtype).tiny), pad(axis))
 
 
 def both_sides(faces: Faces) -> Float[Tensor, "K D H W"]:

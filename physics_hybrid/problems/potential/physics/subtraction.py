@@ -18,13 +18,14 @@ elements: Wolters et al., SIAM J. Sci. Comput. 30 (2007) 24, eq. 3.6.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from physics_hybrid.grid import per_sample
+from physics_hybrid.grid import Grid, per_sample
 from physics_hybrid.problems.potential.physics.conductor import (
     Conductor,
     Faces,
@@ -196,10 +197,6 @@ class _ClosedForm:
 
 def _closed_form(conductor: Conductor, operator: Operator, source: PointSource) -> _ClosedForm:
     """The closed form of one electrode for each sample, on the grid of the operator."""
-    shape, spacing = operator.shape, operator.spacing.expand(len(source.point), 3)
-    ends = face_positions(shape[0], spacing[:, 0])[:, [0, -1]]
-    # the mean of 1 / r over a disk is that at half its radius
-    disk = (spacing[:, 1] * spacing[:, 2] / math.pi).sqrt() / 2
     charges, sigma_inf = with_image(conductor, source)
     if bool((sigma_inf[:, :3] <= 0).any()):
         raise ValueError(
@@ -207,17 +204,31 @@ def _closed_form(conductor: Conductor, operator: Operator, source: PointSource) 
             f" ({sigma_inf.tolist()} S/m): no closed form belongs to it; singularity=nodal needs"
             " none"
         )
+    spacing = operator.spacing.expand(len(source.point), 3)
+    phi, phi_end, Phi = on_grid(operator.shape, spacing, charges, sigma_inf)
+    return _ClosedForm(phi, phi_end, operator.known_current(Phi, phi_end, sigma_inf), Phi)
+
+
+def on_grid(
+    shape: Grid,
+    spacing: Float[Tensor, "K 3"],
+    charges: list[PointSource],
+    sigma_inf: Float[Tensor, "K C"],
+    arctan: Callable[[Tensor], Tensor] = torch.atan,
+) -> tuple[Float[Tensor, "K D H W"], Float[Tensor, "K 2 H W"], Faces]:
+    """The closed form of charges in one medium: phi_inf at the centres of voxels and on the two cut
+    faces, V, and Phi, A/m^2. arctan : where nothing is differentiated, any will do."""
+    ends = face_positions(shape[0], spacing[:, 0])[:, [0, -1]]
+    # the mean of 1 / r over a disk is that at half its radius
+    disk = (spacing[:, 1] * spacing[:, 2] / math.pi).sqrt() / 2
     phi, phi_end, Phi = [], [], []
     for charge in charges:
         to_end = (ends - charge.point[:, :1]).view(-1, 2, 1, 1)
         _, h, w = offsets_from(charge.point, shape, spacing)
         phi_end.append(potential([to_end, h, w], charge.current, sigma_inf, clamp=disk))
         phi.append(infinite_medium(shape, spacing, charge, sigma_inf))
-        Phi.append(face_current_density(shape, spacing, charge, sigma_inf))
-    passed = _total_on_faces(Phi)
-    at_ends = _total(phi_end)
-    known = operator.known_current(passed, at_ends, sigma_inf)
-    return _ClosedForm(_total(phi), at_ends, known, passed)
+        Phi.append(face_current_density(shape, spacing, charge, sigma_inf, arctan))
+    return _total(phi), _total(phi_end), _total_on_faces(Phi)
 
 
 def _total(parts: list[Tensor]) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.certificate import Mismatch, one_of
-from physics_hybrid.problems.potential.certify.current import Currents
+from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
+from physics_hybrid.problems.potential.certify.current import Currents, Drive
 from physics_hybrid.problems.potential.certify.flux import Flux, inner
 from physics_hybrid.problems.potential.certify.patch import Functional
 from physics_hybrid.problems.potential.certify.repair import Runs
@@ -18,7 +19,9 @@ from physics_hybrid.problems.potential.certify.rules import Points
 from physics_hybrid.problems.potential.certify.shapes import bent, trilinear
 from physics_hybrid.problems.potential.physics.conductor import matrix
 from physics_hybrid.problems.potential.physics.ends import Ends
+from physics_hybrid.problems.potential.physics.flux import FluxOperator
 from physics_hybrid.problems.potential.physics.solve import solve
+from physics_hybrid.problems.potential.physics.subtraction import Subtraction
 from tests.problems.potential.certify.scenes import ENDS, body, source
 
 
@@ -104,6 +107,33 @@ def test_waves_of_a_bent_potential_integrate_as_points_do() -> None:
     inverse = torch.linalg.inv(matrix(one.at(points.voxels)))
     square = torch.einsum("npqra,nab,npqrb->npqr", p, inverse, p)
     assert torch.allclose(density[one.tissue], one.volume * points.mean(square), rtol=1e-10)
+
+
+@pytest.mark.parametrize("ends", ENDS, ids=lambda value: str(value))
+def test_currents_of_electrodes_are_those_of_the_subtraction(ends: Ends) -> None:
+    conductor = body(6, ends, 3)
+    place = source(6, conductor)
+    phi = solve(conductor, place, warn=False).phi[0]
+    one = Body.of(conductor)
+    currents = Currents.of(one)
+    operator = FluxOperator.of(conductor)
+    closed = [ClosedForm.of(conductor, electrode) for electrode in place.electrodes]
+    known = Subtraction.of(conductor, operator, place)
+    found = currents.of_points(operator, closed, phi)
+    for mine, theirs in zip(found, currents.of_field(known, phi), strict=True):
+        assert torch.allclose(mine, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+    injected = Drive.of_points(one, closed).injected
+    assert torch.allclose(injected * one.tissue, known.injected * one.tissue, rtol=1e-12)
+
+
+def test_smoothed_squares_are_those_of_a_rule_with_a_point_less() -> None:
+    """Of polynomials that the finer rule resolves, the coarser one sees all but the highest."""
+    fine, coarse = (rules.gauss(points) for points in (4, 3))
+    smoother = rules.smoother(4, 1)
+    for order in range(4):
+        values = [x**order + 0.3 * x for x, _ in (fine, coarse)]
+        smooth = (values[0] * fine[1].sqrt()) @ smoother
+        assert float((smooth**2).sum()) == pytest.approx(float((coarse[1] * values[1] ** 2).sum()))
 
 
 @pytest.mark.parametrize("open_ends", [True, False])
