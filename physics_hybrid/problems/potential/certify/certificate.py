@@ -123,9 +123,13 @@ class Mismatch:
     @property
     def bound(self) -> float:
         """At least the energy norm of the error, W^(1/2)."""
-        per_voxel = self.density.clamp_min(0).sqrt() + self.oscillation.sizes
-        total = float((per_voxel**2).sum()) + self.quadrature
+        total = float(self.squares.sum()) + self.quadrature
         return math.sqrt(total) + ROUNDING * self.scale
+
+    @property
+    def squares(self) -> Float[Tensor, "D H W"]:
+        """What every voxel adds to the square of the bound, W."""
+        return (self.density.clamp_min(0).sqrt() + self.oscillation.sizes) ** 2
 
     def lower(self, w: Float[Tensor, "nD nH nW"]) -> float:
         """a(phi - v, w) / |w|: no more than the error, for any w in V at nodes that is 0 on
@@ -148,13 +152,13 @@ def _known(
     conductor = currents.body.conductor
     if not isinstance(source, PointSource):
         return [], Subtraction.density(conductor, currents.operator, source)
-    source = _off_skin(currents.body, source)
+    source = off_skin(currents.body, source)
     closed = [ClosedForm.of(conductor, one, reach) for one in source.electrodes]
     known = Subtraction.of(conductor, currents.operator, source)
     return closed, known
 
 
-def _off_skin(body: Body, source: PointSource) -> PointSource:
+def off_skin(body: Body, source: PointSource) -> PointSource:
     """Electrodes on faces, moved inside by `Conductor.in_tissue`, and as far from the outer faces
     of the grid; on a grounded end they stay."""
     least = 2 * ON_FACE * body.spacing
@@ -284,7 +288,7 @@ def certify(
         one = one_of(source, k)
         if refine > 1:
             # one place on both grids: what lies on a face is moved by a share of a voxel
-            one = _off_skin(currents.body, one)
+            one = off_skin(currents.body, one)
         found.append(Mismatch.of(currents, one, phi[k].double(), at_nodes, reach, sharp))
         bounds.append(found[-1].bound)
         if refine > 1:
