@@ -43,9 +43,11 @@ from physics_hybrid.problems.potential.physics.solve import solve
 #: the width is a product of bounds over the whole body. Farther out it hardly falls any more.
 REACH = 12
 
-#: `to`: how many times as many voxels there are in the end at most, no more than `refine=3` has, and
-#: what share of the width that is wanted each grid is made for.
-MOST, FORESIGHT = 27.0, 0.8
+#: `to`: how many times as many voxels there are in the end at most, as `refine=3` makes.
+MOST = 27.0
+
+#: What share of the width that is wanted each grid is made for.
+FORESIGHT = 0.8
 
 
 @dataclass(frozen=True)

@@ -294,44 +294,46 @@ def _seconds(call: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def widths(grid: Grid, limbs: int, side: int) -> list[dict[str, Any]]:
-    """Half-widths of intervals for a cube of tissue, `side` voxels long, more than 5 voxels from
-    the electrode, from the solver's field: on its voxels, and where `WANTED` is asked for. Seconds
-    of CPU of both."""
-    rows = []
-    for number in range(limbs):
-        conductor, source = limb(number, grid)
-        random = np.random.default_rng(number)
-        tissue = conductor.tissue[0]
-        while True:
-            patch = torch.zeros_like(tissue)
-            corner = tissue.nonzero()[int(random.integers(int(tissue.sum())))].tolist()
-            patch[tuple(slice(i, i + side) for i in corner)] = True
-            places = (patch & tissue).nonzero()
-            distance = ((places + 0.5) - source.point / conductor.spacing).norm(dim=1).min()
-            if bool((patch & ~tissue).any()) or len(places) < side**3 or distance <= 5:
-                continue
-            break
-        start = time.process_time()
-        found = interval(conductor, source, patch, on="voxels")
-        plain = time.process_time()
-        narrow = interval(conductor, source, patch, on="voxels", to=WANTED)
-        took = {"plain": plain - start, "narrow": time.process_time() - plain}
-        sigma = conductor.sigma[0, 0]
-        at = tuple(conductor.voxel_of(source.point)[0].tolist())
-        rows.append(
-            {
-                "voltage": float(found.middle),
-                "half_width": float(found.half_width / found.middle.abs()),
-                "narrow_voltage": float(narrow.middle),
-                "narrow_half_width": float(narrow.half_width / narrow.middle.abs()),
-                "seconds": took,
-                "distance_voxels": float(distance),
-                "sigma_patch": float(sigma[patch].mean()),
-                "sigma_source": float(sigma[at]),
-            }
-        )
-    return rows
+def width(number: int, grid: Grid, side: int) -> dict[str, Any]:
+    """Half-widths of the interval for a cube of tissue in a limb, `side` voxels long, more than 5
+    voxels from the electrode, from the solver's field: on its voxels, and where `WANTED` is asked
+    for. Seconds of CPU of both."""
+    conductor, source = limb(number, grid)
+    patch, distance = _cube(number, conductor, source, side)
+    start = time.process_time()
+    found = interval(conductor, source, patch, on="voxels")
+    plain = time.process_time()
+    narrow = interval(conductor, source, patch, on="voxels", to=WANTED)
+    took = {"plain": plain - start, "narrow": time.process_time() - plain}
+    sigma = conductor.sigma[0, 0]
+    at = tuple(conductor.voxel_of(source.point)[0].tolist())
+    return {
+        "voltage": float(found.middle),
+        "half_width": float(found.half_width / found.middle.abs()),
+        "narrow_voltage": float(narrow.middle),
+        "narrow_half_width": float(narrow.half_width / narrow.middle.abs()),
+        "seconds": took,
+        "distance_voxels": distance,
+        "sigma_patch": float(sigma[patch].mean()),
+        "sigma_source": float(sigma[at]),
+    }
+
+
+def _cube(
+    number: int, conductor: Conductor, source: PointSource, side: int
+) -> tuple[Tensor, float]:
+    """A cube of tissue anywhere, and how many voxels it is from the electrode."""
+    random = np.random.default_rng(number)
+    tissue = conductor.tissue[0]
+    while True:
+        patch = torch.zeros_like(tissue)
+        corner = tissue.nonzero()[int(random.integers(int(tissue.sum())))].tolist()
+        patch[tuple(slice(i, i + side) for i in corner)] = True
+        places = (patch & tissue).nonzero()
+        distance = ((places + 0.5) - source.point / conductor.spacing).norm(dim=1).min()
+        if bool((patch & ~tissue).any()) or len(places) < side**3 or distance <= 5:
+            continue
+        return patch, float(distance)
 
 
 def report(cases: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
@@ -342,7 +344,7 @@ def report(cases: list[dict[str, Any]], quick: bool) -> dict[str, Any]:
     return {
         "cases": cases,
         "costs": costs(grids),
-        "widths": widths(grids[-1], 4 if quick else 8, 5),
+        "widths": [width(number, grids[-1], 5) for number in range(4 if quick else 8)],
         "widths_grid": name_of(grids[-1]),
         **surroundings(torch.device("cpu")),
     }

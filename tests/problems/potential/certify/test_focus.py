@@ -112,27 +112,30 @@ def test_a_linear_potential_has_its_energy_on_every_graded_grid(components: int)
 
 def test_voxels_are_cut_where_the_width_comes_from() -> None:
     conductor = Conductor(
-        torch.full((1, 1, 40, 20, 20), 0.3, dtype=torch.float64),
+        torch.full((1, 1, 40, 24, 24), 0.3, dtype=torch.float64),
         torch.full((1, 3), H, dtype=torch.float64),
     )
     point = torch.tensor([[10.5, 10.5, 10.5]], dtype=torch.float64) * H
+    here = torch.zeros(conductor.shape, dtype=torch.bool)
+    here[10, 10, 10] = True
     patch = torch.zeros(conductor.shape, dtype=torch.bool)
-    patch[30:32, 9:11, 9:11] = True
+    patch[30:32, 20:22, 20:22] = True
     focus = Focus.of(conductor, PointSource(point, torch.ones(1, dtype=torch.float64)), [patch])
     flat = torch.ones(conductor.shape, dtype=torch.float64)
-    peak = flat + 1e9 * patch
-    finer = focus.finer(flat, peak, 0.3, 10**9)
-    assert finer.levels[1][0] > max(finer.levels[0])
-    assert finer.levels[1][-1] == 1
-    parts = finer.graded.parts
-    assert int(parts[0][30]) == finer.levels[1][0]
-    for n in parts:
+    there = focus.finer(flat + 1e9 * patch, flat + 1e9 * patch, 0.1, 10**9)
+    assert max(there.levels[0]) == 1
+    assert there.levels[1][0] == 4
+    assert there.levels[1][-1] == 1
+    parts = there.graded.parts
+    assert all(int(n[30 if axis == 0 else 20]) == 4 for axis, n in enumerate(parts))
+    both = focus.finer(flat + 1e9 * here, flat + 1e9 * patch, 0.1, 10**9)
+    assert min(both.levels[0][0], both.levels[1][0]) >= 2
+    for n in both.graded.parts:
         assert bool((n[1:] <= STEEPEST * n[:-1]).all())
         assert bool((n[:-1] <= STEEPEST * n[1:]).all())
-    assert len(parts[1][2:19].unique()) == 1  # alike on both sides of the electrode
-    assert finer.reach(finer.graded, 12) >= 8
+    assert both.reach(both.graded, 12) >= 8  # alike on all sides of the electrode
     limit = 3 * patch.numel()
-    assert patch.numel() < focus.finer(flat, peak, 1e-6, limit).graded.voxels <= limit
+    assert patch.numel() < focus.finer(flat, flat, 1e-6, limit).graded.voxels <= limit
 
 
 def test_a_bent_potential_goes_on_smoothly_where_the_closed_form_ends() -> None:
