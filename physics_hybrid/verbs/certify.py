@@ -2,7 +2,7 @@
 
     python -m physics_hybrid certify thigh.nii.gz --at 0.10 0.05 0.03 --field phi.nii.gz
     python -m physics_hybrid certify thigh.nii.gz --at 0.10 0.05 0.03 --read 0.12 0.02 0.05
-        --radius 0.01
+        --radius 0.01 --to 0.01
 
 Of any field, whatever has made it: against the exact solution of the voxel problem, in the energy
 norm. Without --field the solver's is judged. All options may stand in a YAML file too (--config
@@ -43,6 +43,7 @@ SHAPES: dict[str, Shape] = {
     "read": TRIPLE,
     "radius": NUMBER,
     "against": TRIPLE,
+    "to": NUMBER,
     "out": WORDS,
     "progress": SWITCH,
 }
@@ -63,6 +64,8 @@ def run(given: dict[str, Any]) -> None:
         raise UsageError("--read needs --radius: an electrode is a patch")
     if given["against"] is not None and given["read"] is None:
         raise UsageError("--against needs --read: what its voltage is taken off from")
+    if given["to"] is not None and given["read"] is None:
+        raise UsageError("--to needs --read: the voltage whose interval is to be narrow")
     for path in given["out"] or ():
         check_nifti(path)
     body = body_of(given)
@@ -84,6 +87,7 @@ def run(given: dict[str, Any]) -> None:
         low, high = field.interval(
             ph.Patch(given["read"], given["radius"]),
             None if against is None else ph.Patch(against, given["radius"]),
+            to=given["to"],
         )
         lows, highs = (volts if field.many else [volts] for volts in (low, high))
         for k, (least, most) in enumerate(zip(lows, highs, strict=True)):

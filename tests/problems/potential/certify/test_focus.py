@@ -11,6 +11,7 @@ from physics_hybrid.problems.potential.certify.flux import Flux, inner
 from physics_hybrid.problems.potential.certify.focus import STEEPEST, Focus
 from physics_hybrid.problems.potential.certify.graded import Graded
 from physics_hybrid.problems.potential.certify.interval import interval
+from physics_hybrid.problems.potential.certify.patch import Functional
 from physics_hybrid.problems.potential.exact.box import layered_box
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
@@ -38,8 +39,14 @@ def gauss(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.exact
 @pytest.mark.parametrize("ends", ENDS, ids=lambda ends: ends.kind)
-@pytest.mark.parametrize("height", [4.6, 7.45], ids=["in muscle", "in fat beside muscle"])
-def test_a_narrow_interval_holds_the_exact_voltage_in_layers(ends: Ends, height: float) -> None:
+@pytest.mark.parametrize(
+    ("height", "on"),
+    [(4.6, "voxels"), (7.45, "voxels"), (4.6, "skin")],
+    ids=["in muscle", "in fat beside muscle", "on skin"],
+)
+def test_a_narrow_interval_holds_the_exact_voltage_in_layers(
+    ends: Ends, height: float, on: str
+) -> None:
     conductor = layers(ends)
     place = (4.3 * H, height * H, 3.6 * H)
     back = (11.4 * H, 4.3 * H, 2.7 * H) if ends.kind == "pair" else None
@@ -51,6 +58,8 @@ def test_a_narrow_interval_holds_the_exact_voltage_in_layers(ends: Ends, height:
     patch = torch.zeros(SHAPE, dtype=torch.bool)
     patch[8:10, 0:2, 4:7] = True
     (d, one), (h, two), (w, three) = gauss(8, 10), gauss(0, 2), gauss(4, 7)
+    if on == "skin":
+        h, two = np.zeros(1), np.ones(1)
     volts = layered_box(
         d,
         h,
@@ -65,9 +74,9 @@ def test_a_narrow_interval_holds_the_exact_voltage_in_layers(ends: Ends, height:
         returns=back,
     )
     exact = float(np.einsum("dhw,d,h,w", volts, one, two, three))
-    wide = interval(conductor, electrodes, patch)
+    wide = interval(conductor, electrodes, patch, on=on)
     to = 0.25 * float(wide.half_width / wide.middle.abs())
-    narrow = interval(conductor, electrodes, patch, to=to, most=20)
+    narrow = interval(conductor, electrodes, patch, on=on, to=to, most=20)
     assert wide.low < exact < wide.high
     assert narrow.low < exact < narrow.high
     # all that a sink may have is every voxel cut alike, here into 8
@@ -90,7 +99,7 @@ def test_cut_alike_everywhere_it_is_the_split_problem(components: int, ends: End
 
 
 @pytest.mark.parametrize("components", [1, 3, 6])
-def test_a_linear_potential_has_its_energy_on_every_graded_grid(components: int) -> None:
+def test_a_linear_potential_has_its_energy_and_means_on_every_graded_grid(components: int) -> None:
     conductor = body(1, Ends("grounded"), components, air=False)
     graded = Graded(tuple(torch.tensor([1 + (i * i + n) % 4 for i in range(n)]) for n in GRID))
     cut = Body.of(graded.conductor(conductor))
@@ -108,6 +117,12 @@ def test_a_linear_potential_has_its_energy_on_every_graded_grid(components: int)
         sigma = sigma.expand(3, -1, -1, -1)
     power = sum(s * g[a] * g[b] * (1 + (a != b)) for s, (a, b) in zip(sigma, pairs, strict=True))
     assert torch.allclose(energy, power * float(conductor.spacing.prod()), rtol=1e-12)
+    patch = torch.zeros(GRID, dtype=torch.bool)
+    patch[2:5, 0:2, 1:3] = True
+    for on, middle in (("voxels", (3.5, 1.0, 2.0)), ("skin", (3.5, 0.0, 2.0))):
+        L = Functional.of(cut, [graded.cut(patch)], on, graded.steps)
+        there = zip(g, middle, conductor.spacing[0].tolist(), strict=True)
+        assert L(linear)[0] == pytest.approx(sum(slope * x * h for slope, x, h in there), rel=1e-12)
 
 
 def test_voxels_are_cut_where_the_width_comes_from() -> None:

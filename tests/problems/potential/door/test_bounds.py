@@ -28,11 +28,16 @@ def test_a_wrong_field_has_a_larger_bound_and_an_interval_holds_a_finer_answer(b
     assert field.bound < worse.bound
     patch = ph.Patch((0.018, 0.014, 0.028), 0.006)
     low, high = field.interval(patch)
-    fine = split(block, 2)
-    d, h, w = np.meshgrid(*(np.arange(2),) * 3, indexing="ij")
-    voxels = 2 * patch.voxels(block)[:, None] + np.stack([d, h, w], axis=-1).reshape(-1, 3)
+    fine = split(block, 4)
+    d, h, w = np.meshgrid(*(np.arange(4),) * 3, indexing="ij")
+    voxels = 4 * patch.voxels(block)[:, None] + np.stack([d, h, w], axis=-1).reshape(-1, 3)
     better = ph.solve(fine, AT).phi[tuple(voxels.reshape(-1, 3).T)].mean()
     assert low < better < high < 1.02 * low  # closer than the field itself, which is 1.4 % off
+    lowest, highest = field.interval(patch, to=0.002)
+    assert low <= lowest < better < highest < high
+    assert highest - lowest <= 0.002 * (highest + lowest)
+    with pytest.raises(ValueError, match="to is a positive share of the voltage"):
+        field.interval(patch, to=0)
 
 
 def test_a_pair_in_one_voxel_has_a_bound():
