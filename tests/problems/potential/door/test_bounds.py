@@ -1,5 +1,7 @@
 """Bounds at the door: `certify` proves them, here they are asked for as users do."""
 
+import re
+
 import nibabel
 import numpy as np
 import pytest
@@ -97,15 +99,22 @@ def test_a_field_of_a_file_is_judged_from_the_command_line(tmp_path, capsys):
     field.save(tmp_path / "phi.nii.gz")
     reading = ["--read", "0.018", "0.016", "0.032", "--radius", "0.006"]
     out = ["--out", str(tmp_path / "where.nii.gz")]
-    main([*words, "--field", str(tmp_path / "phi.nii.gz"), *reading, *out])
+    to = ["--to", "0.04"]
+    main([*words, "--field", str(tmp_path / "phi.nii.gz"), *reading, *to, *out])
     said = capsys.readouterr().out
     assert f"energy error at most {float(field.bound):.3g} of" in said
-    assert "V, for certain" in said
+    voltage = re.search(r"voltage: (\S+) to (\S+) V, for certain", said)
+    low, high = (float(volts) for volts in voltage.groups())
+    assert 0 < high - low <= 0.04 * (high + low)
     assert nibabel.load(tmp_path / "where.nii.gz").get_fdata().sum() > 0
     with pytest.raises(SystemExit) as left:
         main([*words, "--read", "0.018", "0.016", "0.032"])
     assert left.value.code == 2
     assert "--read needs --radius" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        main([*words, *to])
+    assert left.value.code == 2
+    assert "--to needs --read" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:
         main([*words, "--field", str(tmp_path / "phi.txt")])
     assert left.value.code == 1
