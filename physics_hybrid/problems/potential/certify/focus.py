@@ -28,8 +28,9 @@ RADII = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, math.inf)
 #: Into how many parts along each axis.
 PARTS = (2, 4, 8, 16)
 
-#: Parts on each side of an electrode that are alike, so that its closed form has room.
-ROOM = 8
+#: Parts, and voxels, on each side of an electrode that are alike, to give its closed form room: in
+#: muscle eta is many times as large where it reaches 2 voxels only.
+ROOM, ROOM_VOXELS = 8, 4
 
 #: Neighbours are cut into at most so many times as many: more slows the solver down.
 STEEPEST = 4
@@ -101,7 +102,8 @@ class Focus:
 
     def _room(self, m: int) -> float:
         """Voxels on each side of an electrode that are to be cut alike, into m."""
-        return max(1, min(math.ceil(ROOM / m), math.ceil(min(self.clear, ROOM))))
+        room = max(ROOM_VOXELS, math.ceil(ROOM / m))
+        return max(1, min(room, math.ceil(min(self.clear, ROOM))))
 
     def reach(self, graded: Graded, most: int) -> int:
         """Parts on each side of the electrodes that are alike, `most` of them."""
