@@ -2,7 +2,7 @@
 
     python -m physics_hybrid certify thigh.nii.gz --at 0.10 0.05 0.03 --field phi.nii.gz
     python -m physics_hybrid certify thigh.nii.gz --at 0.10 0.05 0.03 --read 0.12 0.02 0.05
-        --radius 0.01
+        --radius 0.01 --to 0.01
 
 Of any field, whatever has made it: against the exact solution of the voxel problem, in the energy
 norm. Without --field the solver's is judged. All options may stand in a YAML file too (--config
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from physics_hybrid.checks import one_of
 from physics_hybrid.kinds import UsageError
 from physics_hybrid.options import (
     NUMBER,
@@ -23,6 +24,7 @@ from physics_hybrid.options import (
     SWITCH,
     TRIPLE,
     TRIPLES,
+    WHOLE,
     WORD,
     WORDS,
     Shape,
@@ -43,6 +45,9 @@ SHAPES: dict[str, Shape] = {
     "read": TRIPLE,
     "radius": NUMBER,
     "against": TRIPLE,
+    "read_on": WORD,
+    "to": NUMBER,
+    "refine": WHOLE,
     "out": WORDS,
     "progress": SWITCH,
 }
@@ -63,6 +68,9 @@ def run(given: dict[str, Any]) -> None:
         raise UsageError("--read needs --radius: an electrode is a patch")
     if given["against"] is not None and given["read"] is None:
         raise UsageError("--against needs --read: what its voltage is taken off from")
+    if given["to"] is not None and given["read"] is None:
+        raise UsageError("--to needs --read: the voltage whose interval is to be narrow")
+    one_of(("voxels", "skin"), "--read-on", given["read_on"])
     for path in given["out"] or ():
         check_nifti(path)
     body = body_of(given)
@@ -75,15 +83,18 @@ def run(given: dict[str, Any]) -> None:
     else:
         volts = read_volts(body, given["field"])
         field = given_field(body, volts, current=amperes, **places, **asked)
-    bound = field.certify()
+    bound = field.certify(given["refine"])
     print(body)
     print(f"{field.engine}: {field.why}; ends: {field.ends.kind}")
-    print_bound(field)
+    print_bound(field, given["refine"])
     if given["read"] is not None:
         against = given["against"]
         low, high = field.interval(
             ph.Patch(given["read"], given["radius"]),
             None if against is None else ph.Patch(against, given["radius"]),
+            on=given["read_on"],
+            to=given["to"],
+            refine=1 if given["to"] is not None else given["refine"],
         )
         lows, highs = (volts if field.many else [volts] for volts in (low, high))
         for k, (least, most) in enumerate(zip(lows, highs, strict=True)):

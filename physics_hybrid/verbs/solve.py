@@ -233,14 +233,15 @@ def write_asked(found: Any, given: dict[str, Any], key: str = "out") -> None:
         print(f"written: {found.plot(given['figure'])}")
 
 
-def print_bound(field: Any) -> None:
-    """How wrong each source's field is at most, a line each."""
-    bound = field.certify()
+def print_bound(field: Any, refine: int = 1) -> None:
+    """How wrong each source's field is at most, a line each; with `refine` > 1 at least, too."""
+    bound = field.certify(refine)
     for k, relative in enumerate(bound.relative.tolist()):
         source = f"source {k}: " if field.many else ""
         print(
             f"{source}energy error at most {relative:.3g} of the energy beyond the electrode,"
             f" {float(bound.bound[k]):.3g} W^(1/2)"
+            + ("" if bound.lower is None else f", and at least {float(bound.lower[k]):.3g} W^(1/2)")
         )
 
 

@@ -143,6 +143,11 @@ class Mismatch:
             total += float(more.sum())
         return math.sqrt(total) + ROUNDING * self.scale
 
+    @property
+    def squares(self) -> Float[Tensor, "D H W"]:
+        """What every voxel adds to the square of the bound, W."""
+        return (self.density.clamp_min(0).sqrt() + self.oscillation.sizes) ** 2
+
     def lower(self, w: Float[Tensor, "nD nH nW"]) -> float:
         """a(phi - v, w) / |w|: no more than the error, for any w in V at nodes that is 0 on
         grounded ends. W^(1/2)"""
@@ -185,7 +190,7 @@ def _inside(body: Body, source: PointSource) -> PointSource:
     return PointSource(source.point.maximum(least), source.current, returns)
 
 
-def _off_faces(body: Body, source: PointSource) -> PointSource:
+def off_faces(body: Body, source: PointSource) -> PointSource:
     """The same, those on other faces moved, too."""
     source = _inside(body, source)
     conductor, returns = body.conductor, source.returns
@@ -341,7 +346,7 @@ def _certified(
         one = one_of(source, k)
         if how.refine > 1:
             # one place on both grids: what lies on a face is moved by a share of a voxel
-            one = _off_faces(currents.body, one)
+            one = off_faces(currents.body, one)
         found.append(Mismatch.of(currents, one, phi[k].double(), at_nodes, how.reach, how.sharp))
         bounds.append(found[-1].bound)
         if how.refine > 1:

@@ -290,15 +290,13 @@ class ClosedForm:
         slices[along] = self.voxels_there[along]
         return slices[0], slices[1], slices[2]
 
-    def bend(self, along: int, share: Float[Tensor, "nD nH nW"]) -> Float[Tensor, "_ _ _"]:
-        """By how much (share - theta) phi_s is larger in the middle of the edges along an axis than
-        the mean of both ends, V; share at nodes, linear in between as theta is."""
-        part = share - self.cutoff_at_nodes
-        ends = part * self.at_nodes
-        n = self._size[along]
-        low, high = (ends.narrow(along, i, n) for i in (0, 1))
-        below, above = (part.narrow(along, i, n) for i in (0, 1))
-        return (below + above) / 2 * self._between_voxels(along) - (low + high) / 2
+    def bend(self, along: int, share: Float[Tensor, "_ _ _"]) -> Float[Tensor, "_ _ _"]:
+        """c of share phi_s - theta phi_s on the edges of the window along an axis, V: by how much
+        it is larger in their middle than the mean of both ends; share on these edges."""
+        middle, theta = self._between_voxels(along), self.cutoff_at_nodes
+        return share * (middle - _middle(self.at_nodes, along)) - (
+            _middle(theta, along) * middle - _middle(theta * self.at_nodes, along)
+        )
 
     @property
     def cutoff_at_nodes(self) -> Float[Tensor, "nD nH nW"]:
@@ -370,6 +368,12 @@ class ClosedForm:
 def _arctan(values: Tensor) -> Tensor:
     """By NumPy: on some processors several times faster."""
     return torch.from_numpy(np.arctan(values.numpy()))
+
+
+def _middle(nodes: Float[Tensor, "nD nH nW"], along: int) -> Float[Tensor, "_ _ _"]:
+    """Mean of both ends of the edges along an axis."""
+    n = nodes.shape[along] - 1
+    return (nodes.narrow(along, 0, n) + nodes.narrow(along, 1, n)) / 2
 
 
 #: The least square of a length by sigma_inf^-1: never reached where it counts.

@@ -24,9 +24,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from physics_hybrid.problems.potential.certify.body import Body, split, split_field
-from physics_hybrid.problems.potential.certify.certificate import Mismatch, check_parts, one_of
+from physics_hybrid.problems.potential.certify.certificate import (
+    Mismatch,
+    check_parts,
+    off_faces,
+    one_of,
+)
 from physics_hybrid.problems.potential.certify.current import Currents
 from physics_hybrid.problems.potential.certify.flux import inner
+from physics_hybrid.problems.potential.certify.focus import Focus
 from physics_hybrid.problems.potential.certify.patch import Functional
 from physics_hybrid.problems.potential.physics.box import Box
 from physics_hybrid.problems.potential.physics.conductor import Conductor
@@ -36,6 +42,12 @@ from physics_hybrid.problems.potential.physics.solve import solve
 #: Voxels on each side of an electrode in which its closed form is used: more than for `certify`, as
 #: the width is a product of bounds over the whole body. Farther out it hardly falls any more.
 REACH = 12
+
+#: `to`: how many times as many voxels there are in the end at most, as `refine=3` makes.
+MOST = 27.0
+
+#: What share of the width that is wanted each grid is made for.
+FORESIGHT = 0.8
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,8 @@ def interval(
     phi: Float[Tensor, "K D H W"] | None = None,
     refine: int = 1,
     reach: int = REACH,
+    to: float | None = None,
+    most: float = MOST,
 ) -> Interval:
     """Guaranteed interval for the mean potential of an electrode, or for the difference of two.
 
@@ -86,6 +100,10 @@ def interval(
     refine : every voxel is split into refine^3 and the problem solved anew on these: the truth is
         the same, the half-width falls about as 1 / refine^2.
     reach : as for `certify`.
+    to : the half-width that is wanted, as a share of the voltage: 0.01 is 1 %. Voxels are cut
+        round the electrode and the patch, where the width comes from (`focus`), the problem is
+        solved anew, and so on until it is reached. Not with `refine`.
+    most : times as many voxels as there are, at which that ends: it may not be reached, then.
 
     v and z_h are bent along edges (`bent_from_centres`), so that they follow a smooth field to the
     second order.
@@ -94,7 +112,7 @@ def interval(
     ------
     ValueError
         A patch of another shape, without tissue or partly in air; several conductors; phi together
-        with refine; as `certify`.
+        with refine; to together with refine, or not positive; as `certify`.
 
     Examples
     --------
@@ -108,10 +126,15 @@ def interval(
     >>> found = interval(body, source, patch, on="skin")                        # V
     >>> bool(found.low < found.value) and bool(found.value < found.high)
     True
+    >>> narrow = interval(body, source, patch, on="skin", to=0.01)
+    >>> bool(narrow.half_width < 0.01 * narrow.middle < found.half_width)
+    True
     """
     if len(conductor.sigma) != 1:
         raise ValueError(f"an interval is of one body; got {len(conductor.sigma)}")
     check_parts(refine)
+    if to is not None and (refine > 1 or not to > 0):
+        raise ValueError(f"to is a positive share of the voltage, without refine; got {to!r}")
     if refine > 1 and phi is not None:
         raise ValueError(f"refine={refine} solves anew, on voxels that are split: give no phi")
     patches = [_checked(conductor, one) for one in (patch, against) if one is not None]
@@ -124,21 +147,94 @@ def interval(
         patches = [split_field(one, refine) for one in patches]
     if phi is None:
         phi = solve(conductor, source, warn=False).phi
-    body = Body.of(conductor)
-    currents = Currents.of(body)
-    L = Functional.of(body, patches, on)
-    z = solve(body.conductor, L.density, warn=False).phi[0]
-    dual = Mismatch.of(currents, L.density, z, inflow=L.inflow, curved=True)
-    low, high, value = [], [], []
+    goal = Goal.of(conductor, patches, on)
+    rows = []
     for k in range(len(source.point)):
-        primal = Mismatch.of(currents, one_of(source, k), phi[k].double(), None, reach, curved=True)
-        own, own_doubt = L(primal.flux)
-        product, doubt = _correction(primal, dual)
-        width = _half_width(primal, dual) + own_doubt + doubt
-        value.append(own)
-        low.append(own + product - width)
-        high.append(own + product + width)
-    return Interval(*(torch.tensor(v, dtype=torch.float64) for v in (low, high, value)))
+        one = one_of(source, k)
+        found = goal.between(one, phi[k], reach)
+        if to is not None:
+            found = _narrowed(found, one, conductor, patches, on, reach, to, most)
+        rows.append((found.low, found.high, found.value))
+    low, high, value = torch.tensor(rows, dtype=torch.float64).T
+    return Interval(low, high, value)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The interval of one source, V, and what it is made of."""
+
+    low: float
+    high: float
+    value: float
+    primal: Mismatch
+    dual: Mismatch
+
+    def narrow(self, to: float) -> bool:
+        """Whether the half-width is at most a share of the voltage."""
+        return self.high - self.low <= to * abs(self.high + self.low)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The voltage of a patch in one body, and its dual solution."""
+
+    currents: Currents
+    L: Functional
+    dual: Mismatch
+
+    @classmethod
+    def of(
+        cls,
+        conductor: Conductor,
+        patches: list[Bool[Tensor, "D H W"]],
+        on: str,
+        steps: list[Float[Tensor, " n"]] | None = None,
+    ) -> "Goal":
+        """steps : as for `Functional.of`."""
+        body = Body.of(conductor)
+        currents = Currents.of(body)
+        L = Functional.of(body, patches, on, steps)
+        z = solve(body.conductor, L.density, warn=False).phi[0]
+        dual = Mismatch.of(currents, L.density, z, inflow=L.inflow, curved=True)
+        return cls(currents, L, dual)
+
+    def between(self, source: PointSource, phi: Float[Tensor, "D H W"], reach: int) -> Found:
+        """The interval of one source and its field."""
+        primal = Mismatch.of(self.currents, source, phi.double(), None, reach, curved=True)
+        own, own_doubt = self.L(primal.flux)
+        product, doubt = _correction(primal, self.dual)
+        width = _half_width(primal, self.dual) + own_doubt + doubt
+        middle = own + product
+        return Found(middle - width, middle + width, own, primal, self.dual)
+
+
+def _narrowed(
+    found: Found,
+    source: PointSource,
+    conductor: Conductor,
+    patches: list[Bool[Tensor, "D H W"]],
+    on: str,
+    reach: int,
+    to: float,
+    most: float,
+) -> Found:
+    """The same on grids that are finer where the width comes from, until it is narrow."""
+    source = off_faces(Body.of(conductor), source)  # one place on all grids
+    focus = Focus.of(conductor, source, patches)
+    graded, best, limit = focus.graded, found, int(most * conductor.tissue.numel())
+    while not best.narrow(to):
+        by = FORESIGHT * to * abs(best.high + best.low) / (found.high - found.low)
+        eta, eta_dual = (graded.gathered(m.squares) for m in (found.primal, found.dual))
+        finer = focus.finer(eta, eta_dual, by, limit)
+        if finer.levels == focus.levels:
+            break
+        focus, graded = finer, finer.graded
+        body, place = graded.conductor(conductor), graded.source(source, conductor.spacing)
+        phi = solve(body, place, warn=False).phi[0]
+        goal = Goal.of(body, [graded.cut(one) for one in patches], on, graded.steps)
+        found = goal.between(place, phi, focus.reach(graded, reach))
+        best = replace(best, low=max(best.low, found.low), high=min(best.high, found.high))
+    return best
 
 
 def _checked(conductor: Conductor, patch: Tensor) -> Tensor:

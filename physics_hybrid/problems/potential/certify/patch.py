@@ -10,6 +10,7 @@ from physics_hybrid.problems.potential.certify import rules
 from physics_hybrid.problems.potential.certify.body import Body
 from physics_hybrid.problems.potential.certify.closed_form import ClosedForm
 from physics_hybrid.problems.potential.certify.flux import Flux
+from physics_hybrid.problems.potential.certify.graded import across
 from physics_hybrid.problems.potential.certify.rules import Points
 from physics_hybrid.problems.potential.physics.conductor import Faces as FaceValues
 
@@ -29,9 +30,18 @@ class Functional:
     tau: FaceValues
 
     @classmethod
-    def of(cls, body: Body, patches: list[Bool[Tensor, "D H W"]], on: str) -> "Functional":
+    def of(
+        cls,
+        body: Body,
+        patches: list[Bool[Tensor, "D H W"]],
+        on: str,
+        steps: list[Float[Tensor, " n"]] | None = None,
+    ) -> "Functional":
         """The mean over the first patch, less that over the second one; where nothing fixes a
         constant and there is one only, less that over all tissue.
+
+        steps : of a `Graded` body, true lengths of its voxels along each axis in theirs; by them
+        voxels and faces have weight.
 
         Raises
         ------
@@ -42,18 +52,22 @@ class Functional:
             raise ValueError(f"a patch lies on one of {PLACES}; got {on!r}")
         rho = torch.zeros(body.shape, dtype=torch.float64)
         tau = [torch.zeros(_faces(body, axis), dtype=torch.float64) for axis in range(3)]
+        if steps is None:
+            steps = [torch.ones(n, dtype=torch.float64) for n in body.shape]
+        d, h, w = across(steps)
+        size, faces = body.volume * (d * h * w), (h * w, d * w, d * h)
         for patch, sign in zip(patches, (1.0, -1.0), strict=False):
             if on == "voxels":
-                rho = rho + sign * patch / (patch.sum() * body.volume)
+                rho = rho + sign * _shares(patch, size) / body.volume
                 continue
-            skin = [_skin(body, patch, axis) for axis in range(3)]
+            skin = [_skin(body, patch, axis) * faces[axis] for axis in range(3)]
             areas = [body.volume / float(h) for h in body.spacing]
             area = sum(float(s.sum()) * a for s, a in zip(skin, areas, strict=True))
             if area == 0:
                 raise ValueError("a patch on skin needs voxels with faces to air; it has none")
             tau = [t + sign * s / area for t, s in zip(tau, skin, strict=True)]
         if body.ends.floating and len(patches) == 1:
-            rho = rho - body.tissue / (body.tissue.sum() * body.volume)
+            rho = rho - _shares(body.tissue, size) / body.volume
         return cls(body, rho, (tau[0], tau[1], tau[2]))
 
     @property
@@ -121,6 +135,12 @@ def _integral(form: ClosedForm, points: list[Points], weight: Tensor) -> float:
         value = form.theta(some)[0] * form.at(some)[0]
         total += float((weight[some.voxels.unbind(dim=1)] * some.mean(value)).sum())
     return total
+
+
+def _shares(voxels: Bool[Tensor, "D H W"], size: Tensor) -> Float[Tensor, "D H W"]:
+    """Of the size of some voxels, what each has."""
+    own = voxels * size
+    return own / own.sum()
 
 
 def _faces(body: Body, axis: int) -> list[int]:

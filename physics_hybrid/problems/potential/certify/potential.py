@@ -76,9 +76,12 @@ def bent_from_centres(
     for axis, c in enumerate(edges):
         first, second = others(axis)
         weight = gathered(gathered(body.mean, first), second)
-        c.mul_(torch.where(weight > 0, 1 / weight, 0.0))
+        shares = torch.where(weight > 0, 1 / weight, 0.0)
+        c.mul_(shares)
         for form in closed:
-            c[form.edges_there(axis)] += form.bend(axis, _share(body, form))
+            there = form.edges_there(axis)
+            own = gathered(gathered(body.mean[form.voxels_there], first), second)
+            c[there] += form.bend(axis, own * shares[there])
         if axis and not body.ends.floating:
             c[[0, -1]] = 0.0
     return _finished(body, total, closed), edges

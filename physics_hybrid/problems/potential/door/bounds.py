@@ -18,6 +18,7 @@ from physics_hybrid.problems.potential.certify import interval as interval_of
 from physics_hybrid.problems.potential.certify.body import split_field
 from physics_hybrid.problems.potential.certify.certificate import check_parts
 from physics_hybrid.problems.potential.certify.closed_form import REACH
+from physics_hybrid.problems.potential.certify.interval import MOST
 from physics_hybrid.problems.potential.door.arrays import Array
 from physics_hybrid.problems.potential.door.body import Body
 from physics_hybrid.problems.potential.door.equations import require_memory
@@ -60,13 +61,21 @@ def certificate(field: Field, refine: int, sharp: bool = True) -> Certificate:
 
 
 def interval(
-    field: Field, patch: Patch, against: Patch | None, on: str, refine: int, frame: str
+    field: Field,
+    patch: Patch,
+    against: Patch | None,
+    on: str,
+    refine: int,
+    frame: str,
+    to: float | None = None,
 ) -> Interval:
     """What the mean voltage over a patch, less that over another, lies in for certain, V.
 
     refine : every voxel is split into refine^3, and the problem solved anew; 1: as it is.
+    to : half-width wanted, as a share of the voltage, for which as many voxels may be made as there
+        is memory for, `MOST` times as many as there are at most.
     """
-    require_memory_to_certify(field, refine)
+    free = require_memory_to_certify(field, refine)
     marked = [_marked(field.body, p, frame) for p in (patch, against) if p is not None]
     with torch.no_grad():
         return interval_of(
@@ -77,15 +86,25 @@ def interval(
             on=on,
             phi=field.volts.detach().double().cpu() if refine == 1 else None,
             refine=refine,
+            to=to,
+            most=min(MOST, free / _bytes(field)),
         )
 
 
-def require_memory_to_certify(field: Field, refine: int) -> None:
-    """Raises ValueError for another number of parts, or more voxels than there is memory for."""
+def require_memory_to_certify(field: Field, refine: int) -> int:
+    """Bytes that are free.
+
+    Raises ValueError for another number of parts, or more voxels than there is memory for.
+    """
     check_parts(refine)
     voxels = math.prod(Box.of(field.conductor).size) * int(refine) ** 3
+    return require_memory(voxels, _bytes(field) * int(refine) ** 3, "certify")
+
+
+def _bytes(field: Field) -> float:
+    """That a certificate takes on the voxels that there are."""
     each = OBLIQUE_BYTES if field.conductor.oblique else CERTIFY_BYTES
-    require_memory(voxels, voxels * each, "certify")
+    return math.prod(Box.of(field.conductor).size) * each
 
 
 def _plain(field: Field) -> Conductor:

@@ -135,6 +135,7 @@ class ElectrodeField(Field):
         on: str = "voxels",
         refine: int = 1,
         frame: str | None = None,
+        to: float | None = None,
     ) -> tuple[Any, Any]:
         """Not there for electrodes.
 

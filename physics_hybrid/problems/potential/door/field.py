@@ -298,6 +298,7 @@ class Field:
         on: str = "voxels",
         refine: int = 1,
         frame: str | None = None,
+        to: float | None = None,
     ) -> tuple[Any, Any]:
         """Lowest and highest that the mean voltage over a patch can be, less that over another, V:
         the exact one of the voxel problem lies in between. `at` need not: it may be farther off.
@@ -306,15 +307,19 @@ class Field:
         on : "voxels", as `at` reads a patch, or "skin", the faces of these voxels to air.
         refine : voxels are split into refine^3 for it, the problem is solved anew, and the interval
             is narrower.
+        to : the half-width that is wanted, as a share of the voltage: 0.01 is 1 %. Voxels are cut
+            round the electrode and the patch until it is reached, or until there are 27 times as
+            many: then it takes as long as refine=3, and is narrower.
 
         Raises
         ------
         ValueError
-            As `certify`; a patch that covers no skin.
+            As `certify`; a patch that covers no skin; to with refine, or not positive.
         """
         from physics_hybrid.problems.potential.door.bounds import interval
 
-        found = interval(self, patch, against, on, refine, self.frame if frame is None else frame)
+        frame = self.frame if frame is None else frame
+        found = interval(self, patch, against, on, refine, frame, to)
         low, high = (self._given(volts, None) for volts in (found.low, found.high))
         return low, high
 

@@ -1,5 +1,7 @@
 """Bounds at the door: `certify` proves them, here they are asked for as users do."""
 
+import re
+
 import nibabel
 import numpy as np
 import pytest
@@ -28,11 +30,16 @@ def test_a_wrong_field_has_a_larger_bound_and_an_interval_holds_a_finer_answer(b
     assert field.bound < worse.bound
     patch = ph.Patch((0.018, 0.014, 0.028), 0.006)
     low, high = field.interval(patch)
-    fine = split(block, 2)
-    d, h, w = np.meshgrid(*(np.arange(2),) * 3, indexing="ij")
-    voxels = 2 * patch.voxels(block)[:, None] + np.stack([d, h, w], axis=-1).reshape(-1, 3)
+    fine = split(block, 4)
+    d, h, w = np.meshgrid(*(np.arange(4),) * 3, indexing="ij")
+    voxels = 4 * patch.voxels(block)[:, None] + np.stack([d, h, w], axis=-1).reshape(-1, 3)
     better = ph.solve(fine, AT).phi[tuple(voxels.reshape(-1, 3).T)].mean()
     assert low < better < high < 1.02 * low  # closer than the field itself, which is 1.4 % off
+    lowest, highest = field.interval(patch, to=0.002)
+    assert low <= lowest < better < highest < high
+    assert highest - lowest <= 0.002 * (highest + lowest)
+    with pytest.raises(ValueError, match="to is a positive share of the voltage"):
+        field.interval(patch, to=0)
 
 
 def test_a_pair_in_one_voxel_has_a_bound():
@@ -92,15 +99,32 @@ def test_a_field_of_a_file_is_judged_from_the_command_line(tmp_path, capsys):
     field.save(tmp_path / "phi.nii.gz")
     reading = ["--read", "0.018", "0.016", "0.032", "--radius", "0.006"]
     out = ["--out", str(tmp_path / "where.nii.gz")]
-    main([*words, "--field", str(tmp_path / "phi.nii.gz"), *reading, *out])
+    to = ["--to", "0.04"]
+    main([*words, "--field", str(tmp_path / "phi.nii.gz"), *reading, *to, *out])
     said = capsys.readouterr().out
     assert f"energy error at most {float(field.bound):.3g} of" in said
-    assert "V, for certain" in said
+    voltage = re.search(r"voltage: (\S+) to (\S+) V, for certain", said)
+    low, high = (float(volts) for volts in voltage.groups())
+    assert 0 < high - low <= 0.04 * (high + low)
     assert nibabel.load(tmp_path / "where.nii.gz").get_fdata().sum() > 0
+    main([*words, "--field", str(tmp_path / "phi.nii.gz"), "--refine", "2"])
+    assert f"at least {float(field.certify(2).lower[0]):.3g} W^(1/2)" in capsys.readouterr().out
+    main([*words, *reading, "--read-on", "skin", "--tolerance", "1e-8"])
+    patch = ph.Patch((0.018, 0.016, 0.032), 0.006)
+    low, high = field.interval(patch, on="skin")
+    assert f"voltage: {low:.4g}"[:14] in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        main([*words, *reading, "--read-on", "bones"])
+    assert left.value.code == 1
+    assert "--read-on must be voxels or skin; got 'bones'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:
         main([*words, "--read", "0.018", "0.016", "0.032"])
     assert left.value.code == 2
     assert "--read needs --radius" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        main([*words, *to])
+    assert left.value.code == 2
+    assert "--to needs --read" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:
         main([*words, "--field", str(tmp_path / "phi.txt")])
     assert left.value.code == 1
