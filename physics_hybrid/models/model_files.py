@@ -111,6 +111,8 @@ def load_model(path: Path) -> Any:
     from physicsnemo.core.module import Module
 
     path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist")
     if path.is_dir():
         path = _newest(path)
     try:

@@ -68,7 +68,11 @@ TAKEN = (
 #: What a run started from, which it has in its state: that may lie elsewhere now.
 START = "training.init_from"
 #: Settings that older runs had without a key for them.
-UNSAID = {"model.backbone.block": "zero_linear", "model.evaluate_at": "native"}
+UNSAID = {
+    "model.backbone.block": "zero_linear",
+    "model.evaluate_at": "native",
+    "problem.cfl": 0.8,
+}
 
 
 @contextlib.contextmanager

@@ -140,3 +140,5 @@ def test_a_run_of_before_there_were_blocks_goes_on_with_its_own():
     assert changed(before, before) == {}
     now["model"]["backbone"]["block"] = "rezero"
     assert changed(before, now) == {"model.backbone.block": ("zero_linear", "rezero")}
+    assert changed({"problem": {}}, {"problem": {"cfl": 0.8}}) == {}
+    assert changed({"problem": {}}, {"problem": {"cfl": 0.6}}) == {"problem.cfl": (0.8, 0.6)}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from physics_hybrid.checks import positive
 from physics_hybrid.problems.burgers.step import beyond, refuse_beyond, steps_to
 
 #: The step inside this package.
@@ -60,7 +61,7 @@ class Predictor:
             Another shape, or a number of cells, a time or a viscosity that the model was not
             trained on.
         """
-        states = u0 if isinstance(u0, Tensor) else torch.as_tensor(np.asarray(u0))
+        states = u0 if isinstance(u0, Tensor) else _tensor(u0)
         if states.ndim not in (1, 2) or not states.is_floating_point() or not states.numel():
             raise ValueError(
                 "u0 must be cell means, numbers with a point of shape (N,) or (B, N); got"
@@ -74,6 +75,7 @@ class Predictor:
             nu = float(nu)
         except (TypeError, ValueError) as error:
             raise ValueError(f"nu must be one number for all states; got {nu!r}") from error
+        positive("nu", nu)
         trained = self.model.statistics
         refuse_beyond(trained, trained["dt"], states.shape[-1], [nu])
         if min(abs(nu - known) for known in trained["nu"]) > 1e-6 * nu:
@@ -101,3 +103,14 @@ class Predictor:
             )
         out = out if states.ndim == 2 else out[0]
         return out if isinstance(u0, Tensor) else out.numpy()
+
+
+def _tensor(u0: Any) -> Tensor:
+    """Of anything that NumPy takes for numbers: views that run backwards, files that are read-only.
+
+    Raises ValueError for what is none.
+    """
+    try:
+        return torch.as_tensor(np.array(u0, order="C"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"u0 must be an array or a tensor of cell means: {error}") from error

@@ -303,6 +303,8 @@ def source_of(config: Config, place: Place, whole: bool = False) -> Source:
         return _read(data, place, whole)
     positive("data.dt", data["dt"])
     viscosities = data["nu"] if isinstance(data["nu"], list) else [data["nu"]]
+    if not viscosities or len({*viscosities}) < len(viscosities):
+        raise ValueError(f"data.nu must be different viscosities, one at least; got {data['nu']}")
     sets = {
         split: [
             Generated(
@@ -325,6 +327,8 @@ def _read(data: Config, place: Place, whole: bool) -> Read:
     if not data["path"]:
         raise ValueError("data=pdebench needs data.path=FILE.hdf5 (see docs/burgers.md)")
     at_least(1, "data.stride", data["stride"])
+    if not isinstance(data["nu"], int | float | None):
+        raise ValueError(f"data.nu must be one number, that of the file; got {data['nu']}")
     layout = pdebench.Layout(
         cells=data["cells"],
         stride=data["stride"],

@@ -68,6 +68,9 @@ def test_the_viscosity_comes_from_the_attribute_the_name_or_the_user(tmp_path):
         read(silent, LAYOUT, 1, 1, 1)
     with pytest.raises(TrajectoryError, match=r"key 'Nu': is 0.002, and data.nu=0.004"):
         read(stored, told, 1, 1, 1)
+    endless = write_pdebench(tmp_path / "endless.hdf5", nu=np.inf)
+    with pytest.raises(TrajectoryError, match=r"key 'Nu': must be > 0 and finite; got inf"):
+        read(endless, LAYOUT, 1, 1, 1)
 
 
 def spoiled(arrays):
@@ -108,7 +111,7 @@ def test_a_foreign_or_cut_file_is_one_line(tmp_path):
     with pytest.raises(TrajectoryError, match=r"is truncated: 5000 of"):
         read(path, LAYOUT, 1, 1, 1)
     whole = write_pdebench(tmp_path / "1D_Burgers_Sols_Nu0.01.hdf5")
-    with pytest.raises(TrajectoryError, match=r"has 5 frames at data.stride=5, and data.frames=9"):
+    with pytest.raises(TrajectoryError, match=r"has 5 frames at data.stride=5, and 9 are needed"):
         read(whole, Layout(cells=32, stride=5, frames=9), 1, 1, 1)
     with pytest.raises(TrajectoryError, match=r"has 64 points, which do not make data.cells=48"):
         read(whole, Layout(cells=48, stride=5), 1, 1, 1)

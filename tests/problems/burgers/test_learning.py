@@ -116,6 +116,10 @@ def test_a_run_simulates_and_refuses_what_it_was_not_trained_on(run):
     assert np.abs(u[2] - u[1]).max() > 0.01
     both = simulate(torch.from_numpy(np.stack([u0, -u0])).float(), [0.1], 0.001)
     torch.testing.assert_close(both[0, 0].double(), torch.from_numpy(u[1]), rtol=0, atol=1e-6)
+    backwards = simulate(u0[::-1], [0.1], 0.001)
+    np.testing.assert_array_equal(backwards, simulate(u0[::-1].copy(), [0.1], 0.001))
+    with pytest.raises(RuntimeError, match="nowhere does not exist"):
+        physics_hybrid.burgers.load(run / "nowhere")
     for given, times, nu, message in (
         (u0, [0.12], 0.001, "multiples >= 0 of the model's step 0.05; got 0.12"),
         (u0, [], 0.001, "times must be a list of numbers, one at least"),
@@ -128,6 +132,9 @@ def test_a_run_simulates_and_refuses_what_it_was_not_trained_on(run):
         (np.zeros(64), [0.1], 0.001, "trained on 32 cells, and 64 are given"),
         (np.zeros((1, 1, 32)), [0.1], 0.001, r"shape \(N,\) or \(B, N\)"),
         (np.full(32, np.nan), [0.1], 0.001, r"u0 must be finite; got nan at \[0\]"),
+        (None, [0.1], 0.001, "u0 must be an array or a tensor of cell means"),
+        ([[1.0], [1.0, 2.0]], [0.1], 0.001, "u0 must be an array or a tensor of cell means"),
+        (u0, [0.1], 0, "nu must be > 0; got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             simulate(given, times, nu)

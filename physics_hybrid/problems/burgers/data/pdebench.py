@@ -12,6 +12,7 @@ first tenth is the test split.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -173,8 +174,8 @@ def _viscosity(file: Group, path: Path, layout: Layout) -> float:
         nu = float(str(value).strip("[]"))
     except ValueError:
         raise file.error(f"must be a number; got {value!r}", "Nu") from None
-    if not nu > 0:
-        raise file.error(f"must be > 0; got {nu:g}", "Nu")
+    if not 0 < nu < math.inf:
+        raise file.error(f"must be > 0 and finite; got {nu:g}", "Nu")
     if layout.nu is not None and abs(nu - layout.nu) > 1e-6 * nu:
         raise file.error(f"is {nu:g}, and data.nu={layout.nu:g}: leave data.nu out", "Nu")
     return nu
@@ -196,10 +197,9 @@ def _split(tensor: Dataset, train: int, validation: int, test: int) -> dict[str,
 def _samples(tensor: Dataset, rows: list[int], layout: Layout) -> NDArray[np.float32]:
     frames = len(range(0, tensor.shape[1], layout.stride))
     wanted = frames if layout.frames is None else layout.frames
-    if frames < wanted or frames < 3:
+    if frames < max(wanted, 3):
         raise tensor.error(
-            f"has {frames} frames at data.stride={layout.stride}, and data.frames={wanted} are"
-            " asked for"
+            f"has {frames} frames at data.stride={layout.stride}, and {max(wanted, 3)} are needed"
         )
     u = np.empty((len(rows), wanted, layout.cells), np.float32)
     for k, i in enumerate(rows):
