@@ -17,6 +17,9 @@ from physics_hybrid.checks import at_least
 from physics_hybrid.command_line import readable_errors
 from physics_hybrid.evidence.grids import grids_of
 
+#: Of fewer none lies farther out than 99 of 100, and no body is ever warned of.
+FEWEST = 99
+
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
@@ -30,7 +33,7 @@ def main(arguments: list[str]) -> None:
     from physics_hybrid.problems.potential.predictor import FOLDER
 
     with readable_errors():
-        at_least(10, "--limbs", given.limbs)
+        at_least(FEWEST, "--limbs", given.limbs)
         found = calibrate(given.folder or FOLDER, given.grids, given.limbs)
         for share in (0.5, 0.9, 0.95):
             print(f"{share:.0%} of such bodies: relative L2 at most {found.likely(share):.3g}")

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 import physics_hybrid as ph
+from physics_hybrid.problems.potential.certify.conformal import Likeness
 from physics_hybrid.problems.potential.evidence.calibration import calibrate, drawn, errors
 from physics_hybrid.problems.potential.experience import FEATURES, Experience, features
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.predictor import FOLDER, Predictor
+from physics_hybrid.verbs.calibrate import FEWEST
 
 GRID = (24, 12, 12)
 
@@ -102,6 +104,24 @@ def test_a_network_says_what_is_likely_and_warns_of_a_body_of_another_kind(calib
         field = ph.solve(finer, limb.electrode / 2, engine="network", model=model)
     assert field.likely(0.5) == math.inf
     assert "statistics" not in field.why
+
+
+@pytest.mark.parametrize("key", ["pinned", "samples"])
+def test_a_model_that_does_not_say_its_limbs_is_refused_in_a_line(calibrated, tmp_path, key):
+    folder = tmp_path / "older"
+    shutil.copytree(calibrated[0], folder)
+    facts = json.loads((folder / "limb.json").read_text())
+    del facts[key]
+    (folder / "limb.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=f"does not say {key}.*ship RUN_FOLDER"):
+        calibrate(folder, None, 12)
+
+
+def test_as_few_limbs_as_the_command_takes_can_tell_a_body_of_another_kind():
+    near = torch.randn(2 * FEWEST, 3, generator=torch.Generator().manual_seed(0))
+    far = torch.full((1, 3), 100.0)
+    assert bool(Likeness.of(near[:FEWEST], near[FEWEST:]).unlike(far).all())
+    assert not bool(Likeness.of(near[:FEWEST], near[FEWEST + 1 :]).unlike(far).any())
 
 
 def test_what_is_not_of_a_calibrated_network_says_so():

@@ -17,7 +17,9 @@ oscillates is not in p: a current c with |c|_K <= o_K in every voxel is missing,
 sum over voxels of (o |p*| + o* |p| + o o*) / 2.
 """
 
+import math
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from jaxtyping import Bool, Float
@@ -133,8 +135,10 @@ def interval(
     if len(conductor.sigma) != 1:
         raise ValueError(f"an interval is of one body; got {len(conductor.sigma)}")
     check_parts(refine)
-    if to is not None and (refine > 1 or not to > 0):
-        raise ValueError(f"to is a positive share of the voltage, without refine; got {to!r}")
+    if to is not None:
+        check_share(to)
+        if refine > 1:
+            raise ValueError(f"to chooses its voxels itself, without refine; got refine={refine}")
     if refine > 1 and phi is not None:
         raise ValueError(f"refine={refine} solves anew, on voxels that are split: give no phi")
     patches = [_checked(conductor, one) for one in (patch, against) if one is not None]
@@ -235,6 +239,14 @@ def _narrowed(
         found = goal.between(place, phi, focus.reach(graded, reach))
         best = replace(best, low=max(best.low, found.low), high=min(best.high, found.high))
     return best
+
+
+def check_share(to: object) -> None:
+    """Raise ValueError where a half-width wanted is no positive number."""
+    if isinstance(to, bool) or not isinstance(to, Real) or not 0 < to < math.inf:
+        raise ValueError(
+            f"to is a half-width as a share of the voltage, 0.01 for 1 %, and positive; got {to!r}"
+        )
 
 
 def _checked(conductor: Conductor, patch: Tensor) -> Tensor:

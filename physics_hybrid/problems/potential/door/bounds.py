@@ -6,6 +6,7 @@ The truth is the exact solution of the voxel problem (`certify`).
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def interval(
     free = require_memory_to_certify(field, refine)
     marked = [_marked(field.body, p, frame) for p in (patch, against) if p is not None]
     with torch.no_grad():
-        return interval_of(
+        found = interval_of(
             _plain(field),
             _electrodes(field),
             marked[0],
@@ -88,6 +89,23 @@ def interval(
             refine=refine,
             to=to,
             most=min(MOST, free / _bytes(field)),
+        )
+    if to is not None:
+        _warn_of_width(found, to)
+    return found
+
+
+def _warn_of_width(found: Interval, to: float) -> None:
+    """Say where as many voxels as may be made were not enough for the half-width wanted."""
+    middle = found.middle.abs()
+    wide = found.half_width - to * middle
+    k = int(wide.argmax())
+    if wide[k] > 1e-9 * middle[k]:
+        reached = f"{float(found.half_width[k]):.2g} V of {float(found.middle[k]):.2g} V"
+        warnings.warn(
+            f"to={to:g} was not reached: the half-width is {reached} on as many voxels as may be"
+            " made; the interval holds",
+            stacklevel=4,
         )
 
 

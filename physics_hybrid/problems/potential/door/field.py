@@ -309,7 +309,7 @@ class Field:
             is narrower.
         to : the half-width that is wanted, as a share of the voltage: 0.01 is 1 %. Voxels are cut
             round the electrode and the patch until it is reached, or until there are 27 times as
-            many: then it takes as long as refine=3, and is narrower.
+            many: then it takes as long as refine=3, is narrower, and a UserWarning says so.
 
         Raises
         ------

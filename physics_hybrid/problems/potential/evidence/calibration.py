@@ -82,14 +82,21 @@ def calibrate(folder: Path, grids: Sequence[Grid] | None, count: int) -> Experie
     FileNotFoundError
         No model is shipped there.
     ValueError
-        Too few limbs.
+        Too few limbs; a model shipped before its limb.json said which limbs it knows.
     """
     model = Predictor.load(folder)
     about = dict(model.about)
+    missing = [key for key in ("pinned", "samples") if key not in about]
+    if missing:
+        raise ValueError(
+            f"{folder}/{NAME}.json does not say {' and '.join(missing)}, the limbs that it was"
+            " trained and tested on: python -m physics_hybrid ship RUN_FOLDER writes one that does"
+        )
     if grids is None:
         pinned = tuple(about["pinned"]["grid"])
         tested = [tuple(map(int, name.split("x"))) for name in about["samples"]]
-        grids = [grid for grid in tested if grid <= pinned] or [pinned]  # type: ignore[misc]
+        coarse = [grid for grid in tested if all(n <= m for n, m in zip(grid, pinned, strict=True))]
+        grids = coarse or [pinned]  # type: ignore[assignment]
     first = max(about["samples"].values())
     training = drawn(model, grids, "train", 3 * count)
     kept_back = drawn(model, grids, "validation", count)

@@ -179,5 +179,5 @@ def test_a_width_is_a_share_of_the_voltage_and_splits_by_itself(to: float, refin
     place = PointSource(torch.full((1, 3), 5 * H), torch.ones(1))
     patch = conductor.tissue[0] & False
     patch[0, 0, 0] = True
-    with pytest.raises(ValueError, match="to is a positive share of the voltage, without refine"):
+    with pytest.raises(ValueError, match="to is a half-width as a share|without refine"):
         interval(conductor, place, patch, to=to, refine=refine)

@@ -1,12 +1,15 @@
 """Bounds at the door: `certify` proves them, here they are asked for as users do."""
 
+import math
 import re
+import warnings
 
 import nibabel
 import numpy as np
 import pytest
 
 import physics_hybrid as ph
+from physics_hybrid.problems.potential.door import bounds
 from physics_hybrid.problems.potential.door.bounds import split
 from physics_hybrid.problems.potential.door.formats import read_volts
 from physics_hybrid.problems.potential.physics.krylov import SolverError
@@ -38,8 +41,20 @@ def test_a_wrong_field_has_a_larger_bound_and_an_interval_holds_a_finer_answer(b
     lowest, highest = field.interval(patch, to=0.002)
     assert low <= lowest < better < highest < high
     assert highest - lowest <= 0.002 * (highest + lowest)
-    with pytest.raises(ValueError, match="to is a positive share of the voltage"):
-        field.interval(patch, to=0)
+    for wrong in (0, -0.01, math.nan, math.inf, True, "0.01", [0.01]):
+        with pytest.raises(ValueError, match="to is a half-width as a share of the voltage"):
+            field.interval(patch, to=wrong)
+
+
+def test_a_width_that_is_not_reached_is_said(block, monkeypatch):
+    monkeypatch.setattr(bounds, "MOST", 1.0)
+    field, patch = ph.solve(block, AT), ph.Patch((0.025, 0.013, 0.005), 0.004)
+    own = field.interval(patch)
+    with pytest.warns(UserWarning, match="to=1e-09 was not reached: the half-width is .* V of"):
+        assert field.interval(patch, to=1e-9) == own
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        field.interval(patch, to=0.9)
 
 
 def test_a_pair_in_one_voxel_has_a_bound():
