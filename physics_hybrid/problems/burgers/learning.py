@@ -402,11 +402,11 @@ def _all(batches: Sequence[Tested], what: str, who: str) -> Tensor:
 
 
 def rivals_of(
-    cells: Sequence[int], dt: float, twice: bool = False
+    cells: Sequence[int], dt: float, twice: bool = False, cfl: float = CFL
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Contenders by prefix, and who they are.
 
-    twice : the finest stepper again, with twice the substeps.
+    twice : the finest stepper again, with twice the substeps. cfl : of all steppers.
     """
     rivals: dict[str, Any] = {
         "persistence_": Persistence(),
@@ -420,11 +420,11 @@ def rivals_of(
     }
     fine = {f"stepper{count}_": count for count in cells}
     for who, count in fine.items():
-        rivals[who] = Stepper(count, dt)
+        rivals[who] = Stepper(count, dt, cfl=cfl)
         names[who] = f"stepper, {count} cells"
     if cells and twice:
         finest = max(cells)
-        rivals["half_"] = Stepper(finest, dt, cfl=CFL / 2)
+        rivals["half_"] = Stepper(finest, dt, cfl=cfl / 2)
         names["half_"] = f"stepper, {finest} cells, twice the substeps"
     names |= {f"compiled_{who}": f"{name}, compiled" for who, name in names.items() if who in fine}
     names["compiled_"] = "the model, compiled"

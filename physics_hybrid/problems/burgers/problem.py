@@ -123,6 +123,7 @@ class BurgersRecipe(TrajectoryRecipe):
             config["evaluation"]["steppers"],
             source.statistics["dt"],
             config["evaluation"].get("twice_substeps", False),
+            cfl_of(config["problem"]),
         )
         return Evolution(
             source=source,

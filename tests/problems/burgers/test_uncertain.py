@@ -308,3 +308,14 @@ def test_a_rival_that_was_not_tested_leaves_its_ratio_out():
     runs = [[{"crps": "1", "physics_crps": "2"}, {"crps": "1.5", "physics_crps": "3"}]]
     assert _over(runs, "", "heun8_") == ""
     assert _over(runs, "", "physics_").startswith("0.500 (0.500 to 0.500)")
+
+
+def test_a_stage_refuses_a_model_that_saw_something_else(chain):
+    """The one before does not know its features: its run does."""
+    from physics_hybrid.run.train import train
+
+    place = [f"runs_folder={chain}", f"data.folder={chain / 'data'}"]
+    words = ["experiment=burgers_diffusion", *SMALL, *place, f"model.from={chain / 'mean'}"]
+    for key, value in (("noise", 0.2), ("cfl", 0.5)):
+        with pytest.raises(ValueError, match=rf"problem.{key}=0\.\d, and this is {value}"):
+            train(configured(*words, f"problem.{key}={value}", f"run=other-{key}"))

@@ -113,6 +113,7 @@ class LatentRecipe(TrajectoryRecipe):
             config["evaluation"]["steppers"],
             source.statistics["dt"],
             config["evaluation"].get("twice_substeps", False),
+            cfl_of(config["problem"]),
         )
         own = config["problem"]["cache"]
         return LatentEvolution(

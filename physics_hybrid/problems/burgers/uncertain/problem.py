@@ -6,12 +6,14 @@ The only file of this problem that reads the configuration; below, everything ta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import nn
 
 from physics_hybrid.checks import among, at_least, positive
-from physics_hybrid.problem import Place, Statistics
+from physics_hybrid.problem import Config, Place, Statistics
 from physics_hybrid.problems.burgers.problem import (
     DATA_KEYS,
     TrajectoryRecipe,
@@ -21,6 +23,7 @@ from physics_hybrid.problems.burgers.problem import (
     source_of,
     trained,
 )
+from physics_hybrid.problems.burgers.stepper import UNSAID
 from physics_hybrid.problems.burgers.uncertain.learning import Uncertain
 from physics_hybrid.problems.burgers.uncertain.observation import Observation, frames_ahead
 from physics_hybrid.problems.burgers.uncertain.stages import LOSSES
@@ -34,6 +37,9 @@ KEYS = {
     "data": DATA_KEYS,
     "evaluation": {"after_training", "pictures", "batch_size", "members"},
 }
+
+#: Of them, what says how a start is seen, and what is made of it.
+SEEN = ("cells", "noise", "ahead", "stepper", "cfl")
 
 #: The model that a stage needs, and the experiment that trains it.
 STAGES = {
@@ -131,8 +137,28 @@ class UncertainRecipe(TrajectoryRecipe):
         return f"consistency, {model['steps']} step{'s' if model['steps'] > 1 else ''}"
 
     def _previous(self) -> Any:
-        """The model of the stage before. Raises ValueError where there is none."""
-        return before_of(self.config["model"]["from"], *STAGES[self.form])
+        """The model of the stage before.
+
+        Raises
+        ------
+        ValueError
+            There is none, or its run was given other observations.
+        """
+        source = self.config["model"]["from"]
+        before = before_of(source, *STAGES[self.form])
+        path = Path(str(source)).expanduser() / "config.yaml"
+        if path.exists():
+            self._refuse_other_observations(yaml.safe_load(path.read_text()), source)
+        return before
+
+    def _refuse_other_observations(self, config: Config, source: str) -> None:
+        problem, earlier = self.config["problem"], {"cfl": UNSAID, **config["problem"]}
+        for key in SEEN:
+            if earlier.get(key) != {"cfl": UNSAID, **problem}[key]:
+                raise ValueError(
+                    f"model.from={source} was trained with problem.{key}={earlier.get(key)}, and"
+                    f" this is {problem.get(key)}: stages must see the same"
+                )
 
     def build_model(self, statistics: Statistics) -> nn.Module:
         """Parts of earlier stages take the weights of their run where it is still there, and still

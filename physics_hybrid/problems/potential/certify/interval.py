@@ -243,7 +243,7 @@ def _narrowed(
 
 def check_share(to: object) -> None:
     """Raise ValueError where a half-width wanted is no positive number."""
-    if isinstance(to, bool) or not isinstance(to, Real) or not 0 < to < math.inf:
+    if isinstance(to, bool) or not isinstance(to, Real) or not 0 < float(to) < math.inf:
         raise ValueError(
             f"to is a half-width as a share of the voltage, 0.01 for 1 %, and positive; got {to!r}"
         )

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +72,14 @@ def errors(
         yield metrics(phi[None], batch)[0]["relative_l2"], edge(body)
 
 
+def _tested(about: Mapping[str, Any]) -> list[Grid]:
+    """The grids of a model's tests that are not finer than the pinned one along any axis."""
+    pinned = tuple(about["pinned"]["grid"])
+    grids = [tuple(map(int, name.split("x"))) for name in about["samples"]]
+    coarse = [grid for grid in grids if all(n <= m for n, m in zip(grid, pinned, strict=True))]
+    return coarse or [pinned]  # type: ignore[return-value]
+
+
 def calibrate(folder: Path, grids: Sequence[Grid] | None, count: int) -> Experience:
     """Write `calibration` into limb.json of a shipped model.
 
@@ -92,11 +101,7 @@ def calibrate(folder: Path, grids: Sequence[Grid] | None, count: int) -> Experie
             f"{folder}/{NAME}.json does not say {' and '.join(missing)}, the limbs that it was"
             " trained and tested on: python -m physics_hybrid ship RUN_FOLDER writes one that does"
         )
-    if grids is None:
-        pinned = tuple(about["pinned"]["grid"])
-        tested = [tuple(map(int, name.split("x"))) for name in about["samples"]]
-        coarse = [grid for grid in tested if all(n <= m for n, m in zip(grid, pinned, strict=True))]
-        grids = coarse or [pinned]  # type: ignore[assignment]
+    grids = grids or _tested(about)
     first = max(about["samples"].values())
     training = drawn(model, grids, "train", 3 * count)
     kept_back = drawn(model, grids, "validation", count)
