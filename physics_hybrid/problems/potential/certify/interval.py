@@ -39,6 +39,7 @@ from physics_hybrid.problems.potential.certify.patch import Functional
 from physics_hybrid.problems.potential.physics.box import Box
 from physics_hybrid.problems.potential.physics.conductor import Conductor
 from physics_hybrid.problems.potential.physics.electrodes import PointSource
+from physics_hybrid.problems.potential.physics.krylov import SolverError
 from physics_hybrid.problems.potential.physics.solve import solve
 
 #: Voxels on each side of an electrode in which its closed form is used: more than for `certify`, as
@@ -50,6 +51,10 @@ MOST = 27.0
 
 #: What share of the width that is wanted each grid is made for.
 FORESIGHT = 0.8
+
+#: Relative residual of solves on cut voxels, and the most iterations there: long and thin ones take
+#: many, and what the residual leaves is in the bound.
+GRADED, MANY = 1e-7, 400
 
 
 @dataclass(frozen=True)
@@ -198,7 +203,8 @@ class Goal:
         body = Body.of(conductor)
         currents = Currents.of(body)
         L = Functional.of(body, patches, on, steps)
-        z = solve(body.conductor, L.density, warn=False).phi[0]
+        tolerance, most = (1e-8, 200) if steps is None else (GRADED, MANY)
+        z = solve(body.conductor, L.density, tolerance, max_iterations=most, warn=False).phi[0]
         dual = Mismatch.of(currents, L.density, z, inflow=L.inflow, curved=True)
         return cls(currents, L, dual)
 
@@ -234,8 +240,11 @@ def _narrowed(
             break
         focus, graded = finer, finer.graded
         body, place = graded.conductor(conductor), graded.source(source, conductor.spacing)
-        phi = solve(body, place, warn=False).phi[0]
-        goal = Goal.of(body, [graded.cut(one) for one in patches], on, graded.steps)
+        try:
+            phi = solve(body, place, GRADED, max_iterations=MANY, warn=False).phi[0]
+            goal = Goal.of(body, [graded.cut(one) for one in patches], on, graded.steps)
+        except SolverError:  # long and thin voxels: what the grids before say holds
+            break
         found = goal.between(place, phi, focus.reach(graded, reach))
         best = replace(best, low=max(best.low, found.low), high=min(best.high, found.high))
     return best
