@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 import warnings
 
 import nibabel
@@ -55,6 +56,16 @@ def test_a_width_that_is_not_reached_is_said(block, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         field.interval(patch, to=0.9)
+
+
+def test_a_solver_that_gives_up_on_cut_voxels_ends_the_search_not_the_interval(block, monkeypatch):
+    module = "physics_hybrid.problems.potential.certify.interval"
+    field, patch = ph.solve(block, AT), ph.Patch((0.025, 0.013, 0.005), 0.004)
+    own = field.interval(patch)
+    monkeypatch.setattr(sys.modules[module], "GRADED", 1e-14)
+    monkeypatch.setattr(sys.modules[module], "MANY", 1)
+    with pytest.warns(UserWarning, match="was not reached"):
+        assert field.interval(patch, to=1e-3) == own
 
 
 def test_a_pair_in_one_voxel_has_a_bound():
