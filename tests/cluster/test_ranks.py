@@ -3,9 +3,9 @@
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -223,7 +223,9 @@ def two_bare_ranks(code):
     """A bare start on each slot, with nobody but the heartbeat that looks; both have printed
     "up".
     """
-    port = str(random.randint(20000, 60000))
+    with socket.socket() as probe:  # a port that nobody has, where a random one may be taken
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
     processes = []
     for rank in (0, 1):
         environment = {
