@@ -31,7 +31,26 @@ def _as_counted(modes: Sequence[int]) -> tuple[int, int, int]:
     return 2 * m1, 2 * m2, 2 * (m3 - 1)
 
 
-class NeuralOperatorFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
+class _OfTheLibrary(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
+    """What its networks have in common. modes : as ours. net : the library's."""
+
+    modes: list[int]
+    net: Any
+
+    def check_grid(self, grid: Grid) -> None:
+        check_modes(self.modes, grid)
+
+    def forward(
+        self, x: Float[Tensor, "B in_channels D H W"]
+    ) -> Float[Tensor, "B out_channels D H W"]:
+        self.check_grid(grid_of(x))
+        # its transforms refuse bfloat16, as PhysicsNeMo's do
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = self.net(x.float())
+        return y
+
+
+class NeuralOperatorFNO(_OfTheLibrary):
     """`neuralop.models.FNO` (Kossaifi et al., arXiv:2412.10354) with the modes of our own FNOs.
 
     `modes[a]` of either sign along D and H, `modes[2]` along W.
@@ -65,20 +84,8 @@ class NeuralOperatorFNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no typ
             positional_embedding=None,
         )
 
-    def check_grid(self, grid: Grid) -> None:
-        check_modes(self.modes, grid)
 
-    def forward(
-        self, x: Float[Tensor, "B in_channels D H W"]
-    ) -> Float[Tensor, "B out_channels D H W"]:
-        self.check_grid(grid_of(x))
-        # its transforms refuse bfloat16, as PhysicsNeMo's do
-        with torch.autocast(x.device.type, enabled=False):
-            y: Tensor = self.net(x.float())
-        return y
-
-
-class NeuralOperatorUNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no types
+class NeuralOperatorUNO(_OfTheLibrary):
     """`neuralop.models.UNO` (Rahman, Ross and Azizzadenesheli, TMLR 2023): down, on half the grid
     with twice the channels and half the modes, and up again.
 
@@ -124,15 +131,6 @@ class NeuralOperatorUNO(Module):  # type: ignore[misc]  # PhysicsNeMo has no typ
             )
 
     def check_grid(self, grid: Grid) -> None:
-        check_modes(self.modes, grid)
+        super().check_grid(grid)
         if any(n % 2 for n in grid):
             raise ValueError(f"neuraloperator's U-NO needs even sides; got {tuple(grid)}")
-
-    def forward(
-        self, x: Float[Tensor, "B in_channels D H W"]
-    ) -> Float[Tensor, "B out_channels D H W"]:
-        self.check_grid(grid_of(x))
-        # its transforms refuse bfloat16, as PhysicsNeMo's do
-        with torch.autocast(x.device.type, enabled=False):
-            y: Tensor = self.net(x.float())
-        return y

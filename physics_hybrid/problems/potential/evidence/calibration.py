@@ -18,30 +18,18 @@ import torch
 from torch import Tensor
 
 from physics_hybrid.grid import Grid, name_of
-from physics_hybrid.problems.potential.bodies.limb import LimbDistribution
-from physics_hybrid.problems.potential.data.stream import SPLITS, LimbStream, Solver
-from physics_hybrid.problems.potential.evidence.ship import predicted
+from physics_hybrid.problems.potential.data.stream import SPLITS, LimbStream
+from physics_hybrid.problems.potential.evidence.ship import limbs_of, predicted
 from physics_hybrid.problems.potential.experience import Experience, edge, features
 from physics_hybrid.problems.potential.metrics import Metrics
 from physics_hybrid.problems.potential.physics.conductor import Conductor
-from physics_hybrid.problems.potential.physics.ends import Ends
 from physics_hybrid.problems.potential.predictor import NAME, Predictor
 from physics_hybrid.writing import write_text
 
 
 def streams(model: Predictor, grids: Sequence[Grid], split: str) -> list[LimbStream]:
     """The limbs of a shipped model's recipe, a stream for each grid."""
-    recipe = model.about["pinned"]
-    ends = Ends(**recipe["solver"]["ends"])
-    stream = LimbStream(
-        limbs=LimbDistribution.of(recipe["limbs"]),
-        grid=grids[0],
-        seed=recipe["seed"],
-        split=split,
-        solver=Solver(**{**recipe["solver"], "ends": ends}),
-        device=torch.device("cpu"),
-        sigma_components=model.network.sigma_components,
-    )
+    stream = limbs_of(model, model.about["pinned"], split)
     return [dataclasses.replace(stream, grid=grid) for grid in grids]
 
 

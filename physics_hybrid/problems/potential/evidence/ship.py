@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +61,11 @@ def pinned(model: Predictor, recipe: dict[str, Any], probes: int = 4) -> list[di
 
     recipe : limbs, solver (settings), seed, numbers, grid, exclude_radius.
     """
-    ends = Ends(**recipe["solver"]["ends"])
-    network: Any = model.network
-    stream = LimbStream(
-        limbs=LimbDistribution.of(recipe["limbs"]),
-        grid=tuple(recipe["grid"]),
-        seed=recipe["seed"],
-        split="test",
-        solver=Solver(**{**recipe["solver"], "ends": ends}),
-        device=torch.device("cpu"),
-        sigma_components=network.sigma_components,
-    )
-    metrics, out = Metrics(recipe["exclude_radius"], ends=ends), []
+    stream = limbs_of(model, recipe, "test")
+    metrics, out = Metrics(recipe["exclude_radius"], ends=stream.solver.ends), []
     for number in recipe["numbers"]:
         batch = stream.batch([number])
-        phi = predicted(model, batch, network.sigma_components)
+        phi = predicted(model, batch, stream.sigma_components)
         tissue = batch.tissue[0].nonzero()
         chosen = tissue[torch.linspace(0, len(tissue) - 1, probes + 2).long()[1:-1]].tolist()
         out.append(
@@ -86,6 +77,19 @@ def pinned(model: Predictor, recipe: dict[str, Any], probes: int = 4) -> list[di
             }
         )
     return out
+
+
+def limbs_of(model: Predictor, recipe: Mapping[str, Any], split: str) -> LimbStream:
+    """The limbs of a recipe as `pinned` has it, with the components that a model sees."""
+    return LimbStream(
+        limbs=LimbDistribution.of(recipe["limbs"]),
+        grid=tuple(recipe["grid"]),
+        seed=recipe["seed"],
+        split=split,
+        solver=Solver(**{**recipe["solver"], "ends": Ends(**recipe["solver"]["ends"])}),
+        device=torch.device("cpu"),
+        sigma_components=model.network.sigma_components,
+    )
 
 
 def predicted(model: Predictor, batch: Batch, components: int) -> Tensor:
